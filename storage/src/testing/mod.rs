@@ -1,0 +1,20 @@
+//! Tools to prove a backend, or a user of this crate, correct (feature `testing`).
+//!
+//! - [`conformance`]: every clause of the [`Database`](crate::Database) contract, for any backend.
+//! - [`SimFileSystem`]: a file system in memory that crashes, tears, forgets and fails on demand.
+//! - [`SimDatabase`]: a database on a file system, which keeps its contract and nothing more.
+//! - [`Model`]: what any database must look like after given batches.
+//! - [`Random`]: reproducible random numbers.
+
+pub mod conformance;
+mod model;
+mod random;
+mod sim_database;
+mod sim_disk;
+mod sim_file_system;
+
+pub use self::model::{Model, assert_same};
+pub use self::random::Random;
+pub use self::sim_database::SimDatabase;
+pub use self::sim_disk::{CrashModel, Fault};
+pub use self::sim_file_system::SimFileSystem;

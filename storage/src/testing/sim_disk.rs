@@ -1,0 +1,253 @@
+//! `Disk`: the live and the durable image of a simulated file system, and what lies between.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::mem;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::file_system::parent;
+use crate::testing::Random;
+
+/// What a disk writes whole or not at all.
+const SECTOR_BYTES: usize = 512;
+
+/// What survives a crash, of that which was not synced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CrashModel {
+    /// Everything: only the process died. What was not synced still is not, and a later crash may
+    /// take it.
+    Kill,
+    /// Nothing.
+    SyncedOnly,
+    /// The operations up to some point; the last write in part.
+    Prefix,
+    /// Any subset: of 512-byte sectors, of sizes, of names; holes are zeros or garbage.
+    Subset,
+}
+
+/// An error to inject.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// At the operation of that number, from 0 on.
+    pub at: u64,
+    /// What the system answers.
+    pub kind: io::ErrorKind,
+    /// Whether every later operation fails too.
+    pub sticky: bool,
+}
+
+/// What a simulated disk holds.
+#[derive(Debug, Default)]
+pub(crate) struct Disk {
+    /// Every file there ever was; names refer to them by index.
+    pub(crate) files: Vec<Inode>,
+    /// The names as programs see them.
+    pub(crate) names: BTreeMap<PathBuf, usize>,
+    /// The names that a crash leaves.
+    pub(crate) durable_names: BTreeMap<PathBuf, usize>,
+    /// Directories; always durable.
+    pub(crate) dirs: BTreeSet<PathBuf>,
+    /// The lock files that are held.
+    pub(crate) locks: BTreeSet<PathBuf>,
+    /// Changes that a crash may take, in order.
+    pub(crate) pending: Vec<Pending>,
+    /// How many operations have begun.
+    pub(crate) ops: u64,
+    /// The first operation that does not happen.
+    pub(crate) crash_at: Option<u64>,
+    /// Whether that one was reached.
+    pub(crate) crashed: bool,
+    /// The error to inject.
+    pub(crate) fault: Option<Fault>,
+    /// The most bytes asked for in one read.
+    pub(crate) largest_read: usize,
+}
+
+/// The bytes of a file.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Inode {
+    /// The bytes as programs see them.
+    pub(crate) live: Vec<u8>,
+    /// The bytes that a crash leaves.
+    pub(crate) durable: Vec<u8>,
+}
+
+/// A change that may be lost.
+#[derive(Debug, Clone)]
+pub(crate) enum Pending {
+    Write { file: usize, offset: usize, bytes: Vec<u8> },
+    SetLen { file: usize, bytes: usize },
+    Create { path: PathBuf, file: usize },
+    Rename { from: PathBuf, to: PathBuf, file: usize },
+    Remove { path: PathBuf },
+}
+
+impl Pending {
+    pub(crate) const fn file(&self) -> Option<usize> {
+        match self {
+            Self::Write { file, .. } | Self::SetLen { file, .. } => Some(*file),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn dir(&self) -> Option<&Path> {
+        match self {
+            Self::Create { path, .. } | Self::Remove { path } => Some(parent(path)),
+            Self::Rename { to, .. } => Some(parent(to)),
+            _ => None,
+        }
+    }
+}
+
+impl Disk {
+    /// The disk after a crash.
+    pub(crate) fn after_crash(&self, model: CrashModel, seed: u64) -> Self {
+        let mut after = Self { dirs: self.dirs.clone(), ..Self::default() };
+        after.files = self.files.clone();
+        after.durable_names = self.durable_names.clone();
+        let mut random = Random::new(seed);
+        match model {
+            CrashModel::SyncedOnly => {}
+            CrashModel::Kill => {
+                after.names = self.names.clone();
+                after.pending = self.pending.clone();
+                return after;
+            }
+            CrashModel::Prefix => {
+                let whole = random.below(self.pending.len() + 1);
+                self.pending.iter().take(whole).for_each(|change| after.make_durable(change));
+                if let Some(Pending::Write { file, offset, bytes }) = self.pending.get(whole) {
+                    let part = bytes.get(..random.below(bytes.len() + 1)).unwrap_or_default();
+                    after.write_durable(*file, *offset, part);
+                }
+            }
+            CrashModel::Subset => {
+                for change in &self.pending {
+                    after.make_some_durable(change, &mut random);
+                }
+            }
+        }
+        after.names = after.durable_names.clone();
+        for file in &mut after.files {
+            file.live = file.durable.clone();
+        }
+        after
+    }
+
+    /// Counts an operation; says whether it fails.
+    pub(crate) fn begin(&mut self, action: &'static str, path: &Path) -> Result<()> {
+        let op = self.ops;
+        self.ops += 1;
+        if self.crash_at.is_some_and(|at| op >= at) {
+            self.crashed = true;
+        }
+        self.check_alive(action, path)?;
+        match self.fault {
+            Some(fault) if fault.at == op || (fault.sticky && op > fault.at) => {
+                Err(Error::io(action, path, fault.kind.into()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn check_alive(&self, action: &'static str, path: &Path) -> Result<()> {
+        if self.crashed {
+            return Err(Error::io(action, path, io::Error::other("the machine has crashed")));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn find(&self, action: &'static str, path: &Path) -> Result<usize> {
+        self.check_alive(action, path)?;
+        let found = self.names.get(path).copied();
+        found.ok_or_else(|| Error::io(action, path, io::ErrorKind::NotFound.into()))
+    }
+
+    pub(crate) fn inode<T>(
+        &mut self,
+        file: usize,
+        visit: impl FnOnce(&mut Inode) -> T,
+    ) -> Result<T> {
+        let inode = self.files.get_mut(file);
+        inode.map(visit).ok_or_else(|| Error::misuse("a handle of another simulated disk"))
+    }
+
+    pub(crate) fn write_durable(&mut self, file: usize, offset: usize, bytes: &[u8]) {
+        if let Some(inode) = self.files.get_mut(file) {
+            overwrite(&mut inode.durable, offset, bytes);
+        }
+    }
+
+    pub(crate) fn make_durable(&mut self, change: &Pending) {
+        match change {
+            Pending::Write { file, offset, bytes } => self.write_durable(*file, *offset, bytes),
+            Pending::SetLen { file, bytes } => {
+                if let Some(inode) = self.files.get_mut(*file) {
+                    inode.durable.resize(*bytes, 0);
+                }
+            }
+            Pending::Create { path, file } => {
+                self.durable_names.insert(path.clone(), *file);
+            }
+            Pending::Rename { from, to, file } => {
+                self.durable_names.remove(from);
+                self.durable_names.insert(to.clone(), *file);
+            }
+            Pending::Remove { path } => {
+                self.durable_names.remove(path);
+            }
+        }
+    }
+
+    pub(crate) fn make_some_durable(&mut self, change: &Pending, random: &mut Random) {
+        let Pending::Write { file, offset, bytes } = change else {
+            if random.one_in(2) {
+                self.make_durable(change);
+            }
+            return;
+        };
+        // The size may be durable before the bytes; what shows then is zeros or old garbage.
+        if random.one_in(2) {
+            let filler = if random.one_in(2) { 0 } else { 0xa5 };
+            if let Some(inode) = self.files.get_mut(*file) {
+                let end = inode.durable.len().max(offset + bytes.len());
+                inode.durable.resize(end, filler);
+            }
+        }
+        let mut done = 0;
+        while done < bytes.len() {
+            let at = offset + done;
+            let next = bytes.len().min(done + SECTOR_BYTES - at % SECTOR_BYTES);
+            if random.one_in(2) {
+                self.write_durable(*file, at, bytes.get(done..next).unwrap_or_default());
+            }
+            done = next;
+        }
+    }
+
+    /// Takes the pending changes that `covered` chooses out.
+    pub(crate) fn take_pending(&mut self, covered: impl Fn(&Pending) -> bool) -> Vec<Pending> {
+        let (taken, kept) =
+            mem::take(&mut self.pending).into_iter().partition(|change| covered(change));
+        self.pending = kept;
+        taken
+    }
+
+    pub(crate) fn sync(&mut self, covered: impl Fn(&Pending) -> bool) {
+        for change in self.take_pending(covered) {
+            self.make_durable(&change);
+        }
+    }
+}
+
+/// Writes into a byte string as into a file: what lies between its end and `offset` is zeros.
+pub(crate) fn overwrite(to: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    let end = offset + bytes.len();
+    if !bytes.is_empty() && to.len() < end {
+        to.resize(end, 0);
+    }
+    if let Some(place) = to.get_mut(offset..end) {
+        place.copy_from_slice(bytes);
+    }
+}

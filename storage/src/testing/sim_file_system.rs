@@ -1,0 +1,321 @@
+//! `SimFileSystem`: a file system in memory with a live and a durable image.
+//!
+//! It keeps the promises of [`FileSystem`] and nothing more: a crash may take every byte that no
+//! fsync of its file has covered, and every name that no fsync of its directory has covered, one
+//! by one. Operations that change something are numbered, so that a test can crash or fail at
+//! each of them in turn.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use crate::error::{Error, Result};
+use crate::file_system::{File, FileLock, FileSystem, parent};
+use crate::lock::lock;
+use crate::testing::sim_disk::{CrashModel, Disk, Fault, Inode, Pending, overwrite};
+
+/// A simulated file system; clones share one disk.
+#[derive(Debug, Clone, Default)]
+pub struct SimFileSystem {
+    disk: Arc<Mutex<Disk>>,
+}
+
+impl SimFileSystem {
+    /// Returns an empty file system.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many operations have changed something, or tried to.
+    #[must_use]
+    pub fn ops(&self) -> u64 {
+        lock(&self.disk).ops
+    }
+
+    /// The most bytes that were asked for in one read.
+    #[must_use]
+    pub fn largest_read(&self) -> usize {
+        lock(&self.disk).largest_read
+    }
+
+    /// Lets the operation of that number, and all that follow it, not happen.
+    pub fn crash_at(&self, op: u64) {
+        lock(&self.disk).crash_at = Some(op);
+    }
+
+    /// Whether the crash has come.
+    #[must_use]
+    pub fn has_crashed(&self) -> bool {
+        lock(&self.disk).crashed
+    }
+
+    /// Injects an error. A failing write writes half; a failing fsync drops the bytes it was to
+    /// make durable, as Linux does, and later fsyncs do not bring them back.
+    pub fn inject(&self, fault: Fault) {
+        lock(&self.disk).fault = Some(fault);
+    }
+
+    /// What is on the disk after a crash now, as a new file system.
+    #[must_use]
+    pub fn after_crash(&self, model: CrashModel, seed: u64) -> Self {
+        let after = lock(&self.disk).after_crash(model, seed);
+        Self { disk: Arc::new(Mutex::new(after)) }
+    }
+
+    /// An independent copy, as after the death of the process.
+    #[must_use]
+    pub fn copy(&self) -> Self {
+        self.after_crash(CrashModel::Kill, 0)
+    }
+
+    /// Reads a whole file.
+    ///
+    /// # Errors
+    ///
+    /// If it does not exist.
+    pub fn read(&self, path: &Path) -> Result<Vec<u8>> {
+        let mut disk = lock(&self.disk);
+        let file = disk.find("read", path)?;
+        disk.inode(file, |inode| inode.live.clone())
+    }
+
+    /// Puts a file there, durably, whatever was there.
+    pub fn plant(&self, path: &Path, bytes: &[u8]) {
+        let mut disk = lock(&self.disk);
+        let inode = Inode { live: bytes.to_vec(), durable: bytes.to_vec() };
+        let file = disk.files.len();
+        disk.files.push(inode);
+        disk.names.insert(path.to_path_buf(), file);
+        disk.durable_names.insert(path.to_path_buf(), file);
+    }
+}
+
+impl FileSystem for SimFileSystem {
+    fn create_new(&self, path: &Path) -> Result<Arc<dyn File>> {
+        let mut disk = lock(&self.disk);
+        disk.begin("create", path)?;
+        if disk.names.contains_key(path) {
+            return Err(Error::io("create", path, io::ErrorKind::AlreadyExists.into()));
+        }
+        if !disk.dirs.contains(parent(path)) {
+            return Err(Error::io("create", path, io::ErrorKind::NotFound.into()));
+        }
+        let file = disk.files.len();
+        disk.files.push(Inode::default());
+        disk.names.insert(path.to_path_buf(), file);
+        disk.pending.push(Pending::Create { path: path.to_path_buf(), file });
+        Ok(self.handle(file, path))
+    }
+
+    fn open(&self, path: &Path) -> Result<Arc<dyn File>> {
+        let file = lock(&self.disk).find("open", path)?;
+        Ok(self.handle(file, path))
+    }
+
+    fn list(&self, dir: &Path) -> Result<Vec<String>> {
+        let disk = lock(&self.disk);
+        disk.check_alive("list", dir)?;
+        let inside = disk.names.keys().filter(|path| parent(path) == dir);
+        let names = inside.filter_map(|path| path.file_name()?.to_str());
+        Ok(names.map(str::to_owned).collect())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        let mut disk = lock(&self.disk);
+        disk.begin("rename", from)?;
+        let file = disk.find("rename", from)?;
+        disk.names.remove(from);
+        disk.names.insert(to.to_path_buf(), file);
+        let (from, to) = (from.to_path_buf(), to.to_path_buf());
+        disk.pending.push(Pending::Rename { from, to, file });
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> Result<()> {
+        let mut disk = lock(&self.disk);
+        disk.begin("remove", path)?;
+        disk.find("remove", path)?;
+        disk.names.remove(path);
+        disk.pending.push(Pending::Remove { path: path.to_path_buf() });
+        Ok(())
+    }
+
+    fn create_dir_all(&self, dir: &Path) -> Result<()> {
+        let mut disk = lock(&self.disk);
+        disk.check_alive("create directory", dir)?;
+        disk.dirs.extend(dir.ancestors().map(Path::to_path_buf));
+        Ok(())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> Result<()> {
+        let mut disk = lock(&self.disk);
+        disk.begin("sync directory", dir)?;
+        disk.sync(|change| change.dir() == Some(dir));
+        Ok(())
+    }
+
+    fn exists(&self, path: &Path) -> Result<bool> {
+        let disk = lock(&self.disk);
+        disk.check_alive("look up", path)?;
+        Ok(disk.names.contains_key(path) || disk.dirs.contains(path))
+    }
+
+    fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>> {
+        let mut disk = lock(&self.disk);
+        disk.check_alive("lock", path)?;
+        if !disk.locks.insert(path.to_path_buf()) {
+            return Err(Error::Locked { path: path.to_path_buf() });
+        }
+        let (disk, path) = (Arc::clone(&self.disk), path.to_path_buf());
+        Ok(Box::new(SimLock { disk, path }))
+    }
+}
+
+impl SimFileSystem {
+    fn handle(&self, file: usize, path: &Path) -> Arc<dyn File> {
+        Arc::new(SimFile { disk: Arc::clone(&self.disk), file, path: path.to_path_buf() })
+    }
+}
+
+#[derive(Debug)]
+struct SimLock {
+    disk: Arc<Mutex<Disk>>,
+    path: PathBuf,
+}
+
+impl FileLock for SimLock {}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        lock(&self.disk).locks.remove(&self.path);
+    }
+}
+
+#[derive(Debug)]
+struct SimFile {
+    disk: Arc<Mutex<Disk>>,
+    file: usize,
+    path: PathBuf,
+}
+
+impl SimFile {
+    fn in_memory(&self, bytes: u64) -> Result<usize> {
+        usize::try_from(bytes)
+            .map_err(|_| Error::io("address", &self.path, io::ErrorKind::InvalidInput.into()))
+    }
+}
+
+impl File for SimFile {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
+        let offset = self.in_memory(offset)?;
+        let mut disk = lock(&self.disk);
+        disk.check_alive("read", &self.path)?;
+        disk.largest_read = disk.largest_read.max(buffer.len());
+        disk.inode(self.file, |inode| {
+            let from = inode.live.get(offset..).unwrap_or_default();
+            let len = from.len().min(buffer.len());
+            if let (Some(to), Some(from)) = (buffer.get_mut(..len), from.get(..len)) {
+                to.copy_from_slice(from);
+            }
+            len
+        })
+    }
+
+    fn write_all_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let offset = self.in_memory(offset)?;
+        let mut disk = lock(&self.disk);
+        let begun = disk.begin("write", &self.path);
+        if disk.crashed {
+            return begun;
+        }
+        let half = bytes.get(..bytes.len() / 2).unwrap_or_default();
+        let written = if begun.is_ok() { bytes } else { half };
+        disk.inode(self.file, |inode| {
+            overwrite(&mut inode.live, offset, written);
+        })?;
+        disk.pending.push(Pending::Write { file: self.file, offset, bytes: written.to_vec() });
+        begun
+    }
+
+    fn set_len(&self, bytes: u64) -> Result<()> {
+        let bytes = self.in_memory(bytes)?;
+        let mut disk = lock(&self.disk);
+        disk.begin("resize", &self.path)?;
+        disk.inode(self.file, |inode| inode.live.resize(bytes, 0))?;
+        disk.pending.push(Pending::SetLen { file: self.file, bytes });
+        Ok(())
+    }
+
+    fn len(&self) -> Result<u64> {
+        let mut disk = lock(&self.disk);
+        disk.check_alive("stat", &self.path)?;
+        disk.inode(self.file, |inode| u64::try_from(inode.live.len()).unwrap_or(u64::MAX))
+    }
+
+    fn sync_data(&self) -> Result<()> {
+        let mut disk = lock(&self.disk);
+        let file = Some(self.file);
+        let begun = disk.begin("fsync", &self.path);
+        match &begun {
+            Ok(()) => disk.sync(|change| change.file() == file),
+            Err(_) if disk.crashed => {}
+            Err(_) => drop(disk.take_pending(|change| change.file() == file)),
+        }
+        begun
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one_file() -> (SimFileSystem, Arc<dyn File>) {
+        let fs = SimFileSystem::new();
+        fs.create_dir_all(Path::new("d")).unwrap();
+        let file = fs.create_new(Path::new("d/f")).unwrap();
+        (fs, file)
+    }
+
+    fn survives(fs: &SimFileSystem, model: CrashModel) -> Option<Vec<u8>> {
+        fs.after_crash(model, 1).read(Path::new("d/f")).ok()
+    }
+
+    #[test]
+    fn only_synced_bytes_under_synced_names_survive() {
+        let (fs, file) = one_file();
+        file.write_all_at(0, b"abc").unwrap();
+        assert_eq!(survives(&fs, CrashModel::SyncedOnly), None);
+        assert_eq!(survives(&fs, CrashModel::Kill).unwrap(), b"abc");
+        file.sync_data().unwrap();
+        assert_eq!(survives(&fs, CrashModel::SyncedOnly), None, "the name is not durable");
+        fs.sync_dir(Path::new("d")).unwrap();
+        file.write_all_at(3, b"def").unwrap();
+        assert_eq!(survives(&fs, CrashModel::SyncedOnly).unwrap(), b"abc");
+        assert_eq!(survives(&fs, CrashModel::Kill).unwrap(), b"abcdef");
+    }
+
+    #[test]
+    fn a_failed_fsync_drops_the_bytes_for_good() {
+        let (fs, file) = one_file();
+        fs.sync_dir(Path::new("d")).unwrap();
+        file.write_all_at(0, b"abc").unwrap();
+        let fault = Fault { at: fs.ops(), kind: io::ErrorKind::Other, sticky: false };
+        fs.inject(fault);
+        file.sync_data().unwrap_err();
+        file.sync_data().unwrap();
+        assert_eq!(survives(&fs, CrashModel::SyncedOnly).unwrap(), b"");
+        assert_eq!(fs.read(Path::new("d/f")).unwrap(), b"abc", "the page cache still has them");
+    }
+
+    #[test]
+    fn nothing_happens_from_the_crash_on() {
+        let (fs, file) = one_file();
+        fs.crash_at(fs.ops() + 1);
+        file.write_all_at(0, b"abc").unwrap();
+        file.write_all_at(0, b"xyz").unwrap_err();
+        file.sync_data().unwrap_err();
+        assert!(fs.has_crashed());
+        assert_eq!(survives(&fs, CrashModel::Kill).unwrap(), b"abc");
+    }
+}

@@ -1,0 +1,248 @@
+//! The layers of a buffered store: what reads see, when generations move, what is never written.
+
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use super::{
+    COINS, LOG_DIR, Store, TREES, Workload, block, commit, open_all, open_log_only, open_over,
+    options,
+};
+use crate::testing::SimFileSystem;
+use crate::{
+    Batch, Count, Database, Durability, Entries, KeyRange, MemoryDatabase, Result, Tree, WalOptions,
+};
+
+fn keys(store: &Store, range: KeyRange) -> Vec<String> {
+    let entries = store.range(COINS, range).unwrap();
+    entries.map(|entry| String::from_utf8(entry.unwrap().0).unwrap()).collect()
+}
+
+/// A memory database whose batches wait until a gate is opened.
+#[derive(Debug)]
+struct Gated {
+    inner: MemoryDatabase,
+    open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gated {
+    fn new() -> Arc<Self> {
+        let inner = MemoryDatabase::new(&TREES);
+        Arc::new(Self { inner, open: Mutex::new(false), opened: Condvar::new() })
+    }
+
+    fn open(&self) {
+        *self.open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+}
+
+impl Database for Gated {
+    fn trees(&self) -> &[Tree] {
+        self.inner.trees()
+    }
+    fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.inner.get(tree, key)
+    }
+    fn range(&self, tree: Tree, range: KeyRange) -> Result<Entries<'_>> {
+        self.inner.range(tree, range)
+    }
+    fn len(&self, tree: Tree) -> Result<Count> {
+        self.inner.len(tree)
+    }
+    fn clear(&self, tree: Tree) -> Result<()> {
+        self.inner.clear(tree)
+    }
+    fn apply(&self, batch: &Batch) -> Result<()> {
+        drop(self.opened.wait_while(self.open.lock().unwrap(), |open| !*open).unwrap());
+        self.inner.apply(batch)
+    }
+    fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+fn open_gated(fs: &SimFileSystem, options: WalOptions) -> (Store, Arc<Gated>) {
+    let gate = Gated::new();
+    let (store, _) = open_over(fs, options, Box::new(Arc::clone(&gate))).unwrap();
+    (store, gate)
+}
+
+#[test]
+fn iteration_and_reads_see_every_layer() {
+    let fs = SimFileSystem::new();
+    let eager = WalOptions { flush_every_blocks: Some(1), ..options(Durability::Strict) };
+    let (store, gate) = open_gated(&fs, eager);
+    let mut seed = Batch::new();
+    for key in [b"a", b"b", b"c", b"d"] {
+        seed.put(COINS, key, b"backend");
+    }
+    gate.inner.apply(&seed).unwrap();
+    // Frozen, and held up at the gate.
+    commit(&store, |batch| {
+        batch.delete(COINS, b"b");
+        batch.put(COINS, b"f", b"frozen");
+        batch.put(COINS, b"g", b"frozen");
+    });
+    // Active, since the frozen generation is in flight.
+    commit(&store, |batch| {
+        batch.delete(COINS, b"f");
+        batch.put(COINS, b"c", b"active");
+        batch.put_new(COINS, b"b", b"active");
+    });
+    let first = block(&store, &[], |batch| batch.delete(COINS, b"a"));
+    store.stage(first.clone()).unwrap();
+    let second = block(&store, &[first], |batch| batch.put(COINS, b"h", b"staged"));
+    store.stage(second).unwrap();
+
+    assert_eq!(keys(&store, KeyRange::all()), ["b", "c", "d", "g", "h"]);
+    let from_c = KeyRange::from_bounds(Bound::Excluded(b"c".to_vec()), Bound::Unbounded);
+    assert_eq!(keys(&store, from_c), ["d", "g", "h"]);
+    let sought: [&[u8]; 8] = [b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"h"];
+    let expected = [
+        None,
+        Some("active"),
+        Some("active"),
+        Some("backend"),
+        None,
+        None,
+        Some("frozen"),
+        Some("staged"),
+    ];
+    let expected = expected.map(|value| value.map(|value| value.as_bytes().to_vec()));
+    assert_eq!(store.multi_get(COINS, &sought).unwrap(), expected);
+    for (key, value) in sought.iter().zip(&expected) {
+        assert_eq!(&store.get(COINS, key).unwrap(), value);
+    }
+
+    assert_eq!(store.abort_staged(), 2);
+    assert_eq!(keys(&store, KeyRange::all()), ["a", "b", "c", "d", "g"]);
+    gate.open();
+    store.checkpoint().unwrap();
+    assert_eq!(keys(&store, KeyRange::all()), ["a", "b", "c", "d", "g"]);
+    assert_eq!(store.stats().entries, 0);
+}
+
+#[test]
+fn commits_go_on_during_a_flush_until_memory_is_full() {
+    let fs = SimFileSystem::new();
+    let budget = WalOptions { memtable_bytes: 64 << 10, ..options(Durability::Async) };
+    let (store, gate) = open_gated(&fs, budget);
+    let mut n: u32 = 0;
+    let mut fill = || {
+        commit(&store, |batch| {
+            batch.put_new(COINS, &n.to_be_bytes(), &[7; 200]);
+            n += 1;
+        });
+    };
+    // The first generation is frozen and stuck; the second fills up.
+    while store.stats().frozen_bytes == 0 {
+        fill();
+    }
+    while store.stats().active_bytes < 32 << 10 {
+        fill();
+    }
+    assert_eq!((store.stats().flushes, store.stats().back_pressure_waits), (0, 0));
+    // The next commit has to wait; the gate is opened once it does.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while store.stats().back_pressure_waits == 0 {
+                std::thread::yield_now();
+            }
+            gate.open();
+        });
+        fill();
+    });
+    let stats = store.stats();
+    assert_eq!(stats.back_pressure_waits, 1);
+    assert!(stats.active_bytes + stats.frozen_bytes <= 80 << 10, "{stats:?}");
+    store.checkpoint().unwrap();
+    assert_eq!(store.range(COINS, KeyRange::all()).unwrap().count(), usize::try_from(n).unwrap());
+}
+
+/// The hazard of reading ahead: once the generation that deleted a key is retired, nothing in
+/// memory says that an older value is stale. The epoch does.
+#[test]
+fn the_epoch_tells_that_a_value_read_ahead_is_stale() {
+    let fs = SimFileSystem::new();
+    let (store, _) = open_log_only(&fs, Durability::Strict).unwrap();
+    commit(&store, |batch| batch.put_new(COINS, b"coin", b"unspent"));
+    store.checkpoint().unwrap();
+    let epoch = store.epoch();
+    let ahead = store.get(COINS, b"coin").unwrap();
+    assert!(ahead.is_some());
+    commit(&store, |batch| batch.delete(COINS, b"coin"));
+    assert_eq!(store.epoch(), epoch, "memory still overrides the value");
+    assert_eq!(store.stats().entries, 1);
+    store.checkpoint().unwrap();
+    assert_eq!(store.stats().entries, 0, "nothing in memory contradicts the value");
+    assert_ne!(store.epoch(), epoch, "but the epoch has moved");
+    assert_eq!(store.get(COINS, b"coin").unwrap(), None);
+}
+
+#[test]
+fn what_is_made_and_spent_in_memory_is_never_written() {
+    let fs = SimFileSystem::new();
+    let (store, _) = open_log_only(&fs, Durability::Strict).unwrap();
+    for n in 0..50_u8 {
+        commit(&store, |batch| batch.put_new(COINS, &[n], b"coin"));
+    }
+    for n in 0..50_u8 {
+        commit(&store, |batch| batch.delete(COINS, &[n]));
+    }
+    assert_eq!(store.stats().entries, 0);
+    store.checkpoint().unwrap();
+    assert_eq!((store.stats().flushed_ops, store.stats().applied_lsn), (0, 100));
+}
+
+#[test]
+fn flushes_begin_by_blocks_time_and_log_size() {
+    let base = options(Durability::Strict);
+    for (label, options) in [
+        ("blocks", WalOptions { flush_every_blocks: Some(1), ..base.clone() }),
+        ("time", WalOptions { flush_every: Some(Duration::ZERO), ..base.clone() }),
+        ("log size", WalOptions { log_bytes_max: 1, ..base.clone() }),
+        ("memory", WalOptions { memtable_bytes: 2, ..base }),
+    ] {
+        let fs = SimFileSystem::new();
+        let (store, _) = open_over(&fs, options, Box::new(MemoryDatabase::new(&TREES))).unwrap();
+        commit(&store, |batch| batch.put(COINS, b"k", b"v"));
+        while store.stats().applied_lsn < 1 {
+            std::thread::yield_now();
+        }
+        assert_eq!(store.stats().lsn, 1, "{label}");
+    }
+}
+
+#[test]
+fn the_log_shrinks_when_it_is_not_needed() {
+    let fs = SimFileSystem::new();
+    let (store, _, files) = open_all(&fs, options(Durability::Async)).unwrap();
+    let work = Workload::new(43, 60);
+    for block in &work.blocks {
+        store.commit(files.attach(block.clone()).unwrap()).unwrap();
+    }
+    assert!(store.stats().segments > 3, "{:?}", store.stats());
+    store.checkpoint().unwrap();
+    assert_eq!((store.stats().segments, store.stats().log_bytes), (1, 4096));
+    let names = crate::FileSystem::list(&fs, Path::new(LOG_DIR)).unwrap();
+    assert_eq!(names.len(), 1, "{names:?}");
+}
+
+/// Deleting and making a key anew within one batch is no misuse.
+#[test]
+fn freshness_is_judged_where_the_operation_stands() {
+    let fs = SimFileSystem::new();
+    let (store, _) = open_log_only(&fs, Durability::Strict).unwrap();
+    commit(&store, |batch| batch.put_new(COINS, b"k", b"1"));
+    store.checkpoint().unwrap();
+    commit(&store, |batch| {
+        batch.delete(COINS, b"k");
+        batch.put_new(COINS, b"k", b"2");
+    });
+    commit(&store, |batch| batch.delete(COINS, b"k"));
+    store.checkpoint().unwrap();
+    assert_eq!(store.get(COINS, b"k").unwrap(), None);
+}

@@ -1,0 +1,475 @@
+//! The bytes of the log: segment header, record, block payload, clean marker. Pure, no I/O.
+//!
+//! `FORMAT.md` describes them; `tests::the_example_of_the_format_document` holds its example.
+//! All integers are little-endian.
+
+use crc32fast::Hasher;
+
+use crate::batch::Batch;
+use crate::error::{Error, Result};
+use crate::wal_buffered::{BlockBatch, Lsn, Tip};
+
+/// The version of segments and of the clean marker.
+pub(crate) const VERSION: u32 = 1;
+/// A segment's header has a page of its own, so that no record's write can tear it.
+pub(crate) const SEGMENT_HEADER_BYTES: usize = 4096;
+/// Length, header CRC, LSN, durable LSN, type.
+pub(crate) const RECORD_HEADER_BYTES: usize = 25;
+/// The record's CRC.
+pub(crate) const RECORD_TRAILER_BYTES: usize = 4;
+/// The largest payload. A block's changes are a few megabytes; the bound limits what a reader may
+/// be made to allocate.
+pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 << 20;
+/// What precedes the batch in the payload of a block record: height, hash, previous hash.
+pub(crate) const BLOCK_PREFIX_BYTES: usize = 4 + 32 + 32;
+
+/// Bound of segment numbers and LSNs, far beyond any real one: adding to one cannot overflow.
+pub(crate) const NUMBER_MAX: u64 = u64::MAX / 2;
+
+const SEGMENT_MAGIC: [u8; 8] = *b"CFDAMWAL";
+const MARKER_MAGIC: [u8; 8] = *b"CFDAMEND";
+const MARKER_BYTES: usize = 8 + 4 + 8 + 4;
+
+/// A fixed-size piece of a byte string, or none if it is too short.
+fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..)?.first_chunk::<N>().copied()
+}
+
+/// The first bytes of a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SegmentHeader {
+    /// The number in the file's name: a renamed file is found out.
+    pub(crate) number: u64,
+    /// The LSN of the first record. All below it were durable when the segment was made.
+    pub(crate) base_lsn: Lsn,
+    /// A random number that seeds every CRC: records of another life do not pass.
+    pub(crate) generation: u64,
+    /// The chain value of the previous segment after its record `base_lsn - 1`; 0 if none.
+    pub(crate) previous_chain: u32,
+}
+
+impl SegmentHeader {
+    /// The header's page.
+    pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
+        let mut page = [0; SEGMENT_HEADER_BYTES];
+        let fields = [
+            &SEGMENT_MAGIC[..],
+            &VERSION.to_le_bytes(),
+            &[0; 4],
+            &self.number.to_le_bytes(),
+            &self.base_lsn.to_le_bytes(),
+            &self.generation.to_le_bytes(),
+            &self.previous_chain.to_le_bytes(),
+        ]
+        .concat();
+        if let Some(front) = page.first_chunk_mut::<44>() {
+            front.copy_from_slice(&fields);
+        }
+        if let Some((body, crc)) = page.split_last_chunk_mut::<4>() {
+            *crc = crc32fast::hash(body).to_le_bytes();
+        }
+        page
+    }
+
+    /// Reads a page; returns also the chain value with which the segment's records begin.
+    pub(crate) fn decode(page: &[u8; SEGMENT_HEADER_BYTES]) -> Result<(Self, u32)> {
+        let (body, crc) = page.split_last_chunk::<4>().unwrap_or((&[], &[0; 4]));
+        let chain = crc32fast::hash(body);
+        if chain != u32::from_le_bytes(*crc) {
+            return Err(Error::corrupt("the checksum of a log segment's header is wrong"));
+        }
+        Self::fields(body)
+            .map(|header| header.map(|header| (header, chain)))
+            .unwrap_or_else(|| Err(Error::corrupt("a log segment's header has another magic")))
+    }
+
+    fn fields(body: &[u8]) -> Option<Result<Self>> {
+        if field::<8>(body, 0)? != SEGMENT_MAGIC {
+            return None;
+        }
+        let found = u32::from_le_bytes(field(body, 8)?);
+        if found != VERSION {
+            return Some(Err(Error::Version { what: "log segment", found, supported: VERSION }));
+        }
+        let header = Self {
+            number: u64::from_le_bytes(field(body, 16)?),
+            base_lsn: u64::from_le_bytes(field(body, 24)?),
+            generation: u64::from_le_bytes(field(body, 32)?),
+            previous_chain: u32::from_le_bytes(field(body, 40)?),
+        };
+        let bounded = header.number <= NUMBER_MAX && (1..=NUMBER_MAX).contains(&header.base_lsn);
+        let unbounded = || Error::corrupt("a log segment's header has a number out of bounds");
+        Some(if bounded { Ok(header) } else { Err(unbounded()) })
+    }
+}
+
+/// What a record holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RecordKind {
+    /// Tip, previous hash, batch.
+    Block,
+    /// A batch that leaves the tip as it is.
+    Plain,
+}
+
+impl RecordKind {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Block => 1,
+            Self::Plain => 2,
+        }
+    }
+
+    const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::Block),
+            2 => Some(Self::Plain),
+            _ => None,
+        }
+    }
+}
+
+/// What stands before a record's payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RecordHeader {
+    /// The payload's size in bytes.
+    pub(crate) length: u32,
+    /// The record's number.
+    pub(crate) lsn: Lsn,
+    /// The highest LSN that was known to be durable when the record was written.
+    pub(crate) durable_lsn: Lsn,
+    /// What the payload is.
+    pub(crate) kind: RecordKind,
+}
+
+impl RecordHeader {
+    /// The header's bytes in a segment of that generation.
+    pub(crate) fn encode(&self, generation: u64) -> [u8; RECORD_HEADER_BYTES] {
+        let mut bytes = [0; RECORD_HEADER_BYTES];
+        let crc = self.crc(generation);
+        let parts: [&[u8]; 5] = [
+            &self.length.to_le_bytes(),
+            &crc.to_le_bytes(),
+            &self.lsn.to_le_bytes(),
+            &self.durable_lsn.to_le_bytes(),
+            &[self.kind.code()],
+        ];
+        for (to, from) in bytes.iter_mut().zip(parts.into_iter().flatten()) {
+            *to = *from;
+        }
+        bytes
+    }
+
+    /// Reads a header; none if its CRC does not fit the generation or a field is out of bounds.
+    pub(crate) fn decode(bytes: &[u8; RECORD_HEADER_BYTES], generation: u64) -> Option<Self> {
+        let kind = RecordKind::from_code(*bytes.last()?)?;
+        let header = Self {
+            length: u32::from_le_bytes(field(bytes, 0)?),
+            lsn: u64::from_le_bytes(field(bytes, 8)?),
+            durable_lsn: u64::from_le_bytes(field(bytes, 16)?),
+            kind,
+        };
+        let bounded = header.payload_len() <= PAYLOAD_BYTES_MAX && header.durable_lsn < header.lsn;
+        let crc = u32::from_le_bytes(field(bytes, 4)?);
+        (bounded && crc == header.crc(generation)).then_some(header)
+    }
+
+    /// The payload's size.
+    pub(crate) fn payload_len(&self) -> usize {
+        usize::try_from(self.length).unwrap_or(usize::MAX)
+    }
+
+    fn crc(&self, generation: u64) -> u32 {
+        let mut hasher = Hasher::new();
+        hasher.update(&generation.to_le_bytes());
+        hasher.update(&self.length.to_le_bytes());
+        hasher.update(&self.lsn.to_le_bytes());
+        hasher.update(&self.durable_lsn.to_le_bytes());
+        hasher.update(&[self.kind.code()]);
+        hasher.finalize()
+    }
+}
+
+/// The CRC of a record, which is also the chain value after it: seeded with the chain value before
+/// it and the generation, over header and payload.
+pub(crate) fn record_crc(chain: u32, generation: u64, header_and_payload: &[u8]) -> u32 {
+    let mut hasher = Hasher::new_with_initial(chain);
+    hasher.update(&generation.to_le_bytes());
+    hasher.update(header_and_payload);
+    hasher.finalize()
+}
+
+/// What a record says is to be done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Change<'a> {
+    /// A step along the chain.
+    Block(&'a BlockBatch),
+    /// A batch that leaves the tip as it is.
+    Plain(&'a Batch),
+}
+
+impl<'a> Change<'a> {
+    /// The writes.
+    pub(crate) const fn batch(&self) -> &'a Batch {
+        match self {
+            Self::Block(block) => &block.batch,
+            Self::Plain(batch) => batch,
+        }
+    }
+
+    /// The size of the record's payload.
+    pub(crate) const fn payload_len(&self) -> usize {
+        match self {
+            Self::Block(block) => BLOCK_PREFIX_BYTES + block.batch.byte_len(),
+            Self::Plain(batch) => batch.byte_len(),
+        }
+    }
+}
+
+/// Appends a record to `out`; returns the chain value after it.
+pub(crate) fn encode_record(
+    out: &mut Vec<u8>,
+    (chain, generation): (u32, u64),
+    (lsn, durable_lsn): (Lsn, Lsn),
+    change: Change<'_>,
+) -> Result<u32> {
+    let (kind, batch) = match change {
+        Change::Block(block) => (RecordKind::Block, &block.batch),
+        Change::Plain(batch) => (RecordKind::Plain, batch),
+    };
+    let bytes = change.payload_len();
+    let length = u32::try_from(bytes).ok().filter(|_| bytes <= PAYLOAD_BYTES_MAX);
+    let length = length.ok_or_else(|| payload_too_large(bytes))?;
+    let start = out.len();
+    let header = RecordHeader { length, lsn, durable_lsn, kind };
+    out.extend_from_slice(&header.encode(generation));
+    if let Change::Block(block) = change {
+        out.extend_from_slice(&block.tip.height.to_le_bytes());
+        out.extend_from_slice(&block.tip.hash);
+        out.extend_from_slice(&block.prev_hash);
+    }
+    out.extend_from_slice(batch.as_bytes());
+    let crc = record_crc(chain, generation, out.get(start..).unwrap_or_default());
+    out.extend_from_slice(&crc.to_le_bytes());
+    Ok(crc)
+}
+
+/// The error for a batch that does not fit a record.
+pub(crate) fn payload_too_large(bytes: usize) -> Error {
+    Error::TooLarge {
+        what: "a log record",
+        bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
+        bytes_max: u64::try_from(PAYLOAD_BYTES_MAX).unwrap_or(u64::MAX),
+    }
+}
+
+/// A record's payload, read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Payload {
+    /// A step along the chain.
+    Block(BlockBatch),
+    /// A batch that leaves the tip as it is.
+    Plain(Batch),
+}
+
+impl Payload {
+    /// Reads the payload of a record whose CRC was right.
+    pub(crate) fn decode(kind: RecordKind, payload: &[u8]) -> Result<Self> {
+        match kind {
+            RecordKind::Plain => Batch::decode(payload).map(Self::Plain),
+            RecordKind::Block => {
+                let short = || Error::corrupt("a block record is shorter than its fixed part");
+                let (prefix, batch) =
+                    payload.split_at_checked(BLOCK_PREFIX_BYTES).ok_or_else(short)?;
+                let tip = field(prefix, 0)
+                    .zip(field(prefix, 4))
+                    .map(|(height, hash)| Tip { height: u32::from_le_bytes(height), hash });
+                let (tip, prev_hash) = tip.zip(field(prefix, 36)).ok_or_else(short)?;
+                Ok(Self::Block(BlockBatch { tip, prev_hash, batch: Batch::decode(batch)? }))
+            }
+        }
+    }
+
+    /// As what was logged.
+    pub(crate) const fn as_change(&self) -> Change<'_> {
+        match self {
+            Self::Block(block) => Change::Block(block),
+            Self::Plain(batch) => Change::Plain(batch),
+        }
+    }
+}
+
+/// The bytes of the clean marker: all up to `lsn` is in the database, the log is empty.
+pub(crate) fn encode_marker(lsn: Lsn) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(MARKER_BYTES);
+    bytes.extend_from_slice(&MARKER_MAGIC);
+    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&lsn.to_le_bytes());
+    let crc = crc32fast::hash(&bytes);
+    bytes.extend_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// Reads the clean marker.
+pub(crate) fn decode_marker(bytes: &[u8]) -> Result<Lsn> {
+    let bad = || Error::corrupt("the clean-shutdown marker is damaged");
+    let (body, crc) = bytes.split_last_chunk::<4>().ok_or_else(bad)?;
+    if bytes.len() != MARKER_BYTES || crc32fast::hash(body) != u32::from_le_bytes(*crc) {
+        return Err(bad());
+    }
+    let magic: [u8; 8] = field(body, 0).ok_or_else(bad)?;
+    let found = u32::from_le_bytes(field(body, 8).ok_or_else(bad)?);
+    let lsn = u64::from_le_bytes(field(body, 12).ok_or_else(bad)?);
+    if magic != MARKER_MAGIC {
+        return Err(bad());
+    }
+    if found != VERSION {
+        return Err(Error::Version { what: "clean-shutdown marker", found, supported: VERSION });
+    }
+    Ok(lsn)
+}
+
+/// The name of a segment's file.
+pub(crate) fn segment_name(number: u64) -> String {
+    format!("wal-{number:010}.log")
+}
+
+/// The number in a segment's file name.
+pub(crate) fn segment_number(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix("wal-")?.strip_suffix(".log")?;
+    if digits.len() < 10 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    digits.parse().ok().filter(|number| *number <= NUMBER_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::Tree;
+    use crate::error::hex;
+
+    const HEADER: SegmentHeader = SegmentHeader {
+        number: 3,
+        base_lsn: 42,
+        generation: 0x0123_4567_89ab_cdef,
+        previous_chain: 0xdead_beef,
+    };
+
+    fn block() -> BlockBatch {
+        let coins = Tree { id: 1, name: "coins" };
+        let mut batch = Batch::new();
+        batch.put_new(coins, b"new", b"coin");
+        batch.delete(coins, b"spent");
+        BlockBatch { tip: Tip { height: 7, hash: [0x77; 32] }, prev_hash: [0x66; 32], batch }
+    }
+
+    /// The worked example of `FORMAT.md`, byte for byte.
+    #[test]
+    fn the_example_of_the_format_document() {
+        let page = HEADER.encode();
+        assert_eq!(
+            hex(&page[..44]),
+            "434644414d57414c010000000000000003000000000000002a00000000000000efcdab8967452301efbeadde"
+        );
+        assert!(page[44..4092].iter().all(|byte| *byte == 0));
+        let document = include_str!("../../FORMAT.md");
+        assert!(document.contains(&hex(&page[4092..])), "{}", hex(&page[4092..]));
+
+        let (_, chain) = SegmentHeader::decode(&page).unwrap();
+        let mut record = Vec::new();
+        let block = block();
+        encode_record(&mut record, (chain, HEADER.generation), (42, 41), Change::Block(&block))
+            .unwrap();
+        let parts = [0..25, 25..93, 93..108, 108..117, 117..121];
+        assert_eq!(record.len(), 121);
+        for part in parts {
+            let text = hex(&record[part]);
+            assert!(document.contains(&text), "{text}");
+        }
+        assert!(document.contains(&hex(&encode_marker(42))), "{}", hex(&encode_marker(42)));
+    }
+
+    #[test]
+    fn segment_header_round_trip() {
+        let (header, chain) = SegmentHeader::decode(&HEADER.encode()).unwrap();
+        assert_eq!(header, HEADER);
+        assert_eq!(chain.to_le_bytes(), HEADER.encode()[4092..]);
+    }
+
+    #[test]
+    fn every_bit_flip_in_a_segment_header_is_found() {
+        let page = HEADER.encode();
+        for bit in 0..SEGMENT_HEADER_BYTES * 8 {
+            let mut page = page;
+            page[bit / 8] ^= 1 << (bit % 8);
+            assert!(matches!(SegmentHeader::decode(&page), Err(Error::Corrupt { .. })), "{bit}");
+        }
+    }
+
+    #[test]
+    fn a_segment_of_another_version_says_so() {
+        let mut page = HEADER.encode();
+        page[8] = 2;
+        let crc = crc32fast::hash(&page[..4092]);
+        page[4092..].copy_from_slice(&crc.to_le_bytes());
+        let error = SegmentHeader::decode(&page).unwrap_err();
+        assert!(matches!(error, Error::Version { found: 2, supported: 1, .. }));
+    }
+
+    #[test]
+    fn record_header_round_trip_and_bounds() {
+        let header =
+            RecordHeader { length: 100, lsn: 42, durable_lsn: 41, kind: RecordKind::Block };
+        assert_eq!(RecordHeader::decode(&header.encode(5), 5), Some(header));
+        assert_eq!(RecordHeader::decode(&header.encode(5), 6), None, "another generation");
+        let large = u32::try_from(PAYLOAD_BYTES_MAX + 1).unwrap();
+        for bad in
+            [RecordHeader { length: large, ..header }, RecordHeader { durable_lsn: 42, ..header }]
+        {
+            assert_eq!(RecordHeader::decode(&bad.encode(5), 5), None, "{bad:?}");
+        }
+        for bit in 0..RECORD_HEADER_BYTES * 8 {
+            let mut bytes = header.encode(5);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(RecordHeader::decode(&bytes, 5), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn payloads_round_trip() {
+        let block = block();
+        for payload in [Payload::Block(block.clone()), Payload::Plain(block.batch)] {
+            let mut record = Vec::new();
+            encode_record(&mut record, (1, 2), (3, 2), payload.as_change()).unwrap();
+            let header = RecordHeader::decode(record.first_chunk().unwrap(), 2).unwrap();
+            let body = &record[RECORD_HEADER_BYTES..record.len() - RECORD_TRAILER_BYTES];
+            assert_eq!(Payload::decode(header.kind, body).unwrap(), payload);
+        }
+        assert!(Payload::decode(RecordKind::Block, &[0; BLOCK_PREFIX_BYTES - 1]).is_err());
+    }
+
+    #[test]
+    fn marker_round_trip_and_damage() {
+        let bytes = encode_marker(9);
+        assert_eq!(decode_marker(&bytes).unwrap(), 9);
+        for bit in 0..bytes.len() * 8 {
+            let mut bytes = bytes.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode_marker(&bytes).is_err(), "{bit}");
+        }
+        for len in 0..bytes.len() {
+            assert!(decode_marker(&bytes[..len]).is_err(), "{len}");
+        }
+    }
+
+    #[test]
+    fn segment_names_sort_as_their_numbers() {
+        assert_eq!(segment_name(12), "wal-0000000012.log");
+        assert_eq!(segment_number(&segment_name(NUMBER_MAX)), Some(NUMBER_MAX));
+        assert_eq!(segment_number(&segment_name(NUMBER_MAX + 1)), None);
+        for name in ["wal-12.log", "wal-0000000012.log.tmp", "wal-00000000+1.log", "clean"] {
+            assert_eq!(segment_number(name), None, "{name}");
+        }
+    }
+}

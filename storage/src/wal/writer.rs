@@ -1,0 +1,215 @@
+//! `Log`: appends records to the last segment, begins segments, forgets segments.
+//!
+//! It decides nothing about durability: whoever owns it calls `sync_target` and fsyncs.
+
+use std::collections::VecDeque;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::Result;
+use crate::file_system::{File, FileSystem, temporary_path};
+use crate::wal::format::{
+    Change, SEGMENT_HEADER_BYTES, SegmentHeader, encode_record, segment_name,
+};
+use crate::wal_buffered::Lsn;
+
+/// Where a log is.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// The file system.
+    pub(crate) fs: Arc<dyn FileSystem>,
+    /// The log's own directory.
+    pub(crate) dir: PathBuf,
+}
+
+impl Place {
+    /// The path of a segment.
+    pub(crate) fn segment(&self, number: u64) -> PathBuf {
+        self.dir.join(segment_name(number))
+    }
+
+    /// The path of the clean marker.
+    pub(crate) fn marker(&self) -> PathBuf {
+        self.dir.join(super::MARKER_NAME)
+    }
+}
+
+/// A random number for a new segment. The standard library seeds it from the operating system.
+pub(crate) fn random_generation() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// The end of a segment that this process writes.
+#[derive(Debug)]
+pub(crate) struct Appender {
+    file: Arc<dyn File>,
+    header: SegmentHeader,
+    chain: u32,
+    next_lsn: Lsn,
+    /// Bytes written to the file.
+    written: u64,
+    /// Encoded records that are not yet written; reused for every record.
+    buffer: Vec<u8>,
+}
+
+impl Appender {
+    /// Makes a segment under a temporary name. It does not exist for recovery before
+    /// [`Appender::publish`].
+    pub(crate) fn create(place: &Place, header: SegmentHeader) -> Result<Self> {
+        let page = header.encode();
+        let (_, chain) = SegmentHeader::decode(&page)?;
+        let file = place.fs.create_new(&temporary_path(&place.segment(header.number)))?;
+        file.write_all_at(0, &page)?;
+        let written = as_u64(SEGMENT_HEADER_BYTES);
+        Ok(Self { file, header, chain, next_lsn: header.base_lsn, written, buffer: Vec::new() })
+    }
+
+    /// Makes what was appended durable and then gives the segment its name.
+    pub(crate) fn publish(&mut self, place: &Place) -> Result<()> {
+        self.write_out()?;
+        self.file.sync_data()?;
+        let path = place.segment(self.header.number);
+        place.fs.rename(&temporary_path(&path), &path)?;
+        place.fs.sync_dir(&place.dir)
+    }
+
+    /// Encodes a record into the buffer and returns its number.
+    pub(crate) fn append(&mut self, durable_lsn: Lsn, change: Change<'_>) -> Result<Lsn> {
+        let lsn = self.next_lsn;
+        let seed = (self.chain, self.header.generation);
+        self.chain = encode_record(&mut self.buffer, seed, (lsn, durable_lsn), change)?;
+        self.next_lsn += 1;
+        Ok(lsn)
+    }
+
+    /// How many bytes wait in the buffer.
+    pub(crate) const fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Writes the buffer to the file.
+    pub(crate) fn write_out(&mut self) -> Result<()> {
+        if !self.buffer.is_empty() {
+            self.file.write_all_at(self.written, &self.buffer)?;
+            self.written += as_u64(self.buffer.len());
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+
+    /// The number of the last record appended, or that before the segment's first.
+    pub(crate) const fn last_lsn(&self) -> Lsn {
+        self.next_lsn.saturating_sub(1)
+    }
+
+    fn bytes(&self) -> u64 {
+        self.written + as_u64(self.buffer.len())
+    }
+}
+
+/// A segment that is written to no more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Closed {
+    /// Its number.
+    pub(crate) number: u64,
+    /// The last record that counts.
+    pub(crate) last_lsn: Lsn,
+    /// Its size.
+    pub(crate) bytes: u64,
+}
+
+/// All segments of a log, and the end of the last.
+#[derive(Debug)]
+pub(crate) struct Log {
+    place: Place,
+    current: Appender,
+    closed: VecDeque<Closed>,
+}
+
+impl Log {
+    /// Takes over the segments that recovery found, and the one it made.
+    pub(crate) const fn new(place: Place, current: Appender, closed: VecDeque<Closed>) -> Self {
+        Self { place, current, closed }
+    }
+
+    /// Encodes a record; `durable_lsn` is the highest LSN known to be durable. Nothing is written
+    /// before [`Log::write_out`].
+    pub(crate) fn append(&mut self, durable_lsn: Lsn, change: Change<'_>) -> Result<Lsn> {
+        self.current.append(durable_lsn, change)
+    }
+
+    /// Hands the buffered records to the file system.
+    pub(crate) fn write_out(&mut self) -> Result<()> {
+        self.current.write_out()
+    }
+
+    /// Encoded bytes that were not handed to the file system yet.
+    pub(crate) const fn buffered(&self) -> usize {
+        self.current.buffered()
+    }
+
+    /// Hands over what is buffered; returns the file whose fsync makes everything up to the
+    /// returned LSN durable.
+    pub(crate) fn sync_target(&mut self) -> Result<(Arc<dyn File>, Lsn)> {
+        self.current.write_out()?;
+        Ok((Arc::clone(&self.current.file), self.current.last_lsn()))
+    }
+
+    /// The size of the last segment.
+    pub(crate) fn current_bytes(&self) -> u64 {
+        self.current.bytes()
+    }
+
+    /// Whether the last segment has no record.
+    pub(crate) const fn current_is_empty(&self) -> bool {
+        self.current.next_lsn == self.current.header.base_lsn
+    }
+
+    /// Begins a new segment. The caller has fsynced the last one.
+    pub(crate) fn rotate(&mut self) -> Result<()> {
+        let old = &self.current;
+        let header = SegmentHeader {
+            number: old.header.number + 1,
+            base_lsn: old.next_lsn,
+            generation: random_generation(),
+            previous_chain: old.chain,
+        };
+        let closed =
+            Closed { number: old.header.number, last_lsn: old.last_lsn(), bytes: old.bytes() };
+        let mut next = Appender::create(&self.place, header)?;
+        next.publish(&self.place)?;
+        next.buffer = std::mem::take(&mut self.current.buffer);
+        self.current = next;
+        self.closed.push_back(closed);
+        Ok(())
+    }
+
+    /// Takes the closed segments whose records are all durable in the database out of the list,
+    /// oldest first. The caller removes the files, in this order.
+    pub(crate) fn take_obsolete(&mut self, applied_lsn: Lsn) -> Vec<u64> {
+        let count = self.closed.iter().take_while(|closed| closed.last_lsn <= applied_lsn).count();
+        self.closed.drain(..count).map(|closed| closed.number).collect()
+    }
+
+    /// The numbers of all segments, oldest first.
+    pub(crate) fn numbers(&self) -> Vec<u64> {
+        let closed = self.closed.iter().map(|closed| closed.number);
+        closed.chain([self.current.header.number]).collect()
+    }
+
+    /// The size of all segments.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.closed.iter().map(|closed| closed.bytes).sum::<u64>() + self.current.bytes()
+    }
+
+    /// The number of segments.
+    pub(crate) fn segments(&self) -> usize {
+        self.closed.len() + 1
+    }
+}
+
+/// A length in memory as a length in a file.
+fn as_u64(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,288 @@
+//! Staging, committing and taking back; when the active generation is frozen.
+
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use crate::batch::{Batch, Op};
+use crate::database::{Database, STATE_TREE, Tree, check_tree, check_trees};
+use crate::error::{Error, Result, hex};
+use crate::lock::{lock, read, write};
+use crate::wal::format::{Change, PAYLOAD_BYTES_MAX, payload_too_large};
+use crate::wal_buffered::arena::ARENA_BYTES_MAX;
+use crate::wal_buffered::flusher::Frozen;
+use crate::wal_buffered::memtable::{Freshness, Lookup, Memtable};
+use crate::wal_buffered::staged::{BatchIndex, Staged};
+use crate::wal_buffered::view::View;
+use crate::wal_buffered::{BlockBatch, Inner, Lsn, Tip, WalBuffered, WalOptions, Writer};
+
+impl<D: Database + 'static> WalBuffered<D> {
+    /// Makes a batch visible to reads. It is neither logged nor committed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Misuse`] if the batch does not follow the newest tip, staged ones included;
+    /// [`Error::UnknownTree`]; [`Error::TooLarge`]; [`Error::NotFresh`] if freshness is verified;
+    /// or if the store is poisoned.
+    pub fn stage(&self, block: BlockBatch) -> Result<()> {
+        self.inner.health.check()?;
+        let index = self.inner.check(Change::Block(&block), true)?;
+        let mut view = write(&self.inner.view);
+        check_follows(block.prev_hash, view.newest_hash())?;
+        view.staged.push_back(Staged::new(block, index));
+        Ok(())
+    }
+
+    /// Logs and commits the oldest staged batch; returns its number. What is promised then is a
+    /// matter of the [`Durability`](crate::Durability) mode.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Misuse`] if nothing is staged; or if log or backend failed, which poisons the
+    /// store: the batch is then visible, but not acknowledged, and may be lost with the process.
+    pub fn commit_staged(&self) -> Result<Lsn> {
+        let inner = &self.inner;
+        let lsn = {
+            let mut writer = lock(&inner.writer);
+            let oldest = read(&inner.view).staged.front().map(|staged| Arc::clone(staged.block()));
+            let block = oldest.ok_or_else(|| Error::misuse("commit_staged with nothing staged"))?;
+            check_follows(block.prev_hash, inner.committed_hash())?;
+            inner.commit(&mut writer, Change::Block(&block), true)?
+        };
+        inner.syncer.wait_promised(lsn)?;
+        Ok(lsn)
+    }
+
+    /// Takes all staged batches back, exactly; returns how many.
+    pub fn abort_staged(&self) -> usize {
+        let _writer = lock(&self.inner.writer);
+        let staged = mem::take(&mut write(&self.inner.view).staged);
+        staged.len()
+    }
+
+    /// Stages and commits one batch.
+    ///
+    /// # Errors
+    ///
+    /// As [`WalBuffered::stage`] and [`WalBuffered::commit_staged`]; [`Error::Misuse`] if
+    /// something is staged.
+    pub fn commit(&self, block: BlockBatch) -> Result<Lsn> {
+        let inner = &self.inner;
+        let lsn = {
+            let mut writer = lock(&inner.writer);
+            inner.check_nothing_staged()?;
+            check_follows(block.prev_hash, inner.committed_hash())?;
+            inner.check(Change::Block(&block), false)?;
+            inner.commit(&mut writer, Change::Block(&block), false)?
+        };
+        inner.syncer.wait_promised(lsn)?;
+        Ok(lsn)
+    }
+}
+
+/// A batch must begin where the one before it ended.
+fn check_follows(prev_hash: [u8; 32], newest: [u8; 32]) -> Result<()> {
+    if prev_hash == newest {
+        return Ok(());
+    }
+    Err(Error::misuse(format!(
+        "a batch on top of {} does not follow the tip {}",
+        hex(&prev_hash),
+        hex(&newest)
+    )))
+}
+
+impl<D: Database> Inner<D> {
+    /// Commits a batch that leaves the tip as it is.
+    pub(super) fn commit_plain(&self, batch: &Batch) -> Result<()> {
+        let lsn = {
+            let mut writer = lock(&self.writer);
+            self.check_nothing_staged()?;
+            self.check(Change::Plain(batch), false)?;
+            self.commit(&mut writer, Change::Plain(batch), false)?
+        };
+        self.syncer.wait_promised(lsn)
+    }
+
+    /// Log, then memory, then perhaps freeze.
+    fn commit(&self, writer: &mut Writer, change: Change<'_>, staged: bool) -> Result<Lsn> {
+        self.make_room(writer)?;
+        if self.syncer.with_log(|log| log.current_bytes()) >= self.options.segment_bytes {
+            self.syncer.rotate()?;
+        }
+        let tip = match change {
+            Change::Block(block) => Some(block.tip),
+            Change::Plain(_) => read(&self.view).tip,
+        };
+        let lsn = self.syncer.append(change, tip)?;
+        let taken = {
+            let mut view = write(&self.view);
+            view.active.apply(change.batch(), Freshness::Trusted);
+            (view.lsn, view.tip) = (lsn, tip);
+            if staged { view.staged.pop_front() } else { None }
+        };
+        drop(taken);
+        writer.blocks = writer.blocks.saturating_add(1);
+        let payload = u64::try_from(change.payload_len()).unwrap_or(u64::MAX);
+        writer.log_bytes = writer.log_bytes.saturating_add(payload);
+        self.counters.commits.fetch_add(1, Ordering::Relaxed);
+        if !self.queue.is_busy() && self.is_due(writer) {
+            self.freeze(writer);
+        }
+        Ok(lsn)
+    }
+
+    /// What is refused before anything is logged. Returns an index of the batch if it is wanted.
+    fn check(&self, change: Change<'_>, want_index: bool) -> Result<BatchIndex> {
+        if change.payload_len() > PAYLOAD_BYTES_MAX {
+            return Err(payload_too_large(change.payload_len()));
+        }
+        let batch = change.batch();
+        check_trees(&self.trees, batch)?;
+        let mut index = BatchIndex::default();
+        if !want_index && !self.options.verify_freshness {
+            return Ok(index);
+        }
+        let mut ops = batch.ops();
+        loop {
+            let offset = u32::try_from(ops.offset()).unwrap_or(u32::MAX);
+            let Some(op) = ops.next() else {
+                return Ok(index);
+            };
+            if self.options.verify_freshness {
+                self.check_fresh(batch, &index, op)?;
+            }
+            index.insert(batch, offset);
+        }
+    }
+
+    /// Fails if `op` asserts that a key is absent that is present, earlier operations of the same
+    /// batch considered.
+    fn check_fresh(&self, batch: &Batch, index: &BatchIndex, op: Op<'_>) -> Result<()> {
+        let Op::PutNew { tree_id, key, .. } = op else {
+            return Ok(());
+        };
+        let tree = self.trees.iter().find(|tree| tree.id == tree_id).copied();
+        let tree = tree.ok_or(Error::UnknownTree { id: tree_id })?;
+        let present = match index.get(batch, tree_id, key) {
+            Some(earlier) => earlier.value().is_some(),
+            None => self.get(tree, key)?.is_some(),
+        };
+        if present { Err(Error::NotFresh { tree_id, key: hex(key) }) } else { Ok(()) }
+    }
+
+    fn check_nothing_staged(&self) -> Result<()> {
+        match read(&self.view).staged.len() {
+            0 => Ok(()),
+            count => Err(Error::misuse(format!("{count} batches are staged"))),
+        }
+    }
+
+    fn committed_hash(&self) -> [u8; 32] {
+        read(&self.view).tip.map_or([0; 32], |tip| tip.hash)
+    }
+
+    /// The value of a key: memory first, then the backend.
+    pub(super) fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        check_tree(&self.trees, tree.id)?;
+        match read(&self.view).get(tree.id, key) {
+            Lookup::Value(value) => return Ok(Some(value.to_vec())),
+            Lookup::Deleted => return Ok(None),
+            Lookup::Unknown => {}
+        }
+        self.backend.get(tree, key)
+    }
+
+    /// Before a commit: freezes what is due. Waits only if memory is used up.
+    fn make_room(&self, writer: &mut Writer) -> Result<()> {
+        self.health.check()?;
+        if !self.is_due(writer) {
+            return Ok(());
+        }
+        if self.queue.is_busy() {
+            if !self.is_full() {
+                return Ok(());
+            }
+            self.counters.back_pressure_waits.fetch_add(1, Ordering::Relaxed);
+            self.queue.wait_idle(&self.health)?;
+        }
+        self.freeze(writer);
+        Ok(())
+    }
+
+    fn is_full(&self) -> bool {
+        read(&self.view).active.bytes() >= generation_bytes_max(&self.options)
+    }
+
+    /// Whether the active generation has reached one of its bounds.
+    fn is_due(&self, writer: &Writer) -> bool {
+        let options = &self.options;
+        writer.blocks > 0
+            && (options.flush_every_blocks.is_some_and(|blocks| writer.blocks >= blocks)
+                || options.flush_every.is_some_and(|time| writer.since.elapsed() >= time)
+                || writer.log_bytes >= options.log_bytes_max
+                || self.is_full())
+    }
+
+    /// Hands the active generation to the flush thread. None is in flight.
+    fn freeze(&self, writer: &mut Writer) {
+        let fresh = Memtable::default();
+        let frozen = {
+            let mut view = write(&self.view);
+            let table = mem::replace(&mut view.active, fresh);
+            let frozen = Arc::new(Frozen { table, lsn: view.lsn, tip: view.tip });
+            view.frozen = Some(Arc::clone(&frozen));
+            frozen
+        };
+        *writer = Writer::new();
+        self.queue.submit(frozen);
+    }
+
+    /// Writes everything committed to the backend and empties the log.
+    pub(super) fn checkpoint(&self, writer: &mut Writer) -> Result<()> {
+        self.queue.wait_idle(&self.health)?;
+        let up_to_date = |view: &View| view.lsn == view.applied;
+        if !up_to_date(&read(&self.view)) {
+            self.freeze(writer);
+            self.queue.wait_idle(&self.health)?;
+        }
+        self.syncer.rotate()?;
+        self.remove_obsolete_segments();
+        Ok(())
+    }
+
+    /// Empties a tree. The log is empty then, so that no replay can bring an entry back.
+    pub(super) fn clear(&self, tree: Tree) -> Result<()> {
+        check_tree(&self.trees, tree.id)?;
+        if tree.id == STATE_TREE.id {
+            return Err(Error::UnknownTree { id: tree.id });
+        }
+        let mut writer = lock(&self.writer);
+        self.check_nothing_staged()?;
+        self.checkpoint(&mut writer)?;
+        self.health.guard(|| {
+            self.backend.clear(tree)?;
+            self.backend.flush()
+        })?;
+        write(&self.view).epoch += 1;
+        Ok(())
+    }
+}
+
+impl Writer {
+    /// An active generation begins.
+    pub(super) fn new() -> Self {
+        Self { blocks: 0, log_bytes: 0, since: Instant::now() }
+    }
+}
+
+/// The memory of one generation: half, since one is filled while one is written back.
+pub(super) fn generation_bytes_max(options: &WalOptions) -> usize {
+    (options.memtable_bytes / 2).min(ARENA_BYTES_MAX)
+}
+
+/// The hash that a batch after `tip` must name as its previous one.
+pub(super) fn hash_of(tip: Option<Tip>) -> [u8; 32] {
+    tip.map_or([0; 32], |tip| tip.hash)
+}

@@ -1,0 +1,382 @@
+//! `Memtable`: the newest value or the deletion of every key that was written since it was made.
+//!
+//! An entry has one of three states. *Below* is what will be under this table when it is written
+//! to the backend: the generation frozen before it, on top of the backend.
+//!
+//! | state | value | below | when written back |
+//! |---|---|---|---|
+//! | fresh | yes | **has no such key**, for certain | put |
+//! | put | yes | may have the key | put |
+//! | tombstone | no | may have the key | delete |
+//! | (no entry) | unknown: look below | any | nothing |
+//!
+//! Transitions, from the state before (rows) by the operation (columns):
+//!
+//! | | put | `put_new` | delete |
+//! |---|---|---|---|
+//! | no entry | put | fresh | tombstone |
+//! | fresh | fresh | fresh (misuse) | **no entry** |
+//! | put | put | put (misuse) | tombstone |
+//! | tombstone | put | **put** | tombstone |
+//!
+//! - Freshness is about what is below *this* table. A key that is alive in the frozen generation
+//!   and deleted now has no entry here, so it gets a tombstone. A key whose tombstone is in the
+//!   frozen generation and that is put anew is fresh here: once the frozen one is written, the
+//!   backend has no such key; until then the frozen tombstone answers reads.
+//! - A tombstone followed by `put_new` is *put*: below may still have the key, so a later delete
+//!   needs its tombstone again.
+//! - At replay the caller's assertion is not believed ([`Freshness::Ignored`]): a crash may have
+//!   interrupted the write-back of just these batches, so the backend may have the key.
+
+use std::hash::BuildHasher as _;
+
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+use crate::batch::{Batch, Op};
+use crate::database::KeyRange;
+use crate::wal_buffered::arena::{Arena, Handle};
+
+/// What a table knows of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lookup<'a> {
+    /// Nothing: look below.
+    Unknown,
+    /// It has no value.
+    Deleted,
+    /// It has this value.
+    Value(&'a [u8]),
+}
+
+/// Whether `put_new` is believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    /// The caller knows what is below.
+    Trusted,
+    /// At replay: below may hold a part of what is replayed.
+    Ignored,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Fresh,
+    Put,
+    Tombstone,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Write {
+    Put,
+    PutNew,
+    Delete,
+}
+
+impl State {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Fresh => 1,
+            Self::Put => 2,
+            Self::Tombstone => 3,
+        }
+    }
+
+    const fn from_code(code: u8) -> Self {
+        match code {
+            1 => Self::Fresh,
+            2 => Self::Put,
+            _ => Self::Tombstone,
+        }
+    }
+
+    /// The table of transitions in the module's documentation.
+    const fn after(before: Option<Self>, write: Write) -> Option<Self> {
+        match (before, write) {
+            (None, Write::PutNew) | (Some(Self::Fresh), Write::Put | Write::PutNew) => {
+                Some(Self::Fresh)
+            }
+            (Some(Self::Fresh), Write::Delete) => None,
+            (_, Write::Put | Write::PutNew) => Some(Self::Put),
+            (_, Write::Delete) => Some(Self::Tombstone),
+        }
+    }
+}
+
+/// The entries of one tree.
+#[derive(Debug)]
+struct TreeTable {
+    id: u8,
+    slots: HashTable<Handle>,
+    fresh: u64,
+    tombstones: u64,
+}
+
+/// Buffered writes over all trees.
+#[derive(Debug, Default)]
+pub(crate) struct Memtable {
+    trees: Vec<TreeTable>,
+    arena: Arena,
+    hasher: DefaultHashBuilder,
+}
+
+impl Memtable {
+    /// Memory held, in bytes: entries, garbage and lookup tables.
+    pub(crate) fn bytes(&self) -> usize {
+        let slots: usize = self.trees.iter().map(|tree| tree.slots.allocation_size()).sum();
+        self.arena.bytes() + slots
+    }
+
+    /// The number of entries.
+    pub(crate) fn len(&self) -> usize {
+        self.trees.iter().map(|tree| tree.slots.len()).sum()
+    }
+
+    /// Applies all operations of a batch.
+    pub(crate) fn apply(&mut self, batch: &Batch, freshness: Freshness) {
+        for op in batch.ops() {
+            self.write(op, freshness);
+        }
+    }
+
+    fn write(&mut self, op: Op<'_>, freshness: Freshness) {
+        let write = match (op, freshness) {
+            (Op::PutNew { .. }, Freshness::Trusted) => Write::PutNew,
+            (Op::PutNew { .. } | Op::Put { .. }, _) => Write::Put,
+            (Op::Delete { .. }, _) => Write::Delete,
+        };
+        let (key, value) = (op.key(), op.value().unwrap_or_default());
+        let hash = self.hasher.hash_one(key);
+        let index = self.tree_index(op.tree_id());
+        let Self { trees, arena, hasher } = self;
+        let Some(tree) = trees.get_mut(index) else {
+            return;
+        };
+        let found = tree.slots.find_entry(hash, |handle| arena.get(*handle).key == key);
+        let Ok(mut entry) = found else {
+            if let Some(state) = State::after(None, write) {
+                let handle = arena.insert(state.code(), key, value);
+                let rehash = |handle: &Handle| hasher.hash_one(arena.get(*handle).key);
+                tree.slots.insert_unique(hash, handle, rehash);
+                tree.count(None, Some(state));
+            }
+            return;
+        };
+        let handle = *entry.get();
+        let before = State::from_code(arena.get(handle).state);
+        let after = State::after(Some(before), write);
+        match after {
+            Some(state) => *entry.get_mut() = arena.replace(handle, state.code(), key, value),
+            None => {
+                entry.remove();
+                arena.remove(handle);
+            }
+        }
+        tree.count(Some(before), after);
+    }
+
+    /// What this table knows of a key.
+    pub(crate) fn get(&self, tree_id: u8, key: &[u8]) -> Lookup<'_> {
+        let Some(tree) = self.trees.iter().find(|tree| tree.id == tree_id) else {
+            return Lookup::Unknown;
+        };
+        let hash = self.hasher.hash_one(key);
+        let found = tree.slots.find(hash, |handle| self.arena.get(*handle).key == key);
+        found.map_or(Lookup::Unknown, |handle| {
+            let stored = self.arena.get(*handle);
+            match State::from_code(stored.state) {
+                State::Tombstone => Lookup::Deleted,
+                State::Fresh | State::Put => Lookup::Value(stored.value),
+            }
+        })
+    }
+
+    /// Keys that are here and not below, and keys that may be below and are deleted here.
+    pub(crate) fn fresh_and_deleted(&self, tree_id: u8) -> (u64, u64) {
+        let tree = self.trees.iter().find(|tree| tree.id == tree_id);
+        tree.map_or((0, 0), |tree| (tree.fresh, tree.tombstones))
+    }
+
+    /// Whether there is an entry for the tree.
+    pub(crate) fn touches(&self, tree_id: u8) -> bool {
+        self.trees.iter().any(|tree| tree.id == tree_id && !tree.slots.is_empty())
+    }
+
+    /// The entries of a tree within a range, in no order; no value means deleted. Visits every
+    /// entry of the tree.
+    pub(crate) fn entries<'a>(
+        &'a self,
+        tree_id: u8,
+        range: &'a KeyRange,
+    ) -> impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)> + 'a {
+        let slots = self.trees.iter().filter(move |tree| tree.id == tree_id);
+        slots
+            .flat_map(|tree| tree.slots.iter())
+            .map(|handle| self.arena.get(*handle))
+            .filter(|stored| range.contains(stored.key))
+            .map(|stored| {
+                let deleted = State::from_code(stored.state) == State::Tombstone;
+                (stored.key, (!deleted).then_some(stored.value))
+            })
+    }
+
+    /// What has to be written to the backend, in order of tree and key.
+    pub(crate) fn sorted_ops(&self) -> impl Iterator<Item = Op<'_>> + '_ {
+        let mut trees: Vec<&TreeTable> = self.trees.iter().collect();
+        trees.sort_unstable_by_key(|tree| tree.id);
+        trees.into_iter().flat_map(move |tree| {
+            let mut handles: Vec<Handle> = tree.slots.iter().copied().collect();
+            handles.sort_unstable_by(|a, b| self.arena.get(*a).key.cmp(self.arena.get(*b).key));
+            let tree_id = tree.id;
+            handles.into_iter().map(move |handle| {
+                let stored = self.arena.get(handle);
+                let (key, value) = (stored.key, stored.value);
+                match State::from_code(stored.state) {
+                    State::Tombstone => Op::Delete { tree_id, key },
+                    State::Fresh | State::Put => Op::Put { tree_id, key, value },
+                }
+            })
+        })
+    }
+
+    fn tree_index(&mut self, id: u8) -> usize {
+        if let Some(index) = self.trees.iter().position(|tree| tree.id == id) {
+            return index;
+        }
+        self.trees.push(TreeTable { id, slots: HashTable::new(), fresh: 0, tombstones: 0 });
+        self.trees.len() - 1
+    }
+}
+
+impl TreeTable {
+    fn count(&mut self, before: Option<State>, after: Option<State>) {
+        let one = |state, of| u64::from(state == Some(of));
+        self.fresh = self.fresh + one(after, State::Fresh) - one(before, State::Fresh);
+        self.tombstones =
+            self.tombstones + one(after, State::Tombstone) - one(before, State::Tombstone);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::Tree;
+
+    const TREE: Tree = Tree { id: 1, name: "one" };
+
+    #[test]
+    fn every_transition_is_as_documented() {
+        use State::{Fresh, Put, Tombstone};
+        let table = [
+            (None, Some(Put), Some(Fresh), Some(Tombstone)),
+            (Some(Fresh), Some(Fresh), Some(Fresh), None),
+            (Some(Put), Some(Put), Some(Put), Some(Tombstone)),
+            (Some(Tombstone), Some(Put), Some(Put), Some(Tombstone)),
+        ];
+        for (before, put, put_new, delete) in table {
+            assert_eq!(State::after(before, Write::Put), put, "{before:?} put");
+            assert_eq!(State::after(before, Write::PutNew), put_new, "{before:?} put_new");
+            assert_eq!(State::after(before, Write::Delete), delete, "{before:?} delete");
+        }
+    }
+
+    /// Every legal sequence of five writes, over a backend with and without the key, split over
+    /// a frozen and an active table at every point: reads and the written result are right.
+    #[test]
+    fn all_short_histories_read_and_write_back_right() {
+        const STEPS: u32 = 5;
+        for backend in [None, Some(b"b".to_vec())] {
+            for code in 0..3_u32.pow(STEPS) {
+                for frozen_steps in 0..=STEPS {
+                    check_history(backend.clone(), code, STEPS, frozen_steps);
+                }
+            }
+        }
+    }
+
+    fn check_history(backend: Option<Vec<u8>>, code: u32, steps: u32, frozen_steps: u32) {
+        let mut tables = [Memtable::default(), Memtable::default()];
+        let mut model = backend.clone();
+        for step in 0..steps {
+            let mut batch = Batch::new();
+            let value = vec![u8::try_from(step).unwrap()];
+            match code / 3_u32.pow(step) % 3 {
+                0 => batch.put(TREE, b"k", &value),
+                1 if model.is_some() => return, // put_new of a present key: misuse
+                1 => batch.put_new(TREE, b"k", &value),
+                _ => batch.delete(TREE, b"k"),
+            }
+            model = batch.ops().next().unwrap().value().map(<[u8]>::to_vec);
+            let table = &mut tables[usize::from(step >= frozen_steps)];
+            table.apply(&batch, Freshness::Trusted);
+        }
+        let read = |tables: &[Memtable], backend: &Option<Vec<u8>>| {
+            let newest_first = tables.iter().rev().map(|table| table.get(1, b"k"));
+            match newest_first.into_iter().find(|found| *found != Lookup::Unknown) {
+                Some(Lookup::Value(value)) => Some(value.to_vec()),
+                Some(_) => None,
+                None => backend.clone(),
+            }
+        };
+        let label = format!("backend {backend:?} history {code} frozen {frozen_steps}");
+        assert_eq!(read(&tables, &backend), model, "{label}: read");
+        let mut written = backend;
+        for generation in 0..2 {
+            for op in tables[generation].sorted_ops() {
+                written = op.value().map(<[u8]>::to_vec);
+            }
+            assert_eq!(read(&tables[generation + 1..], &written), model, "{label}: written");
+        }
+    }
+
+    #[test]
+    fn delete_of_a_fresh_entry_leaves_nothing() {
+        let mut table = Memtable::default();
+        let mut bytes = 0;
+        for round in 0..10_000_u32 {
+            let mut batch = Batch::new();
+            batch.put_new(TREE, &round.to_le_bytes(), &[1; 50]);
+            batch.delete(TREE, &round.to_le_bytes());
+            table.apply(&batch, Freshness::Trusted);
+            assert_eq!((table.len(), table.sorted_ops().count()), (0, 0));
+            if round == 100 {
+                bytes = table.bytes();
+            }
+        }
+        assert_eq!(table.bytes(), bytes, "memory does not grow with what died young");
+    }
+
+    #[test]
+    fn freshness_is_not_believed_at_replay() {
+        let mut table = Memtable::default();
+        let mut batch = Batch::new();
+        batch.put_new(TREE, b"k", b"v");
+        batch.delete(TREE, b"k");
+        table.apply(&batch, Freshness::Ignored);
+        let ops: Vec<Op<'_>> = table.sorted_ops().collect();
+        assert_eq!(ops, [Op::Delete { tree_id: 1, key: b"k" }]);
+    }
+
+    #[test]
+    fn what_is_written_back_is_sorted_by_tree_and_key() {
+        let mut table = Memtable::default();
+        let mut batch = Batch::new();
+        for (id, key) in [(2, "b"), (1, "z"), (2, "a"), (1, "y"), (1, "")] {
+            batch.put(Tree { id, name: "t" }, key.as_bytes(), b"");
+        }
+        table.apply(&batch, Freshness::Trusted);
+        let order: Vec<(u8, &[u8])> =
+            table.sorted_ops().map(|op| (op.tree_id(), op.key())).collect();
+        assert_eq!(order, [(1, &b""[..]), (1, b"y"), (1, b"z"), (2, b"a"), (2, b"b")]);
+    }
+
+    #[test]
+    fn counts_follow_the_states() {
+        let mut table = Memtable::default();
+        let mut batch = Batch::new();
+        batch.put_new(TREE, b"a", b"");
+        batch.put_new(TREE, b"b", b"");
+        batch.delete(TREE, b"a");
+        batch.delete(TREE, b"c");
+        table.apply(&batch, Freshness::Trusted);
+        assert_eq!(table.fresh_and_deleted(1), (1, 1));
+        assert!(table.touches(1) && !table.touches(2));
+    }
+}

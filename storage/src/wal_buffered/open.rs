@@ -1,0 +1,172 @@
+//! Opening a store: what the backend holds, what the log adds, and the threads.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, RwLock};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use tracing::info;
+
+use crate::database::{Database, STATE_TREE, Tree, check_tree, check_trees};
+use crate::error::{Error, Result};
+use crate::file_system::FileSystem;
+use crate::wal::format::Payload;
+use crate::wal::{Evidence, Place, open_log};
+use crate::wal_buffered::commit::{generation_bytes_max, hash_of};
+use crate::wal_buffered::flusher::{FlushQueue, Frozen};
+use crate::wal_buffered::health::Health;
+use crate::wal_buffered::memtable::{Freshness, Memtable};
+use crate::wal_buffered::state_rows::StateRows;
+use crate::wal_buffered::syncer::Syncer;
+use crate::wal_buffered::view::View;
+use crate::wal_buffered::{
+    Attachments, Counters, Inner, Lsn, Recovery, Tip, WalBuffered, WalOptions, Writer,
+};
+
+const LOCK_NAME: &str = "lock";
+
+impl<D: Database + 'static> WalBuffered<D> {
+    /// Opens a store: `dir` is the directory of the log, `backend` what is buffered.
+    ///
+    /// Replays what the backend lacks. A crash while this runs changes nothing: opening again
+    /// gives the same state.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Locked`] if another handle has the log open; [`Error::Corrupt`] if a batch that
+    /// was promised to be durable is damaged or missing, in log, backend or attachments; or if
+    /// the file system or the backend fails.
+    pub fn open(
+        options: WalOptions,
+        fs: Arc<dyn FileSystem>,
+        dir: &Path,
+        backend: D,
+        attachments: Arc<dyn Attachments>,
+    ) -> Result<(Self, Recovery)> {
+        let started = Instant::now();
+        fs.create_dir_all(dir)?;
+        let lock = fs.lock(&dir.join(LOCK_NAME))?;
+        check_tree(backend.trees(), STATE_TREE.id)?;
+        // What the backend shows may be in the page cache only, left there by a process that was
+        // killed. It becomes durable before anything is decided, or removed, because of it.
+        backend.flush()?;
+        let rows = StateRows::read(&backend)?;
+        let place = Place { fs, dir: dir.to_path_buf() };
+        let mut replayer = Replayer::new(&backend, generation_bytes_max(&options), rows);
+        let evidence = Evidence { applied: rows.applied, writing: rows.writing };
+        let opened = open_log(&place, evidence, &*attachments, &mut |lsn, payload| {
+            replayer.replay(lsn, payload)
+        })?;
+        let view = replayer.into_view();
+        let recovery = Recovery {
+            clean: opened.clean,
+            records: opened.records,
+            bytes: opened.bytes,
+            from_lsn: rows.applied,
+            to_lsn: opened.end,
+            torn: opened.torn,
+            tip: view.tip,
+            elapsed: started.elapsed(),
+        };
+        info!(?recovery, "opened the store");
+        let durable = (opened.end, view.tip);
+        let health = Arc::new(Health::default());
+        let mode = options.durability;
+        let syncer =
+            Syncer::new(Arc::clone(&health), Arc::clone(&attachments), opened.log, mode, durable);
+        let mut writer = Writer::new();
+        // What was replayed is in the active generation: count it as one commit of that size.
+        (writer.blocks, writer.log_bytes) = (u32::from(opened.records > 0), opened.bytes);
+        let inner = Inner {
+            trees: user_trees(&backend),
+            backend,
+            options,
+            place,
+            attachments,
+            health,
+            syncer: Arc::new(syncer),
+            view: RwLock::new(view),
+            writer: Mutex::new(writer),
+            queue: FlushQueue::default(),
+            counters: Counters::default(),
+            _lock: lock,
+        };
+        Ok((Self::start(inner)?, recovery))
+    }
+
+    /// Starts the threads.
+    fn start(inner: Inner<D>) -> Result<Self> {
+        let inner = Arc::new(inner);
+        let mut store = Self { inner: Arc::clone(&inner), threads: Vec::new() };
+        let syncer = Arc::clone(&inner.syncer);
+        store.threads.push(spawn("cofferdam-fsync", move || syncer.run())?);
+        store.threads.push(spawn("cofferdam-flush", move || inner.run_flusher())?);
+        Ok(store)
+    }
+}
+
+/// The trees that the store's user may use.
+fn user_trees(backend: &dyn Database) -> Vec<Tree> {
+    backend.trees().iter().copied().filter(|tree| tree.id != STATE_TREE.id).collect()
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .map_err(|source| Error::io("start the thread", Path::new(name), source))
+}
+
+/// Applies log records to a memtable, and that to the backend when memory is used up.
+struct Replayer<'a> {
+    backend: &'a dyn Database,
+    bytes_max: usize,
+    table: Memtable,
+    lsn: Lsn,
+    tip: Option<Tip>,
+    applied: Lsn,
+}
+
+impl<'a> Replayer<'a> {
+    fn new(backend: &'a dyn Database, bytes_max: usize, rows: StateRows) -> Self {
+        let StateRows { applied, tip, .. } = rows;
+        Self { backend, bytes_max, table: Memtable::default(), lsn: applied, tip, applied }
+    }
+
+    /// `put_new` is not believed here: an interrupted write-back may have put any part of these
+    /// batches into the backend already.
+    fn replay(&mut self, lsn: Lsn, payload: Payload) -> Result<()> {
+        if lsn != self.lsn + 1 {
+            return Err(Error::corrupt(format!("log record {lsn} follows record {}", self.lsn)));
+        }
+        let batch = match payload {
+            Payload::Plain(batch) => batch,
+            Payload::Block(block) => {
+                if block.prev_hash != hash_of(self.tip) {
+                    return Err(Error::corrupt(format!(
+                        "log record {lsn} does not follow the tip of the record before it"
+                    )));
+                }
+                self.tip = Some(block.tip);
+                block.batch
+            }
+        };
+        check_trees(self.backend.trees(), &batch)?;
+        self.table.apply(&batch, Freshness::Ignored);
+        self.lsn = lsn;
+        // The log is durable up to its end, so this may be written back at once.
+        if self.table.bytes() >= self.bytes_max {
+            let table = std::mem::take(&mut self.table);
+            let frozen = Frozen { table, lsn, tip: self.tip };
+            frozen.write_back(self.backend, &AtomicBool::new(false))?;
+            self.applied = lsn;
+        }
+        Ok(())
+    }
+
+    fn into_view(self) -> View {
+        let Self { table, lsn, tip, applied, .. } = self;
+        View { active: table, lsn, tip, applied, ..View::default() }
+    }
+}

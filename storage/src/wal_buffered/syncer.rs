@@ -1,0 +1,249 @@
+//! `Syncer`: owns the log, and knows how much of it is durable.
+//!
+//! Locks, in the order in which they are taken: `fsync` (one fsync at a time, held across it; two
+//! at once on one file would share one error report), `log` (held while records are encoded and
+//! written), `state` (a few lines, never across I/O).
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::error::Result;
+use crate::lock::{lock, wait, wait_timeout};
+use crate::wal::Log;
+use crate::wal::format::Change;
+use crate::wal_buffered::health::{Health, PanicGuard};
+use crate::wal_buffered::{
+    Attachments, BUFFERED_BYTES_MAX, Durability, Lsn, Tip, UNSYNCED_BYTES_MAX,
+};
+
+/// How often a waiting commit looks whether the store was poisoned by another thread.
+const HEALTH_POLL: Duration = Duration::from_millis(20);
+
+/// How long a commit of another mode may stay unsynced after a change to `strict`.
+const STRICT_SWEEP: Duration = Duration::from_millis(10);
+
+/// The log and its durability.
+#[derive(Debug)]
+pub(crate) struct Syncer {
+    health: Arc<Health>,
+    attachments: Arc<dyn Attachments>,
+    fsync: Mutex<()>,
+    log: Mutex<Log>,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    mode: Durability,
+    stop: bool,
+    durable_lsn: Lsn,
+    durable_tip: Option<Tip>,
+    /// Bytes appended since opening, and how many of them are durable.
+    appended_bytes: u64,
+    durable_bytes: u64,
+    pending: VecDeque<Pending>,
+}
+
+/// A record that is not known to be durable.
+#[derive(Debug)]
+struct Pending {
+    lsn: Lsn,
+    tip: Option<Tip>,
+    /// `appended_bytes` after it.
+    end_bytes: u64,
+    since: Instant,
+}
+
+impl Syncer {
+    /// Takes over a log all of which is durable.
+    pub(crate) const fn new(
+        health: Arc<Health>,
+        attachments: Arc<dyn Attachments>,
+        log: Log,
+        mode: Durability,
+        durable: (Lsn, Option<Tip>),
+    ) -> Self {
+        let state = State {
+            mode,
+            stop: false,
+            durable_lsn: durable.0,
+            durable_tip: durable.1,
+            appended_bytes: 0,
+            durable_bytes: 0,
+            pending: VecDeque::new(),
+        };
+        Self {
+            health,
+            attachments,
+            fsync: Mutex::new(()),
+            log: Mutex::new(log),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Appends a record and hands it to the file system, or in async mode to the buffer. The
+    /// caller lets one commit at a time in.
+    pub(crate) fn append(&self, change: Change<'_>, tip: Option<Tip>) -> Result<Lsn> {
+        let (mode, durable_lsn) = {
+            let state = lock(&self.state);
+            (state.mode, state.durable_lsn)
+        };
+        let lsn = self.health.guard(|| {
+            let mut log = lock(&self.log);
+            let lsn = log.append(durable_lsn, change)?;
+            if mode != Durability::Async || log.buffered() >= BUFFERED_BYTES_MAX {
+                log.write_out()?;
+            }
+            Ok(lsn)
+        })?;
+        let mut state = lock(&self.state);
+        let payload = u64::try_from(change.payload_len()).unwrap_or(u64::MAX);
+        state.appended_bytes = state.appended_bytes.saturating_add(payload);
+        let end_bytes = state.appended_bytes;
+        state.pending.push_back(Pending { lsn, tip, end_bytes, since: Instant::now() });
+        let wake = state.pending.len() == 1 || state.due().is_some_and(|due| due <= Instant::now());
+        drop(state);
+        if wake {
+            self.changed.notify_all();
+        }
+        Ok(lsn)
+    }
+
+    /// Returns when a record is as durable as the mode promises at the end of a commit.
+    pub(crate) fn wait_promised(&self, lsn: Lsn) -> Result<()> {
+        let mut state = lock(&self.state);
+        loop {
+            let kept = match state.mode {
+                Durability::Strict | Durability::Batched { .. } => state.durable_lsn >= lsn,
+                Durability::Relaxed { .. } => state.unsynced_bytes() <= UNSYNCED_BYTES_MAX,
+                Durability::Async => true,
+            };
+            if kept {
+                return Ok(());
+            }
+            self.health.check()?;
+            if state.mode == Durability::Strict {
+                drop(state);
+                return self.sync();
+            }
+            state = wait_timeout(&self.changed, state, HEALTH_POLL);
+        }
+    }
+
+    /// Makes every appended record durable, and what it refers to before it.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let _one_at_a_time = lock(&self.fsync);
+        let synced = self.health.guard(|| self.sync_alone());
+        if synced.is_err() {
+            self.changed.notify_all();
+        }
+        synced
+    }
+
+    /// As `sync`; the caller holds `fsync`.
+    fn sync_alone(&self) -> Result<()> {
+        let (file, lsn) = lock(&self.log).sync_target()?;
+        if lsn > self.durable_lsn() {
+            self.attachments.sync()?;
+            file.sync_data()?;
+            lock(&self.state).advance(lsn);
+            self.changed.notify_all();
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable and begins a new segment, unless the last one has no record yet.
+    /// The caller lets no commit in.
+    pub(crate) fn rotate(&self) -> Result<()> {
+        let _one_at_a_time = lock(&self.fsync);
+        self.health.guard(|| {
+            self.sync_alone()?;
+            let mut log = lock(&self.log);
+            if log.current_is_empty() { Ok(()) } else { log.rotate() }
+        })
+    }
+
+    /// A look at the log.
+    pub(crate) fn with_log<T>(&self, look: impl FnOnce(&mut Log) -> T) -> T {
+        look(&mut lock(&self.log))
+    }
+
+    /// The newest record that survives a power cut.
+    pub(crate) fn durable_lsn(&self) -> Lsn {
+        lock(&self.state).durable_lsn
+    }
+
+    /// The tip after it.
+    pub(crate) fn durable_tip(&self) -> Option<Tip> {
+        lock(&self.state).durable_tip
+    }
+
+    /// Changes what later commits promise.
+    pub(crate) fn set_mode(&self, mode: Durability) {
+        lock(&self.state).mode = mode;
+        self.changed.notify_all();
+    }
+
+    /// Lets [`Syncer::run`] return.
+    pub(crate) fn stop(&self) {
+        lock(&self.state).stop = true;
+        self.changed.notify_all();
+    }
+
+    /// The body of the thread that syncs what commits do not sync themselves.
+    pub(crate) fn run(&self) {
+        let _guard = PanicGuard(&self.health);
+        let mut state = lock(&self.state);
+        while !state.stop && self.health.check().is_ok() {
+            state = match state.due() {
+                None => wait(&self.changed, state),
+                Some(due) => match due.checked_duration_since(Instant::now()) {
+                    Some(left) if !left.is_zero() => wait_timeout(&self.changed, state, left),
+                    _ => {
+                        drop(state);
+                        // A failure has poisoned the store, which ends the loop.
+                        if self.sync().is_err() {
+                            return;
+                        }
+                        lock(&self.state)
+                    }
+                },
+            };
+        }
+    }
+}
+
+impl State {
+    fn unsynced_bytes(&self) -> u64 {
+        self.appended_bytes.saturating_sub(self.durable_bytes)
+    }
+
+    /// When the next background fsync has to begin; never while nothing waits for one.
+    fn due(&self) -> Option<Instant> {
+        let oldest = self.pending.front()?.since;
+        let after = |interval_ms: u32| Some(oldest + Duration::from_millis(u64::from(interval_ms)));
+        match self.mode {
+            Durability::Async => None,
+            Durability::Strict => Some(oldest + STRICT_SWEEP),
+            Durability::Batched { blocks, interval_ms } => {
+                let group = usize::try_from(blocks).unwrap_or(usize::MAX);
+                if self.pending.len() >= group { Some(oldest) } else { after(interval_ms) }
+            }
+            Durability::Relaxed { interval_ms } => {
+                let much = self.unsynced_bytes() > UNSYNCED_BYTES_MAX / 2;
+                if much { Some(oldest) } else { after(interval_ms) }
+            }
+        }
+    }
+
+    fn advance(&mut self, lsn: Lsn) {
+        while let Some(pending) = self.pending.pop_front_if(|pending| pending.lsn <= lsn) {
+            self.durable_tip = pending.tip;
+            self.durable_bytes = pending.end_bytes;
+        }
+        self.durable_lsn = self.durable_lsn.max(lsn);
+    }
+}
