@@ -1,0 +1,119 @@
+//! BIP-0030: no block overwrites an unspent output. When this has to be looked for, and the blocks
+//! before the rule that did it (`ConnectBlock` in Bitcoin Core's `validation.cpp`).
+
+use bitcoin::BlockHash;
+
+use crate::params::{ChainParams, Network};
+use crate::pow::HeaderChain;
+
+/// From this height on the heights in coinbases no longer exclude repetitions: that of this block
+/// is in a coinbase from before BIP-0034.
+const BIP34_IMPLIES_BIP30_LIMIT: u32 = 1_983_702;
+
+/// The blocks that repeat a coinbase.
+const REPEATS: [(u32, &str); 2] = [
+    (91_842, "00000000000a4d0a398161ffc163c503763b1f4360639393e0e4c8e300e0caec"),
+    (91_880, "00000000000743f190a18c5577a3c2d2a1f610ae9601ac046a38084ccb7cd721"),
+];
+
+/// The blocks whose coinbase they repeat.
+const REPEATED: [(u32, &str); 2] = [
+    (91_812, "00000000000af0aed4792b1acee3d966af36cf5def14935db8de83d6f9306f2f"),
+    (91_722, "00000000000271a2dc26e7667f8419f2e15416dc6955e5a6c6cdf3f2574dd08e"),
+];
+
+fn is_listed(list: &[(u32, &str)], params: &ChainParams, height: u32, hash: &BlockHash) -> bool {
+    params.network == Network::Mainnet
+        && list.iter().any(|(at, name)| *at == height && name.parse() == Ok(*hash))
+}
+
+/// Returns whether the block is one of two in the chain that overwrite an unspent coinbase
+/// (`IsBIP30Repeat`).
+#[must_use]
+pub fn bip30_repeat(params: &ChainParams, height: u32, hash: &BlockHash) -> bool {
+    is_listed(&REPEATS, params, height, hash)
+}
+
+/// Returns whether the block is one of two whose coinbase was overwritten, and so lost
+/// (`IsBIP30Unspendable`).
+#[must_use]
+pub fn bip30_unspendable(params: &ChainParams, height: u32, hash: &BlockHash) -> bool {
+    is_listed(&REPEATED, params, height, hash)
+}
+
+/// Returns whether the outputs of the block after `parent`, with that height and hash, have to be
+/// looked up.
+///
+/// On the known chain coinbases differ from BIP-0034 on, for each has its height in it.
+#[must_use]
+pub fn bip30_applies(
+    params: &ChainParams,
+    parent: &impl HeaderChain,
+    height: u32,
+    hash: &BlockHash,
+) -> bool {
+    if height >= BIP34_IMPLIES_BIP30_LIMIT {
+        return true;
+    }
+    if bip30_repeat(params, height, hash) {
+        return false;
+    }
+    let on_known_chain = params.bip34_hash.is_some_and(|known| {
+        parent.height() >= params.bip34_height
+            && parent.header(params.bip34_height).block_hash() == known
+    });
+    !on_known_chain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::block::Header;
+    use bitcoin::hashes::Hash as _;
+
+    /// A chain on which the block at the height of BIP-0034 is the genesis block of the network.
+    struct Stub(u32, Header);
+
+    impl HeaderChain for Stub {
+        fn height(&self) -> u32 {
+            self.0
+        }
+
+        fn header(&self, _: u32) -> Header {
+            self.1
+        }
+    }
+
+    fn applies(params: &ChainParams, height: u32, hash: BlockHash) -> bool {
+        bip30_applies(params, &Stub(height - 1, params.genesis.header), height, &hash)
+    }
+
+    #[test]
+    fn outputs_are_looked_up_until_bip34_on_the_known_chain() {
+        let mut params = ChainParams::new(Network::Mainnet);
+        let any = BlockHash::all_zeros();
+        let first = params.bip34_height;
+        // Another chain than the known one.
+        assert!(applies(&params, first + 1, any));
+        params.bip34_hash = Some(params.genesis.block_hash());
+        assert!(applies(&params, first, any));
+        assert!(!applies(&params, first + 1, any));
+        assert!(!applies(&params, BIP34_IMPLIES_BIP30_LIMIT - 1, any));
+        assert!(applies(&params, BIP34_IMPLIES_BIP30_LIMIT, any));
+        assert!(applies(&ChainParams::new(Network::Testnet4), 100_000, any));
+    }
+
+    #[test]
+    fn two_blocks_repeat_a_coinbase() {
+        let params = ChainParams::new(Network::Mainnet);
+        for ((height, hash), (first, repeated)) in REPEATS.into_iter().zip(REPEATED) {
+            let (hash, repeated) = (hash.parse().unwrap(), repeated.parse().unwrap());
+            assert!(!applies(&params, height, hash));
+            assert!(applies(&params, height + 1, hash));
+            assert!(bip30_repeat(&params, height, &hash));
+            assert!(bip30_unspendable(&params, first, &repeated));
+            assert!(!bip30_repeat(&params, first, &repeated));
+            assert!(!bip30_repeat(&ChainParams::new(Network::Regtest), height, &hash));
+        }
+    }
+}

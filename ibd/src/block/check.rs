@@ -1,0 +1,337 @@
+//! `CheckedBlock`: a block that passed all checks that need neither the chain nor coins
+//! (`CheckBlock` in Bitcoin Core's `validation.cpp`).
+//!
+//! The checks that compare the transactions with what the header's work commits to come first, so
+//! that a block with other transactions than its header's never condemns the header.
+
+use std::ops::Range;
+
+use bitcoin::hashes::Hash as _;
+use bitcoin::{Block, BlockHash, Txid, VarInt};
+
+use super::witness::{Commitment, check_commitment, check_witnesses, has_witness};
+use super::{SIGOPS_COST_MAX, WEIGHT_MAX, merkle_root};
+use crate::params::ChainParams;
+use crate::pow::check_proof_of_work;
+use crate::rejection::Rejection;
+use crate::tx::{WITNESS_SCALE, check::check_sized_transaction, legacy_sigop_count};
+
+/// Bytes of a header.
+const HEADER_LEN: usize = 80;
+
+/// A block that is right by itself, with what was computed on the way.
+#[derive(Clone, Debug)]
+pub struct CheckedBlock {
+    /// The block.
+    pub block: Block,
+    /// Hash of its header.
+    pub hash: BlockHash,
+    /// Ids of its transactions.
+    pub txids: Vec<Txid>,
+    /// Where each transaction is in the block's bytes.
+    tx_ranges: Vec<Range<usize>>,
+    base_size: usize,
+    total_size: usize,
+    pub(super) commitment: Commitment,
+    pub(super) has_witness: bool,
+}
+
+impl CheckedBlock {
+    /// Checks everything but a signet's solution, for which
+    /// [`check_signet_solution`](crate::signet::check_signet_solution) needs a script verifier.
+    ///
+    /// # Errors
+    ///
+    /// Returns `high-hash`, `bad-txnmrklroot`, `bad-txns-duplicate`, `bad-blk-length`,
+    /// `bad-cb-missing`, `bad-cb-multiple`, `bad-blk-sigops`, or what
+    /// [`check_transaction`](crate::tx::check_transaction) returns.
+    pub fn check(block: Block, params: &ChainParams) -> Result<Self, Rejection> {
+        check_proof_of_work(&block.header, params)?;
+        Self::check_without_work(block)
+    }
+
+    /// Checks as [`CheckedBlock::check`] does but for the proof of work: for a block that is being
+    /// made.
+    ///
+    /// # Errors
+    ///
+    /// As [`CheckedBlock::check`], without `high-hash`.
+    pub fn check_without_work(block: Block) -> Result<Self, Rejection> {
+        let txids: Vec<Txid> =
+            block.txdata.iter().map(bitcoin::Transaction::compute_txid).collect();
+        check_merkle_root(&block, &txids)?;
+        let base_sizes: Vec<usize> = block.txdata.iter().map(|tx| tx.base_size()).collect();
+        let front = HEADER_LEN + VarInt::from(txids.len()).size();
+        let base_size = front + base_sizes.iter().sum::<usize>();
+        let too_long = |len: usize| len as u64 * WITNESS_SCALE > WEIGHT_MAX;
+        if block.txdata.is_empty() || too_long(txids.len()) || too_long(base_size) {
+            return Err(Rejection::consensus("bad-blk-length").with_detail("size limits failed"));
+        }
+        check_transactions(&block, &txids, &base_sizes)?;
+        let tx_ranges = tx_ranges(&block, front);
+        Ok(Self {
+            hash: block.block_hash(),
+            commitment: check_commitment(&block, &txids),
+            has_witness: has_witness(&block),
+            base_size,
+            total_size: tx_ranges.last().map_or(front, |range| range.end),
+            tx_ranges,
+            txids,
+            block,
+        })
+    }
+
+    /// Returns the number of bytes of the block.
+    #[must_use]
+    pub const fn total_size(&self) -> usize {
+        self.total_size
+    }
+
+    /// Returns the number of bytes of the block without witnesses.
+    #[must_use]
+    pub const fn base_size(&self) -> usize {
+        self.base_size
+    }
+
+    /// Returns the weight (BIP-0141).
+    #[must_use]
+    pub const fn weight(&self) -> usize {
+        self.base_size * 3 + self.total_size
+    }
+
+    /// Returns where the transaction with that index is in the block's bytes.
+    #[must_use]
+    pub fn tx_range(&self, index: usize) -> Option<Range<usize>> {
+        self.tx_ranges.get(index).cloned()
+    }
+}
+
+/// Returns whether the block's bytes are not those that its header commits to, as far as can be
+/// seen without the chain (`IsBlockMutated`). `check_witness_root` says whether a witness
+/// commitment may be due.
+///
+/// Such a block says nothing about its header, not even if it breaks other rules.
+#[must_use]
+pub fn is_block_mutated(block: &Block, check_witness_root: bool) -> bool {
+    let txids: Vec<Txid> = block.txdata.iter().map(bitcoin::Transaction::compute_txid).collect();
+    if check_merkle_root(block, &txids).is_err() {
+        return true;
+    }
+    if !block.txdata.first().is_some_and(bitcoin::Transaction::is_coinbase) {
+        // A transaction of 64 bytes looks like an inner node of the tree: what seem to be all
+        // transactions may be a level of it.
+        return block.txdata.iter().any(|tx| tx.base_size() == 64);
+    }
+    let commitment = check_commitment(block, &txids);
+    check_witnesses(commitment, has_witness(block), check_witness_root).is_err()
+}
+
+fn check_merkle_root(block: &Block, txids: &[Txid]) -> Result<(), Rejection> {
+    let (root, mutated) = merkle_root(txids.iter().map(|txid| txid.to_byte_array()).collect());
+    if root != block.header.merkle_root.to_byte_array() {
+        return Err(Rejection::mutated("bad-txnmrklroot").with_detail("hashMerkleRoot mismatch"));
+    }
+    if mutated {
+        return Err(Rejection::mutated("bad-txns-duplicate").with_detail("duplicate transaction"));
+    }
+    Ok(())
+}
+
+fn check_transactions(block: &Block, txids: &[Txid], sizes: &[usize]) -> Result<(), Rejection> {
+    let mut txs = block.txdata.iter();
+    if !txs.next().is_some_and(bitcoin::Transaction::is_coinbase) {
+        let detail = "first tx is not coinbase";
+        return Err(Rejection::consensus("bad-cb-missing").with_detail(detail));
+    }
+    if txs.any(bitcoin::Transaction::is_coinbase) {
+        let detail = "more than one coinbase";
+        return Err(Rejection::consensus("bad-cb-multiple").with_detail(detail));
+    }
+    for ((tx, txid), &size) in block.txdata.iter().zip(txids).zip(sizes) {
+        check_sized_transaction(tx, size as u64).map_err(|rejection| {
+            rejection.with_detail(format!("Transaction check failed (tx hash {txid})"))
+        })?;
+    }
+    // Those of redeem scripts and witnesses are counted when the coins are known.
+    let sigops: u64 = block.txdata.iter().map(legacy_sigop_count).sum();
+    if sigops * WITNESS_SCALE > SIGOPS_COST_MAX {
+        return Err(Rejection::consensus("bad-blk-sigops").with_detail("out-of-bounds SigOpCount"));
+    }
+    Ok(())
+}
+
+fn tx_ranges(block: &Block, front: usize) -> Vec<Range<usize>> {
+    let mut end = front;
+    let range = |tx: &bitcoin::Transaction| {
+        let start = end;
+        end += tx.total_size();
+        start..end
+    };
+    block.txdata.iter().map(range).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::params::Network;
+    use crate::rejection::RejectionScope;
+    use crate::testing::{block, coinbase, mine, outpoint, payment};
+    use bitcoin::consensus::serialize;
+    use bitcoin::{OutPoint, ScriptBuf, TxMerkleNode};
+
+    fn check(block: Block) -> Result<CheckedBlock, Rejection> {
+        CheckedBlock::check(block, &ChainParams::new(Network::Regtest))
+    }
+
+    /// A coinbase and three payments.
+    fn good() -> Block {
+        let payments = (1..4).map(|n| payment(&[outpoint(n)], &[u64::from(n)]));
+        block(std::iter::once(coinbase(1, 50)).chain(payments).collect())
+    }
+
+    #[track_caller]
+    fn rejected(change: impl FnOnce(&mut Block), code: &str, scope: RejectionScope) {
+        let mut block = good();
+        change(&mut block);
+        let rejection = check(block).unwrap_err();
+        assert_eq!((&*rejection.code, rejection.scope), (code, scope));
+    }
+
+    /// Changes the block and mines it anew.
+    #[track_caller]
+    fn rejected_when_mined(change: impl FnOnce(&mut Block), code: &str) {
+        let change = |block: &mut Block| {
+            change(block);
+            mine(block);
+        };
+        rejected(change, code, RejectionScope::Header);
+    }
+
+    #[test]
+    fn a_good_block_passes_with_its_sizes() {
+        let block = good();
+        let checked = check(block.clone()).unwrap();
+        assert_eq!(checked.hash, block.block_hash());
+        let bytes = serialize(&block);
+        assert_eq!(checked.total_size(), bytes.len());
+        assert_eq!(checked.weight() as u64, block.weight().to_wu());
+        for (index, tx) in block.txdata.iter().enumerate() {
+            assert_eq!(bytes[checked.tx_range(index).unwrap()], serialize(tx));
+            assert_eq!(checked.txids[index], tx.compute_txid());
+        }
+        assert_eq!(checked.tx_range(4), None);
+    }
+
+    #[test]
+    fn the_header_has_work() {
+        let unmine = |block: &mut Block| {
+            let params = ChainParams::new(Network::Regtest);
+            while check_proof_of_work(&block.header, &params).is_ok() {
+                block.header.nonce += 1;
+            }
+        };
+        rejected(unmine, "high-hash", RejectionScope::Header);
+        let mut block = good();
+        unmine(&mut block);
+        assert!(CheckedBlock::check_without_work(block).is_ok());
+    }
+
+    #[test]
+    fn other_transactions_do_not_condemn_the_header() {
+        let bytes = RejectionScope::Bytes;
+        rejected(|block| block.txdata.swap(2, 3), "bad-txnmrklroot", bytes);
+        rejected(|block| block.txdata.clear(), "bad-txnmrklroot", bytes);
+        // Three transactions, with the last one twice: the same root.
+        let mut block = good();
+        block.txdata.pop();
+        mine(&mut block);
+        let last = block.txdata[2].clone();
+        block.txdata.push(last);
+        let rejection = check(block.clone()).unwrap_err();
+        assert_eq!((&*rejection.code, rejection.scope), ("bad-txns-duplicate", bytes));
+        assert!(is_block_mutated(&block, true));
+    }
+
+    #[test]
+    fn a_block_has_exactly_one_coinbase_first() {
+        rejected_when_mined(|block| drop(block.txdata.remove(0)), "bad-cb-missing");
+        rejected_when_mined(|block| block.txdata.push(coinbase(2, 1)), "bad-cb-multiple");
+    }
+
+    #[test]
+    fn a_block_is_neither_empty_nor_too_long() {
+        rejected_when_mined(|block| block.txdata.clear(), "bad-blk-length");
+        let fill = |len: usize| {
+            move |block: &mut Block| {
+                for tx in &mut block.txdata[1..] {
+                    tx.output[0].script_pubkey = ScriptBuf::from_bytes(vec![0x6a; len / 3]);
+                }
+            }
+        };
+        rejected_when_mined(fill(1_000_000), "bad-blk-length");
+        let mut block = good();
+        fill(999_000)(&mut block);
+        mine(&mut block);
+        assert!(check(block).is_ok());
+    }
+
+    #[test]
+    fn every_transaction_is_checked() {
+        let repeat = |block: &mut Block| {
+            let input = block.txdata[3].input[0].clone();
+            block.txdata[3].input.push(input);
+        };
+        rejected_when_mined(repeat, "bad-txns-inputs-duplicate");
+        let null = |block: &mut Block| {
+            let mut input = block.txdata[3].input[0].clone();
+            input.previous_output = OutPoint::null();
+            block.txdata[3].input.push(input);
+        };
+        rejected_when_mined(null, "bad-txns-prevout-null");
+    }
+
+    #[test]
+    fn signature_operations_are_bounded() {
+        let set = |count: usize| {
+            move |block: &mut Block| {
+                block.txdata[1].output[0].script_pubkey = ScriptBuf::from_bytes(vec![0xac; count]);
+            }
+        };
+        let mut block = good();
+        set(20_000)(&mut block);
+        mine(&mut block);
+        assert!(check(block).is_ok());
+        rejected_when_mined(set(20_001), "bad-blk-sigops");
+    }
+
+    #[test]
+    fn mutations_are_seen() {
+        assert!(!is_block_mutated(&good(), true));
+        let mut swapped = good();
+        swapped.txdata.swap(2, 3);
+        assert!(is_block_mutated(&swapped, true));
+        let mut witness = good();
+        witness.txdata[1].input[0].witness.push([1]);
+        assert!(is_block_mutated(&witness, true));
+        assert!(is_block_mutated(&witness, false));
+    }
+
+    #[test]
+    fn sixty_four_bytes_without_a_coinbase_are_a_mutation() {
+        let mut tx = payment(&[outpoint(1)], &[1]);
+        tx.output[0].script_pubkey = ScriptBuf::from_bytes(vec![0x51; 4]);
+        assert_eq!(tx.base_size(), 64);
+        assert!(is_block_mutated(&block(vec![tx.clone()]), true));
+        assert!(!is_block_mutated(&block(vec![coinbase(1, 1), tx.clone()]), true));
+        tx.output[0].script_pubkey = ScriptBuf::from_bytes(vec![0x51; 5]);
+        assert!(!is_block_mutated(&block(vec![tx]), true));
+    }
+
+    #[test]
+    fn a_block_without_transactions_has_the_root_zero() {
+        let mut block = good();
+        block.txdata.clear();
+        mine(&mut block);
+        assert_eq!(block.header.merkle_root, TxMerkleNode::all_zeros());
+    }
+}

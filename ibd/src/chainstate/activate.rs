@@ -1,0 +1,275 @@
+//! Moving the tip to the best block: down to the fork, then up through the pipeline.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bitcoin::BlockHash;
+
+use super::{Chainstate, Progress, block_batch, corrupt, put_row};
+use crate::block::CheckedBlock;
+use crate::error::Result;
+use crate::headers::{Extent, HeaderRef, HeaderStatus};
+use crate::pipeline::connect::{ConnectContext, connect_block};
+use crate::pipeline::load::{Loader, Source};
+use crate::pipeline::scripts::{FailedInput, ScriptTicket};
+use crate::pipeline::{IN_FLIGHT_MAX, LOAD_AHEAD};
+use crate::rejection::Rejection;
+
+/// Blocks of one run of the pipeline: long enough that filling it at the start does not matter.
+const PATH_MAX: u32 = 1024;
+
+/// What [`Chainstate::advance`] did.
+#[must_use]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Advance {
+    /// Blocks connected.
+    pub connected: u32,
+    /// Blocks disconnected.
+    pub disconnected: u32,
+    /// Whether the tip is the best block that is stored: nothing is left to do.
+    pub done: bool,
+    /// Blocks found to break a rule, with the rule.
+    pub invalid: Vec<(BlockHash, Rejection)>,
+}
+
+/// A block that is staged, while its scripts run.
+struct InFlight {
+    at: HeaderRef,
+    undo: Option<Extent>,
+    scripts: Option<ScriptTicket>,
+    /// Rows that its batch took along.
+    rows: Vec<HeaderRef>,
+    size: Progress,
+}
+
+/// How a run of the pipeline ended.
+enum RunEnd {
+    Path,
+    Deadline,
+    Invalid(HeaderRef, Rejection),
+}
+
+impl Chainstate {
+    /// Connects stored blocks toward the one with the most work, until the tip is that block or the
+    /// deadline has passed; at least one block is connected or disconnected if there is one.
+    ///
+    /// Every block that was connected or disconnected is a step of its own: a crash at any moment
+    /// leaves the state at a block boundary.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`crate::Error`] if the machine failed; a block's fault is in [`Advance::invalid`].
+    pub fn advance(&mut self, until: Instant) -> Result<Advance> {
+        let mut advance = Advance::default();
+        loop {
+            let best = self.candidates.best().filter(|&best| best != self.tip);
+            let Some(best) = best else {
+                self.candidates.prune(&self.headers, self.tip);
+                self.write_index()?;
+                advance.done = true;
+                return Ok(advance);
+            };
+            let fork = self.headers.fork_point(self.tip, best);
+            while self.tip != fork {
+                self.disconnect_tip()?;
+                advance.disconnected += 1;
+            }
+            match self.connect_path(best, until, &mut advance.connected)? {
+                RunEnd::Path => {}
+                RunEnd::Deadline => return Ok(advance),
+                RunEnd::Invalid(at, rejection) => {
+                    let hash = self.headers.entry(at).hash;
+                    tracing::warn!(%hash, %rejection, "block breaks a rule");
+                    self.mark_failed(at);
+                    advance.invalid.push((hash, rejection));
+                }
+            }
+        }
+    }
+
+    /// Runs the pipeline over the next blocks between the tip and `target`.
+    fn connect_path(
+        &mut self,
+        target: HeaderRef,
+        until: Instant,
+        connected: &mut u32,
+    ) -> Result<RunEnd> {
+        let path = self.path_to(target)?;
+        let pool = Arc::clone(&self.pool);
+        let mut loader = Loader::new(&pool, &self.files, &self.params, path);
+        let end = self.run_pipeline(&mut loader, until, connected);
+        for (at, block) in loader.into_ready() {
+            self.recent.insert(at, block);
+        }
+        end
+    }
+
+    fn run_pipeline(
+        &mut self,
+        loader: &mut Loader<'_>,
+        until: Instant,
+        connected: &mut u32,
+    ) -> Result<RunEnd> {
+        let mut in_flight = VecDeque::new();
+        let mut parent = self.tip;
+        let end = loop {
+            if *connected + u32::from(!in_flight.is_empty()) > 0 && Instant::now() >= until {
+                break RunEnd::Deadline;
+            }
+            if in_flight.len() >= IN_FLIGHT_MAX
+                && let Some(end) = self.commit_oldest(&mut in_flight, connected)?
+            {
+                return self.give_up(in_flight, end);
+            }
+            let Some((at, block)) = loader.next()? else {
+                break RunEnd::Path;
+            };
+            match self.stage(parent, at, &block)? {
+                Ok(staged) => in_flight.push_back(staged),
+                Err(rejection) => break RunEnd::Invalid(at, rejection),
+            }
+            parent = at;
+        };
+        while !in_flight.is_empty() {
+            if let Some(end) = self.commit_oldest(&mut in_flight, connected)? {
+                return self.give_up(in_flight, end);
+            }
+        }
+        Ok(end)
+    }
+
+    /// Returns the blocks between the tip (left out) and `target`, at most [`PATH_MAX`].
+    fn path_to(&mut self, target: HeaderRef) -> Result<VecDeque<(HeaderRef, Source)>> {
+        let from = self.headers.entry(self.tip).height;
+        let to = self.headers.entry(target).height.min(from.saturating_add(PATH_MAX));
+        let mut walk = self.headers.ancestor(target, to);
+        let mut path = VecDeque::new();
+        while let Some(at) = walk.filter(|&at| at != self.tip) {
+            let entry = self.headers.entry(at);
+            let hash = entry.hash;
+            let (extent, parent) = (entry.block, entry.parent);
+            let source = match (self.recent.take(at), extent) {
+                (Some(block), _) => Source::Ready(block),
+                (None, Some(extent)) => Source::Stored(extent),
+                (None, None) => return Err(corrupt(format!("block {hash} is not stored"))),
+            };
+            path.push_front((at, source));
+            walk = parent;
+        }
+        Ok(path)
+    }
+
+    /// Connects a block to the staged state, and starts its scripts.
+    fn stage(
+        &mut self,
+        parent: HeaderRef,
+        at: HeaderRef,
+        block: &Arc<CheckedBlock>,
+    ) -> Result<std::result::Result<InFlight, Rejection>> {
+        let context = ConnectContext {
+            params: &self.params,
+            store: &self.store,
+            parent: self.headers.chain(parent),
+        };
+        let connected = match connect_block(&context, block)? {
+            Ok(connected) => connected,
+            Err(rejection) => return Ok(Err(rejection)),
+        };
+        let size = Progress::of(block, &connected.spent);
+        let scripts = self.needs_scripts(at).then(|| {
+            ScriptTicket::start(&self.pool, &self.verifier, block, connected.spent, connected.flags)
+        });
+        let prev = self.headers.entry(parent).hash;
+        let entry = self.headers.entry(at);
+        let mut row = entry.row();
+        if row.undo.is_none() {
+            let stored =
+                row.block.ok_or_else(|| corrupt(format!("block {} is not stored", entry.hash)))?;
+            row.undo = Some(self.files.append_undo(stored, &prev, &connected.undo.encode())?);
+        }
+        row.status.set(HeaderStatus::VALID);
+        let mut batch = connected.batch;
+        let this = self.block_ref(at);
+        self.dirty.remove(&at);
+        let mut rows = self.take_dirty(&mut batch);
+        rows.push(at);
+        put_row(&mut batch, &row, &this.hash);
+        self.store.stage(block_batch(this, prev, batch))?;
+        Ok(Ok(InFlight { at, undo: row.undo, scripts, rows, size }))
+    }
+
+    /// Waits for the scripts of the oldest staged block, and commits it.
+    fn commit_oldest(
+        &mut self,
+        in_flight: &mut VecDeque<InFlight>,
+        connected: &mut u32,
+    ) -> Result<Option<RunEnd>> {
+        let Some(oldest) = in_flight.pop_front() else {
+            return Ok(None);
+        };
+        let failed = oldest.scripts.map_or(Ok(None), ScriptTicket::wait)?;
+        if let Some(FailedInput { tx, input }) = failed {
+            self.dirty.extend(oldest.rows);
+            let detail = format!("input {input} of transaction {tx}");
+            let rejection =
+                Rejection::consensus("block-script-verify-flag-failed").with_detail(detail);
+            return Ok(Some(RunEnd::Invalid(oldest.at, rejection)));
+        }
+        self.store.commit_staged()?;
+        let entry = self.headers.entry_mut(oldest.at);
+        entry.status.set(HeaderStatus::VALID);
+        entry.undo = oldest.undo;
+        self.tip = oldest.at;
+        self.connected += oldest.size;
+        *connected += 1;
+        Ok(None)
+    }
+
+    /// Takes back everything staged behind a block that failed.
+    fn give_up(&mut self, in_flight: VecDeque<InFlight>, end: RunEnd) -> Result<RunEnd> {
+        let staged = self.store.abort_staged();
+        tracing::debug!(staged, "took staged blocks back");
+        for block in in_flight {
+            self.dirty.extend(block.rows);
+        }
+        Ok(end)
+    }
+
+    /// Returns whether a block's scripts have to be verified: not below the assumed-valid block,
+    /// if that is in the best header chain, the chain has the minimum work, and the block is more
+    /// than two weeks of work deep (`ConnectBlock` in Bitcoin Core's `validation.cpp`).
+    fn needs_scripts(&self, at: HeaderRef) -> bool {
+        const TWO_WEEKS_SECONDS: u128 = 14 * 24 * 60 * 60;
+        let Some(assumed) = self.assume_valid.and_then(|hash| self.headers.get(&hash)) else {
+            return true;
+        };
+        let best = self.headers.best();
+        let best_work = self.headers.entry(best).chain_work;
+        if !self.headers.is_ancestor(at, assumed)
+            || !self.headers.is_ancestor(at, best)
+            || best_work < self.params.minimum_chain_work
+        {
+            return true;
+        }
+        let above = best_work - self.headers.entry(at).chain_work;
+        let per_block = crate::pow::block_work(self.headers.entry(best).header.bits);
+        let spacing = u128::from(self.params.pow_target_spacing);
+        match (to_u128(above), to_u128(per_block)) {
+            (Some(above), Some(per_block)) if per_block > 0 => {
+                above.saturating_mul(spacing) / per_block <= TWO_WEEKS_SECONDS
+            }
+            _ => true,
+        }
+    }
+}
+
+/// Chain work fits 128 bits for the next centuries; a larger one is treated as unknown.
+fn to_u128(work: bitcoin::Work) -> Option<u128> {
+    let bytes = work.to_be_bytes();
+    let (high, low) = bytes.split_first_chunk::<16>()?;
+    let low: [u8; 16] = low.try_into().ok()?;
+    (*high == [0; 16]).then_some(u128::from_be_bytes(low))
+}
+
+const _: () = assert!(IN_FLIGHT_MAX <= LOAD_AHEAD, "what is staged was loaded before");

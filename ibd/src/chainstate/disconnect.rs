@@ -1,0 +1,127 @@
+//! Taking the tip's effects back (`DisconnectBlock` in Bitcoin Core's `validation.cpp`).
+//!
+//! The pair of [`crate::pipeline::connect`]: after connecting and disconnecting a block the coins
+//! are the same bytes as before.
+
+use std::collections::BTreeMap;
+
+use bitcoin::{OutPoint, Transaction, Txid};
+use cofferdam_storage::{Batch, Database as _};
+
+use super::{BlockRef, Chainstate, block_batch, corrupt};
+use crate::Store;
+use crate::block::{CheckedBlock, bip30_unspendable};
+use crate::coin::{Coin, is_unspendable, outpoint_key};
+use crate::error::Result;
+use crate::params::ChainParams;
+use crate::pipeline::load::load_block;
+use crate::tables::COINS;
+use crate::undo::BlockUndo;
+
+impl Chainstate {
+    /// Disconnects the tip: its parent is the tip afterwards, in one batch of the log.
+    pub(super) fn disconnect_tip(&mut self) -> Result<()> {
+        let tip = self.block_ref(self.tip);
+        let entry = self.headers.entry(self.tip);
+        let parent =
+            entry.parent.ok_or_else(|| corrupt("the genesis block cannot be disconnected"))?;
+        let missing = || corrupt(format!("block {} or its undo data are not stored", tip.hash));
+        let (block, undo) = entry.block.zip(entry.undo).ok_or_else(missing)?;
+        let block = load_block(&self.files, &self.params, block)?;
+        let undo = BlockUndo::decode(&self.files.read_undo(undo)?)?;
+
+        let mut disconnector = Disconnector {
+            params: &self.params,
+            store: &self.store,
+            block: tip,
+            batch: Batch::new(),
+            restored: BTreeMap::new(),
+        };
+        disconnector.run(&block, undo)?;
+        let mut batch = disconnector.finish();
+        let rows = self.take_dirty(&mut batch);
+        let below = self.block_ref(parent);
+        if let Err(error) = self.store.commit(block_batch(below, tip.hash, batch)) {
+            self.dirty.extend(rows);
+            return Err(error.into());
+        }
+        self.tip = parent;
+        Ok(())
+    }
+}
+
+/// Builds the batch that takes a block's effects back.
+struct Disconnector<'a> {
+    params: &'a ChainParams,
+    store: &'a Store,
+    block: BlockRef,
+    batch: Batch,
+    /// Coins that the block spent and, as far as was seen from its end, did not create.
+    restored: BTreeMap<OutPoint, Coin>,
+}
+
+impl Disconnector<'_> {
+    /// Goes through the block from its last transaction to its first, so that a coin created and
+    /// spent in it is restored by its spender and then removed by its creator.
+    fn run(&mut self, block: &CheckedBlock, undo: BlockUndo) -> Result<()> {
+        let foreign =
+            || corrupt(format!("the undo data of block {} are not its own", self.block.hash));
+        if undo.0.len() + 1 != block.txids.len() {
+            return Err(foreign());
+        }
+        // The coinbase, which comes last here, has no undo data.
+        let mut undo = undo.0;
+        for (tx, &txid) in block.block.txdata.iter().zip(&block.txids).rev() {
+            self.remove_outputs(tx, txid)?;
+            let Some(spent) = undo.pop() else { continue };
+            if spent.0.len() != tx.input.len() {
+                return Err(corrupt(format!(
+                    "the undo data of transaction {txid} are not its own"
+                )));
+            }
+            let outpoints = tx.input.iter().map(|input| input.previous_output);
+            self.restored.extend(outpoints.zip(spent.0));
+        }
+        Ok(())
+    }
+
+    fn remove_outputs(&mut self, tx: &Transaction, txid: Txid) -> Result<()> {
+        for (vout, output) in (0_u32..).zip(&tx.output) {
+            if is_unspendable(&output.script_pubkey) {
+                continue;
+            }
+            let outpoint = OutPoint::new(txid, vout);
+            let created = Coin {
+                height: self.block.height,
+                coinbase: tx.is_coinbase(),
+                output: output.clone(),
+            };
+            let found = match self.restored.remove(&outpoint) {
+                Some(coin) => Some(coin),
+                None => {
+                    let key = outpoint_key(&outpoint);
+                    let value = self.store.get(COINS, &key)?;
+                    self.batch.delete(COINS, &key);
+                    value.map(|value| Coin::decode(&value)).transpose()?
+                }
+            };
+            // The coinbases of two blocks were overwritten by later ones before BIP-0030.
+            let overwritten =
+                || bip30_unspendable(self.params, self.block.height, &self.block.hash);
+            if found != Some(created) && !overwritten() {
+                return Err(corrupt(format!(
+                    "coin {outpoint} is not as block {} left it",
+                    self.block.hash
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Batch {
+        for (outpoint, coin) in &self.restored {
+            self.batch.put(COINS, &outpoint_key(outpoint), &coin.encode());
+        }
+        self.batch
+    }
+}

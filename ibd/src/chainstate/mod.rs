@@ -1,0 +1,250 @@
+//! `Chainstate`: the block index, the block files and the UTXO set, moved together.
+//!
+//! Invariants:
+//! - the store's tip is the tip: coins, index rows and tip of a block are one batch of the log;
+//! - a block is connected only onto its parent, and only if all rules hold for it;
+//! - an index row that names block or undo bytes is logged after those bytes were written, and
+//!   made durable after them ([`BlockFiles`] is the store's [`cofferdam_storage::Attachments`]);
+//! - between two calls nothing is staged in the store;
+//! - one thread owns a `Chainstate`; everything else sends to that thread.
+
+mod accept;
+mod activate;
+mod disconnect;
+mod open;
+mod query;
+
+pub use accept::{BlockAccepted, HeadersAccepted};
+pub use activate::Advance;
+pub use query::Progress;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bitcoin::BlockHash;
+use bitcoin::hashes::Hash as _;
+use cofferdam_storage::{Batch, BlockBatch, Database, Tip, WalBuffered, WalOptions};
+use rayon::ThreadPool;
+
+use crate::block::CheckedBlock;
+use crate::block_files::BlockFiles;
+use crate::error::{Error, Result};
+use crate::headers::{Candidates, HeaderRef, HeaderRow, HeaderTree};
+use crate::params::ChainParams;
+use crate::script::ScriptVerifier;
+use crate::tables::HEADERS;
+
+/// The store beneath a chainstate: any engine behind the write-ahead-logged buffer.
+pub type Store = WalBuffered<Box<dyn Database>>;
+
+/// A block by height and hash.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct BlockRef {
+    /// Number of ancestors.
+    pub height: u32,
+    /// Hash of the header.
+    pub hash: BlockHash,
+}
+
+/// Up to which block scripts are taken as valid (Bitcoin Core's `-assumevalid`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum AssumeValid {
+    /// The block that the network's parameters name.
+    #[default]
+    Default,
+    /// None: every script is verified.
+    Off,
+    /// This block and its ancestors, under Bitcoin Core's conditions.
+    Block(BlockHash),
+}
+
+/// How a [`Chainstate`] is opened.
+#[derive(Clone, Debug)]
+pub struct ChainstateOptions {
+    /// The network's rules.
+    pub params: Arc<ChainParams>,
+    /// Threads that load blocks and verify scripts, at least 1.
+    pub threads: usize,
+    /// Up to which block scripts are taken as valid.
+    pub assume_valid: AssumeValid,
+    /// The chain's directory: `blocks/` and `chainstate/` are below it.
+    pub dir: PathBuf,
+    /// The log and the buffer.
+    pub wal: WalOptions,
+}
+
+/// Bytes of recently accepted blocks kept parsed, so that a block that is connected soon after it
+/// came is not read and checked twice.
+const RECENT_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// The block index, the block files and the UTXO set of one chain.
+#[derive(Debug)]
+pub struct Chainstate {
+    params: Arc<ChainParams>,
+    assume_valid: Option<BlockHash>,
+    store: Store,
+    files: Arc<BlockFiles>,
+    pool: Arc<ThreadPool>,
+    verifier: Arc<dyn ScriptVerifier>,
+    headers: HeaderTree,
+    candidates: Candidates,
+    tip: HeaderRef,
+    /// Entries whose rows differ from the store's; written with the next batch.
+    dirty: BTreeSet<HeaderRef>,
+    recent: RecentBlocks,
+    connected: Progress,
+    /// Whether the chain was once near its tip; never goes back (Bitcoin Core's latch).
+    synced: bool,
+}
+
+impl Chainstate {
+    /// Returns the network's rules.
+    #[must_use]
+    pub const fn params(&self) -> &Arc<ChainParams> {
+        &self.params
+    }
+
+    /// Returns all headers.
+    #[must_use]
+    pub const fn headers(&self) -> &HeaderTree {
+        &self.headers
+    }
+
+    /// Returns the store, for its counters and its durability.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Returns the tip of the connected chain.
+    #[must_use]
+    pub fn tip(&self) -> BlockRef {
+        self.block_ref(self.tip)
+    }
+
+    /// Returns the tip's place in the header tree.
+    #[must_use]
+    pub const fn tip_ref(&self) -> HeaderRef {
+        self.tip
+    }
+
+    /// Makes everything connected so far survive a power cut.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Storage`] if the disk refuses.
+    pub fn sync(&mut self) -> Result<()> {
+        self.write_index()?;
+        Ok(self.store.sync()?)
+    }
+
+    /// Writes what is buffered, and closes: the next start has nothing to replay.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Storage`] if the disk refuses; what was promised durable still is.
+    pub fn shutdown(mut self) -> Result<()> {
+        self.write_index()?;
+        Ok(self.store.shutdown()?)
+    }
+
+    fn block_ref(&self, at: HeaderRef) -> BlockRef {
+        let entry = self.headers.entry(at);
+        BlockRef { height: entry.height, hash: entry.hash }
+    }
+
+    /// Logs index rows that no block's batch took along.
+    fn write_index(&mut self) -> Result<()> {
+        if self.dirty.is_empty() {
+            return Ok(());
+        }
+        let tip = self.block_ref(self.tip);
+        let mut batch = Batch::new();
+        let dirty = std::mem::take(&mut self.dirty);
+        for &at in &dirty {
+            self.put_row(&mut batch, at);
+        }
+        let written = self.store.commit(block_batch(tip, tip.hash, batch));
+        if written.is_err() {
+            self.dirty = dirty;
+        }
+        written?;
+        Ok(())
+    }
+
+    /// Takes the rows that differ from the store's into `batch`.
+    fn take_dirty(&mut self, batch: &mut Batch) -> Vec<HeaderRef> {
+        let taken: Vec<HeaderRef> = std::mem::take(&mut self.dirty).into_iter().collect();
+        for &at in &taken {
+            self.put_row(batch, at);
+        }
+        taken
+    }
+
+    fn put_row(&self, batch: &mut Batch, at: HeaderRef) {
+        let row = self.headers.entry(at).row();
+        put_row(batch, &row, &self.headers.entry(at).hash);
+    }
+
+    /// Marks a block and its descendants as breaking a rule.
+    fn mark_failed(&mut self, at: HeaderRef) {
+        let failed = self.headers.mark_failed(at);
+        self.candidates.remove(&self.headers, &failed);
+        self.dirty.extend(failed);
+    }
+}
+
+fn put_row(batch: &mut Batch, row: &HeaderRow, hash: &BlockHash) {
+    batch.put(HEADERS, &HeaderRow::key(row.height, hash), &row.encode());
+}
+
+/// A batch that leaves `tip` behind, on the state whose tip is `prev`.
+fn block_batch(tip: BlockRef, prev: BlockHash, batch: Batch) -> BlockBatch {
+    BlockBatch {
+        tip: Tip { height: tip.height, hash: tip.hash.to_byte_array() },
+        prev_hash: prev.to_byte_array(),
+        batch,
+    }
+}
+
+/// Blocks that were accepted lately, still parsed; the oldest go first.
+#[derive(Debug, Default)]
+struct RecentBlocks {
+    blocks: HashMap<HeaderRef, (Arc<CheckedBlock>, u64)>,
+    by_age: BTreeMap<u64, HeaderRef>,
+    next_age: u64,
+    bytes: usize,
+}
+
+impl RecentBlocks {
+    fn insert(&mut self, at: HeaderRef, block: Arc<CheckedBlock>) {
+        self.take(at);
+        self.bytes += block.total_size();
+        self.blocks.insert(at, (block, self.next_age));
+        self.by_age.insert(self.next_age, at);
+        self.next_age += 1;
+        while self.bytes > RECENT_BYTES_MAX {
+            let Some((_, oldest)) = self.by_age.pop_first() else {
+                break;
+            };
+            self.take(oldest);
+        }
+    }
+
+    fn take(&mut self, at: HeaderRef) -> Option<Arc<CheckedBlock>> {
+        let (block, age) = self.blocks.remove(&at)?;
+        self.by_age.remove(&age);
+        self.bytes -= block.total_size();
+        Some(block)
+    }
+}
+
+/// The error for an index that contradicts itself.
+fn corrupt(what: impl Into<String>) -> Error {
+    Error::Corrupt { what: what.into() }
+}
+
+#[cfg(test)]
+#[cfg(feature = "kernel")]
+mod tests;

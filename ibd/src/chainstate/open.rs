@@ -1,0 +1,169 @@
+//! Opening a chainstate: recover the store, load the block index, find the tip.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bitcoin::BlockHash;
+use bitcoin::consensus::encode;
+use bitcoin::hashes::Hash as _;
+use cofferdam_storage::{Batch, Database, FileSystem, Recovery, WalBuffered};
+
+use super::{
+    AssumeValid, BlockRef, Chainstate, ChainstateOptions, Progress, RecentBlocks, Store,
+    block_batch, corrupt, put_row,
+};
+use crate::block_files::BlockFiles;
+use crate::error::{Error, Result};
+use crate::headers::{Candidates, HeaderRow, HeaderStatus, HeaderTree};
+use crate::params::ChainParams;
+use crate::script::ScriptVerifier;
+use crate::tables::{HEADERS, TREES};
+
+impl Chainstate {
+    /// Opens the chain in `options.dir`, or begins it with the network's genesis block.
+    ///
+    /// `backend` has to be opened with [`crate::TREES`]. Scripts are verified by Bitcoin Core's
+    /// kernel library.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Storage`] if a file cannot be read or written or the log is corrupt, and
+    /// [`Error::Corrupt`] if the directory holds another network's chain or a damaged index.
+    #[cfg(feature = "kernel")]
+    pub fn open(
+        options: ChainstateOptions,
+        fs: Arc<dyn FileSystem>,
+        backend: Box<dyn Database>,
+    ) -> Result<(Self, Recovery)> {
+        let verifier = Arc::new(crate::script::KernelVerifier);
+        Self::open_with(options, &fs, backend, verifier)
+    }
+
+    /// Opens as [`Chainstate::open`] does, with another verifier of scripts.
+    ///
+    /// # Errors
+    ///
+    /// As [`Chainstate::open`].
+    pub fn open_with(
+        options: ChainstateOptions,
+        fs: &Arc<dyn FileSystem>,
+        backend: Box<dyn Database>,
+        verifier: Arc<dyn ScriptVerifier>,
+    ) -> Result<(Self, Recovery)> {
+        if let Some(missing) = TREES.iter().find(|tree| !backend.trees().contains(tree)) {
+            return Err(corrupt(format!(
+                "the backend was opened without the tree {}",
+                missing.name
+            )));
+        }
+        let params = options.params;
+        let files = Arc::new(BlockFiles::open(fs, &options.dir.join("blocks"), params.magic)?);
+        let log = options.dir.join("chainstate").join("log");
+        fs.create_dir_all(&log)?;
+        let attachments = Arc::clone(&files) as Arc<dyn cofferdam_storage::Attachments>;
+        let (store, recovery) =
+            WalBuffered::open(options.wal, Arc::clone(fs), &log, backend, attachments)?;
+        if store.tip().is_none() {
+            begin(&store, &files, &params)?;
+        }
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(options.threads.max(1))
+            .thread_name(|n| format!("validate-{n}"))
+            .build()
+            .map_err(|error| Error::Threads { source: Box::new(error) })?;
+        let (headers, candidates) = load_headers(&store, &params)?;
+        let mut chainstate = Self {
+            assume_valid: match options.assume_valid {
+                AssumeValid::Default => params.assume_valid,
+                AssumeValid::Off => None,
+                AssumeValid::Block(hash) => Some(hash),
+            },
+            params,
+            store,
+            files,
+            pool: Arc::new(pool),
+            verifier,
+            tip: headers.genesis(),
+            headers,
+            candidates,
+            dirty: BTreeSet::new(),
+            recent: RecentBlocks::default(),
+            connected: Progress::default(),
+            synced: false,
+        };
+        chainstate.find_tip()?;
+        Ok((chainstate, recovery))
+    }
+
+    fn find_tip(&mut self) -> Result<()> {
+        let stored = self.store.tip().ok_or_else(|| corrupt("the store has no tip"))?;
+        let hash = BlockHash::from_byte_array(stored.hash);
+        let tip = self
+            .headers
+            .get(&hash)
+            .filter(|&at| self.headers.entry(at).height == stored.height)
+            .ok_or_else(|| corrupt(format!("the tip {hash} is not in the block index")))?;
+        if !self.candidates.is_complete(tip) {
+            return Err(corrupt(format!("a block below the tip {hash} is not stored")));
+        }
+        self.tip = tip;
+        self.candidates.prefer(&self.headers, tip);
+        self.candidates.prune(&self.headers, tip);
+        Ok(())
+    }
+}
+
+/// Stores the genesis block; its coinbase is not spendable and makes no coin.
+fn begin(store: &Store, files: &BlockFiles, params: &ChainParams) -> Result<()> {
+    let genesis = &params.genesis;
+    let hash = genesis.block_hash();
+    let row = HeaderRow {
+        height: 0,
+        header: genesis.header,
+        status: HeaderStatus::VALID,
+        tx_count: 1,
+        block: Some(files.append_block(&encode::serialize(genesis))?),
+        undo: None,
+    };
+    let mut batch = Batch::new();
+    put_row(&mut batch, &row, &hash);
+    store.commit(block_batch(BlockRef { height: 0, hash }, BlockHash::all_zeros(), batch))?;
+    Ok(store.sync()?)
+}
+
+/// Reads the block index; rows come in the order of height, so parents come first.
+fn load_headers(store: &Store, params: &ChainParams) -> Result<(HeaderTree, Candidates)> {
+    let mut tree = HeaderTree::new(params.genesis.header);
+    let mut candidates = Candidates::default();
+    for row in store.prefix(HEADERS, &[])? {
+        let (key, value) = row?;
+        let row = HeaderRow::decode(&key, &value)?;
+        let at = if row.height == 0 {
+            if row.header != params.genesis.header {
+                let found = row.header.block_hash();
+                return Err(corrupt(format!(
+                    "the chain here begins with block {found}, which is another network's"
+                )));
+            }
+            tree.genesis()
+        } else {
+            let parent = tree
+                .get(&row.header.prev_blockhash)
+                .filter(|&parent| tree.entry(parent).height + 1 == row.height)
+                .ok_or_else(|| {
+                    corrupt(format!("header {} has no parent", row.header.block_hash()))
+                })?;
+            tree.insert(row.header, parent)?
+        };
+        let entry = tree.entry_mut(at);
+        entry.status.set(row.status);
+        entry.tx_count = row.tx_count;
+        entry.block = row.block;
+        entry.undo = row.undo;
+        if entry.block.is_some() {
+            candidates.block_stored(&mut tree, at);
+        }
+    }
+    tree.refresh_best();
+    Ok((tree, candidates))
+}

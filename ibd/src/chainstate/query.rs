@@ -1,0 +1,129 @@
+//! Reading the chain: blocks, coins, statistics, progress.
+
+use std::ops::AddAssign;
+
+use bitcoin::{BlockHash, OutPoint, TxOut};
+use cofferdam_storage::Database as _;
+
+use super::{BlockRef, Chainstate};
+use crate::block::CheckedBlock;
+use crate::coin::{Coin, outpoint_key, parse_outpoint_key};
+use crate::error::Result;
+use crate::headers::HeaderRef;
+use crate::tables::COINS;
+use crate::utxo_stats::{UtxoHash, UtxoStats};
+
+/// A tip older than this is a sign that the chain is still being downloaded (Bitcoin Core's
+/// `DEFAULT_MAX_TIP_AGE`).
+const TIP_AGE_MAX_SECONDS: u32 = 24 * 60 * 60;
+
+/// What was connected since the chainstate was opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Progress {
+    /// Blocks.
+    pub blocks: u64,
+    /// Transactions.
+    pub transactions: u64,
+    /// Inputs, without coinbases.
+    pub inputs: u64,
+    /// Bytes of blocks.
+    pub bytes: u64,
+}
+
+impl Progress {
+    pub(super) fn of(block: &CheckedBlock, spent: &[Vec<TxOut>]) -> Self {
+        Self {
+            blocks: 1,
+            transactions: block.txids.len() as u64,
+            inputs: spent.iter().map(|outputs| outputs.len() as u64).sum(),
+            bytes: block.total_size() as u64,
+        }
+    }
+}
+
+impl AddAssign for Progress {
+    fn add_assign(&mut self, other: Self) {
+        self.blocks += other.blocks;
+        self.transactions += other.transactions;
+        self.inputs += other.inputs;
+        self.bytes += other.bytes;
+    }
+}
+
+impl Chainstate {
+    /// Returns what was connected since the chainstate was opened.
+    #[must_use]
+    pub const fn progress(&self) -> Progress {
+        self.connected
+    }
+
+    /// Returns whether the block's bytes are stored.
+    #[must_use]
+    pub fn has_block(&self, hash: &BlockHash) -> bool {
+        self.headers.get(hash).is_some_and(|at| self.headers.entry(at).block.is_some())
+    }
+
+    /// Reads a stored block's bytes, without Core's frame.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`crate::Error::Corrupt`] if the file no longer has the bytes that were written.
+    pub fn read_block(&self, hash: &BlockHash) -> Result<Option<Vec<u8>>> {
+        let extent = self.headers.get(hash).and_then(|at| self.headers.entry(at).block);
+        extent.map(|extent| self.files.read_block(extent)).transpose()
+    }
+
+    /// Returns the block of the connected chain at `height`.
+    #[must_use]
+    pub fn block_at(&self, height: u32) -> Option<BlockRef> {
+        self.headers.ancestor(self.tip, height).map(|at| self.block_ref(at))
+    }
+
+    /// Returns whether the block is part of the connected chain.
+    #[must_use]
+    pub fn is_connected(&self, at: HeaderRef) -> bool {
+        self.headers.is_ancestor(at, self.tip)
+    }
+
+    /// Reads an unspent output.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`crate::Error`] if the store cannot be read.
+    pub fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>> {
+        let value = self.store.get(COINS, outpoint_key(outpoint).as_ref())?;
+        value.map(|value| Coin::decode(&value)).transpose()
+    }
+
+    /// Iterates over all unspent outputs, in the order of transaction ids and output indexes.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`crate::Error`] if the store cannot be read.
+    pub fn coins(&self) -> Result<impl Iterator<Item = Result<(OutPoint, Coin)>> + '_> {
+        Ok(self.store.prefix(COINS, &[])?.map(|entry| {
+            let (key, value) = entry?;
+            Ok((parse_outpoint_key(&key)?, Coin::decode(&value)?))
+        }))
+    }
+
+    /// Computes the statistics of the UTXO set that Bitcoin Core's `gettxoutsetinfo` shows.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`crate::Error`] if the store cannot be read.
+    pub fn utxo_stats(&self, hash: UtxoHash) -> Result<UtxoStats> {
+        UtxoStats::compute(self.coins()?, hash)
+    }
+
+    /// Returns whether the chain is still being downloaded: the tip has too little work or is more
+    /// than a day old. Once false, it stays false.
+    pub fn is_initial_block_download(&mut self, now: u32) -> bool {
+        if !self.synced {
+            let tip = self.headers.entry(self.tip);
+            self.synced = tip.chain_work >= self.params.minimum_chain_work
+                && tip.header.time >= now.saturating_sub(TIP_AGE_MAX_SECONDS);
+        }
+        !self.synced
+    }
+}

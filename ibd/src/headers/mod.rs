@@ -1,0 +1,9 @@
+//! All known headers, the best one, and where each block's bytes are.
+
+mod candidates;
+mod row;
+mod tree;
+
+pub(crate) use candidates::Candidates;
+pub use row::{Extent, HeaderRow, HeaderStatus};
+pub use tree::{ChainView, HeaderEntry, HeaderRef, HeaderTree};

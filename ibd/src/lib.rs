@@ -1,0 +1,86 @@
+//! What a valid Bitcoin chain is: headers, blocks, coins, scripts, and the pipeline that connects
+//! them to a UTXO set, on any store behind [`cofferdam_storage::Database`].
+//!
+//! The crate knows no socket, no engine and no wall clock: bytes, events and the time are arguments.
+//! A fault of a block is a value ([`Rejection`], with Bitcoin Core's reject string); a fault of the
+//! machine is an [`Error`].
+//!
+//! ```
+//! # #[cfg(feature = "kernel")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::sync::Arc;
+//! use std::time::{Duration, Instant};
+//!
+//! use cofferdam_ibd::{AssumeValid, ChainParams, Chainstate, ChainstateOptions, Network, TREES, mining};
+//! use cofferdam_storage::{MemoryDatabase, StdFileSystem, WalOptions};
+//!
+//! let dir = tempfile::tempdir()?;
+//! let options = ChainstateOptions {
+//!     params: Arc::new(ChainParams::new(Network::Regtest)),
+//!     threads: 2,
+//!     assume_valid: AssumeValid::Off,
+//!     dir: dir.path().to_owned(),
+//!     wal: WalOptions::default(),
+//! };
+//! let backend = Box::new(MemoryDatabase::new(TREES));
+//! let (mut chainstate, _) = Chainstate::open(options, Arc::new(StdFileSystem), backend)?;
+//!
+//! // A block from anywhere: here one that is mined on the spot.
+//! let now = 1_767_225_600;
+//! let mut block = mining::assemble_block(&chainstate, &Default::default(), now);
+//! mining::solve(&mut block, chainstate.params(), &mut 1_000_000);
+//!
+//! let _ = chainstate.accept_block(bitcoin::consensus::serialize(&block), now)?;
+//! let advance = chainstate.advance(Instant::now() + Duration::from_secs(60))?;
+//! assert_eq!((advance.connected, advance.invalid.len()), (1, 0));
+//! assert_eq!(chainstate.tip().hash, block.block_hash());
+//! chainstate.shutdown()?;
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "kernel"))]
+//! # fn main() {}
+//! ```
+
+pub mod block;
+mod block_files;
+mod chainstate;
+pub mod coin;
+pub mod compress;
+mod error;
+pub mod header_check;
+pub mod headers;
+pub mod mining;
+pub mod params;
+mod pipeline;
+pub mod pow;
+mod rejection;
+pub mod script;
+pub mod signet;
+pub mod subsidy;
+pub mod sync;
+mod tables;
+#[cfg(test)]
+mod testing;
+pub mod tx;
+pub mod undo;
+pub mod utxo_stats;
+mod versionbits;
+
+pub use block::CheckedBlock;
+pub use block_files::BlockFiles;
+pub use chainstate::{
+    Advance, AssumeValid, BlockAccepted, BlockRef, Chainstate, ChainstateOptions, HeadersAccepted,
+    Progress, Store,
+};
+pub use coin::Coin;
+pub use error::{Error, Result};
+pub use headers::{HeaderEntry, HeaderRef, HeaderTree};
+pub use params::{ChainParams, Network};
+pub use pow::HeaderChain;
+pub use rejection::{Rejection, RejectionScope};
+#[cfg(feature = "kernel")]
+pub use script::KernelVerifier;
+pub use script::{PreparedTransaction, ScriptFlags, ScriptVerifier, block_script_flags};
+pub use subsidy::block_subsidy;
+pub use tables::{COINS, HEADERS, TREES};
+pub use utxo_stats::{UtxoHash, UtxoStats};

@@ -1,0 +1,93 @@
+//! Building blocks on the tip, for regtest: the same bytes as Bitcoin Core's `generatetoaddress`.
+
+use bitcoin::absolute::LockTime;
+use bitcoin::block::{Header, Version};
+use bitcoin::hashes::{Hash as _, sha256d};
+use bitcoin::script::Builder;
+use bitcoin::transaction::Version as TxVersion;
+use bitcoin::{
+    Amount, Block, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Witness,
+};
+
+use crate::chainstate::Chainstate;
+use crate::params::ChainParams;
+use crate::pow::{HeaderChain, check_proof_of_work, next_work_required};
+use crate::subsidy::block_subsidy;
+use crate::versionbits::block_version;
+
+/// What precedes the witness commitment in its output (BIP-0141): `OP_RETURN`, a push of 36 bytes,
+/// and the commitment's header.
+const COMMITMENT_PREFIX: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
+
+/// Builds a block on the tip that pays subsidy to `script`; its proof of work is missing.
+///
+/// `now` is the time in seconds since 1970; the block's time is later if the median time of its
+/// ancestors asks for it. The block has no transaction but the coinbase.
+#[must_use]
+pub fn assemble_block(chainstate: &Chainstate, script: &ScriptBuf, now: u32) -> Block {
+    let params = chainstate.params();
+    let parent = chainstate.headers().chain(chainstate.tip_ref());
+    let median = chainstate.headers().median_time_past(chainstate.tip_ref());
+    let time = now.max(median.saturating_add(1));
+    let mut block = Block {
+        header: Header {
+            version: Version::from_consensus(block_version(params, &parent)),
+            prev_blockhash: chainstate.tip().hash,
+            merkle_root: TxMerkleNode::all_zeros(),
+            time,
+            bits: next_work_required(params, &parent, time),
+            nonce: 0,
+        },
+        txdata: vec![coinbase(parent.height() + 1, script, params)],
+    };
+    if let Some(root) = block.compute_merkle_root() {
+        block.header.merkle_root = root;
+    }
+    block
+}
+
+/// Counts the nonce up until the block's hash meets its target; returns whether it does after at
+/// most `max_tries` hashes, and takes the tries off.
+pub fn solve(block: &mut Block, params: &ChainParams, max_tries: &mut u64) -> bool {
+    while *max_tries > 0 {
+        if check_proof_of_work(&block.header, params).is_ok() {
+            return true;
+        }
+        *max_tries -= 1;
+        let Some(nonce) = block.header.nonce.checked_add(1) else {
+            return false;
+        };
+        block.header.nonce = nonce;
+    }
+    false
+}
+
+fn coinbase(height: u32, script: &ScriptBuf, params: &ChainParams) -> Transaction {
+    let mut script_sig = Builder::new().push_int(i64::from(height)).into_script();
+    if height <= 16 {
+        // A coinbase script has at least two bytes (`bad-cb-length`).
+        script_sig.push_opcode(bitcoin::opcodes::OP_0);
+    }
+    let reserved = [0_u8; 32];
+    // The coinbase alone: its witness id is zero, and so is the root of the witness tree.
+    let commitment = sha256d::Hash::hash(&[[0_u8; 32], reserved].concat());
+    let mut commitment_script = COMMITMENT_PREFIX.to_vec();
+    commitment_script.extend_from_slice(commitment.as_byte_array());
+    Transaction {
+        version: TxVersion::TWO,
+        lock_time: LockTime::from_consensus(height - 1),
+        input: vec![TxIn {
+            previous_output: OutPoint::null(),
+            script_sig,
+            sequence: Sequence::ENABLE_LOCKTIME_NO_RBF,
+            witness: Witness::from_slice(&[reserved]),
+        }],
+        output: vec![
+            TxOut {
+                value: Amount::from_sat(block_subsidy(height, params)),
+                script_pubkey: script.clone(),
+            },
+            TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::from_bytes(commitment_script) },
+        ],
+    }
+}

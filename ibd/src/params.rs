@@ -1,0 +1,385 @@
+//! `ChainParams`: the rules in which the five networks differ (`kernel/chainparams.cpp` and
+//! `chainparamsbase.cpp` of Bitcoin Core 31).
+
+use std::fmt;
+use std::str::FromStr;
+
+use bitcoin::hashes::{Hash as _, HashEngine as _, sha256d};
+use bitcoin::hex::FromHex as _;
+use bitcoin::{Block, BlockHash, KnownHrp, ScriptBuf, Target, Work};
+
+use crate::script::ScriptFlags;
+
+/// A Bitcoin network, displayed and parsed under Bitcoin Core's `-chain` names.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Network {
+    /// The main network, `main`.
+    Mainnet,
+    /// The third test network, `test`.
+    Testnet3,
+    /// The fourth test network (BIP-0094), `testnet4`.
+    Testnet4,
+    /// The default signet (BIP-0325), `signet`.
+    Signet,
+    /// Private regression-test chains, `regtest`.
+    Regtest,
+}
+
+impl Network {
+    /// All networks.
+    pub const ALL: [Self; 5] =
+        [Self::Mainnet, Self::Testnet3, Self::Testnet4, Self::Signet, Self::Regtest];
+
+    /// Returns Bitcoin Core's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mainnet => "main",
+            Self::Testnet3 => "test",
+            Self::Testnet4 => "testnet4",
+            Self::Signet => "signet",
+            Self::Regtest => "regtest",
+        }
+    }
+
+    /// Returns the same network in the `bitcoin` crate, for addresses.
+    #[must_use]
+    pub const fn to_bitcoin(self) -> bitcoin::Network {
+        match self {
+            Self::Mainnet => bitcoin::Network::Bitcoin,
+            Self::Testnet3 => bitcoin::Network::Testnet,
+            Self::Testnet4 => bitcoin::Network::Testnet4,
+            Self::Signet => bitcoin::Network::Signet,
+            Self::Regtest => bitcoin::Network::Regtest,
+        }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// No network has this name.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("unknown chain `{0}` (known: main, test, testnet4, signet, regtest)")]
+pub struct UnknownNetwork(String);
+
+impl FromStr for Network {
+    type Err = UnknownNetwork;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let found = Self::ALL.into_iter().find(|network| network.name() == name);
+        found.ok_or_else(|| UnknownNetwork(name.to_owned()))
+    }
+}
+
+/// The rules of one network.
+#[derive(Clone, Debug)]
+pub struct ChainParams {
+    /// Which network.
+    pub network: Network,
+    /// First bytes of each network message and each block-file record.
+    pub magic: [u8; 4],
+    /// TCP port of the peer-to-peer protocol.
+    pub default_port: u16,
+    /// TCP port of the RPC server.
+    pub rpc_port: u16,
+    /// Host names that answer with addresses of nodes.
+    pub dns_seeds: &'static [&'static str],
+    /// Human-readable part of segwit addresses. The prefixes of others: [`Network::to_bitcoin`].
+    pub bech32_hrp: KnownHrp,
+    /// Block 0.
+    pub genesis: Block,
+    /// Highest target, that is lowest difficulty.
+    pub pow_limit: Target,
+    /// A block may have the lowest difficulty if it is 20 minutes later than its parent.
+    pub pow_allow_min_difficulty: bool,
+    /// The difficulty never changes.
+    pub pow_no_retargeting: bool,
+    /// The rules of BIP-0094 against time warp and block storms.
+    pub enforce_bip94: bool,
+    /// Seconds between blocks that the difficulty aims at.
+    pub pow_target_spacing: u32,
+    /// Seconds of a difficulty period.
+    pub pow_target_timespan: u32,
+    /// Blocks after which the subsidy halves.
+    pub subsidy_halving_interval: u32,
+    /// First height at which the coinbase has to start with the height (BIP-0034).
+    pub bip34_height: u32,
+    /// Hash of the block at that height on the known chain, if there is one.
+    pub bip34_hash: Option<BlockHash>,
+    /// First height with `OP_CHECKLOCKTIMEVERIFY` (BIP-0065).
+    pub bip65_height: u32,
+    /// First height with strict DER signatures (BIP-0066).
+    pub bip66_height: u32,
+    /// First height with BIP-0068, BIP-0112 and BIP-0113.
+    pub csv_height: u32,
+    /// First height with witness commitments and NULLDUMMY (BIP-0141, BIP-0147).
+    pub segwit_height: u32,
+    /// Blocks in the chain that break P2SH or taproot: the flags to use instead of
+    /// P2SH, WITNESS and TAPROOT.
+    pub script_flag_exceptions: Vec<(BlockHash, ScriptFlags)>,
+    /// A chain with less work is not the one looked for.
+    pub minimum_chain_work: Work,
+    /// Block whose ancestors' scripts may be taken as valid.
+    pub assume_valid: Option<BlockHash>,
+    /// Script that every block has to satisfy (BIP-0325).
+    pub signet_challenge: Option<ScriptBuf>,
+}
+
+impl ChainParams {
+    /// Returns the rules of a network.
+    #[must_use]
+    pub fn new(network: Network) -> Self {
+        match network {
+            Network::Mainnet => Self::mainnet(),
+            Network::Testnet3 => Self::testnet3(),
+            Network::Testnet4 => Self::testnet4(),
+            Network::Signet => Self::default_signet(),
+            Network::Regtest => Self::regtest(),
+        }
+    }
+
+    /// Returns the rules of a signet with a challenge of its own. It has no seeds.
+    #[must_use]
+    pub fn signet(challenge: ScriptBuf) -> Self {
+        Self {
+            magic: signet_magic(&challenge),
+            default_port: 38333,
+            rpc_port: 38332,
+            pow_limit: target("00000377ae000000000000000000000000000000000000000000000000000000"),
+            signet_challenge: Some(challenge),
+            ..Self::modern(Network::Signet, KnownHrp::Testnets)
+        }
+    }
+
+    /// Returns how many blocks a difficulty period has.
+    #[must_use]
+    pub const fn difficulty_adjustment_interval(&self) -> u32 {
+        self.pow_target_timespan / self.pow_target_spacing
+    }
+
+    /// What networks that began after all soft forks have in common.
+    fn modern(network: Network, bech32_hrp: KnownHrp) -> Self {
+        Self {
+            network,
+            magic: [0; 4],
+            default_port: 0,
+            rpc_port: 0,
+            dns_seeds: &[],
+            bech32_hrp,
+            genesis: bitcoin::constants::genesis_block(network.to_bitcoin()),
+            pow_limit: target("00000000ffffffffffffffffffffffffffffffffffffffffffffffffffffffff"),
+            pow_allow_min_difficulty: false,
+            pow_no_retargeting: false,
+            enforce_bip94: false,
+            pow_target_spacing: 10 * 60,
+            pow_target_timespan: 14 * 24 * 60 * 60,
+            subsidy_halving_interval: 210_000,
+            bip34_height: 1,
+            bip34_hash: None,
+            bip65_height: 1,
+            bip66_height: 1,
+            csv_height: 1,
+            segwit_height: 1,
+            script_flag_exceptions: Vec::new(),
+            minimum_chain_work: Work::from_be_bytes([0; 32]),
+            assume_valid: None,
+            signet_challenge: None,
+        }
+    }
+
+    fn mainnet() -> Self {
+        Self {
+            magic: [0xf9, 0xbe, 0xb4, 0xd9],
+            default_port: 8333,
+            rpc_port: 8332,
+            dns_seeds: &[
+                "dnsseed.bluematt.me.",
+                "seed.bitcoin.jonasschnelli.ch.",
+                "seed.btc.petertodd.net.",
+                "seed.bitcoin.sprovoost.nl.",
+                "dnsseed.emzy.de.",
+                "seed.bitcoin.wiz.biz.",
+                "seed.mainnet.achownodes.xyz.",
+            ],
+            bip34_height: 227_931,
+            bip34_hash: Some(hash(
+                "000000000000024b89b42a942fe0d9fea3bb44ab7bd1b19115dd6a759c0808b8",
+            )),
+            bip65_height: 388_381,
+            bip66_height: 363_725,
+            csv_height: 419_328,
+            segwit_height: 481_824,
+            script_flag_exceptions: vec![
+                // Breaks P2SH (BIP-0016).
+                (
+                    hash("00000000000002dc756eebf4f49723ed8d30cc28a5f108eb94b1ba88ac4f9c22"),
+                    ScriptFlags::NONE,
+                ),
+                // Breaks taproot.
+                (
+                    hash("0000000000000000000f14c35b2d841e986ab5441de8c585d5ffe55ea1e395ad"),
+                    ScriptFlags::P2SH.union(ScriptFlags::WITNESS),
+                ),
+            ],
+            minimum_chain_work: work(
+                "0000000000000000000000000000000000000001128750f82f4c366153a3a030",
+            ),
+            assume_valid: Some(hash(
+                "00000000000000000000ccebd6d74d9194d8dcdc1d177c478e094bfad51ba5ac",
+            )),
+            ..Self::modern(Network::Mainnet, KnownHrp::Mainnet)
+        }
+    }
+
+    fn testnet3() -> Self {
+        Self {
+            magic: [0x0b, 0x11, 0x09, 0x07],
+            default_port: 18333,
+            rpc_port: 18332,
+            dns_seeds: &[
+                "testnet-seed.bitcoin.jonasschnelli.ch.",
+                "seed.tbtc.petertodd.net.",
+                "seed.testnet.bitcoin.sprovoost.nl.",
+                "testnet-seed.bluematt.me.",
+                "seed.testnet.achownodes.xyz.",
+            ],
+            pow_allow_min_difficulty: true,
+            bip34_height: 21_111,
+            bip34_hash: Some(hash(
+                "0000000023b3a96d3484e5abb3755c413e7d41500f8e2a5c3f0dd01299cd8ef8",
+            )),
+            bip65_height: 581_885,
+            bip66_height: 330_776,
+            csv_height: 770_112,
+            segwit_height: 834_624,
+            // Breaks P2SH (BIP-0016).
+            script_flag_exceptions: vec![(
+                hash("00000000dd30457c001f4095d208cc1296b0eed002427aa599874af7a432b105"),
+                ScriptFlags::NONE,
+            )],
+            minimum_chain_work: work(
+                "0000000000000000000000000000000000000000000017dde1c649f3708d14b6",
+            ),
+            assume_valid: Some(hash(
+                "000000007a61e4230b28ac5cb6b5e5a0130de37ac1faf2f8987d2fa6505b67f4",
+            )),
+            ..Self::modern(Network::Testnet3, KnownHrp::Testnets)
+        }
+    }
+
+    fn testnet4() -> Self {
+        Self {
+            magic: [0x1c, 0x16, 0x3f, 0x28],
+            default_port: 48333,
+            rpc_port: 48332,
+            dns_seeds: &["seed.testnet4.bitcoin.sprovoost.nl.", "seed.testnet4.wiz.biz."],
+            pow_allow_min_difficulty: true,
+            enforce_bip94: true,
+            minimum_chain_work: work(
+                "0000000000000000000000000000000000000000000009a0fe15d0177d086304",
+            ),
+            assume_valid: Some(hash(
+                "0000000002368b1e4ee27e2e85676ae6f9f9e69579b29093e9a82c170bf7cf8a",
+            )),
+            ..Self::modern(Network::Testnet4, KnownHrp::Testnets)
+        }
+    }
+
+    fn default_signet() -> Self {
+        let challenge = "512103ad5e0edad18cb1f0fc0d28a3d4f1f3e445640337489abb10404f2d1e086be430\
+                         210359ef5021964fe22d6f8e05b2463c9540ce96883fe3b278760f048f5189f2e6c452ae";
+        let challenge = Vec::from_hex(challenge).expect("a literal that the tests read");
+        Self {
+            dns_seeds: &["seed.signet.bitcoin.sprovoost.nl.", "seed.signet.achownodes.xyz."],
+            minimum_chain_work: work(
+                "00000000000000000000000000000000000000000000000000000b463ea0a4b8",
+            ),
+            assume_valid: Some(hash(
+                "00000008414aab61092ef93f1aacc54cf9e9f16af29ddad493b908a01ff5c329",
+            )),
+            ..Self::signet(ScriptBuf::from_bytes(challenge))
+        }
+    }
+
+    fn regtest() -> Self {
+        Self {
+            magic: [0xfa, 0xbf, 0xb5, 0xda],
+            default_port: 18444,
+            rpc_port: 18443,
+            pow_limit: target("7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff"),
+            pow_allow_min_difficulty: true,
+            pow_no_retargeting: true,
+            pow_target_timespan: 24 * 60 * 60,
+            subsidy_halving_interval: 150,
+            segwit_height: 0,
+            ..Self::modern(Network::Regtest, KnownHrp::Regtest)
+        }
+    }
+}
+
+/// First four bytes of the double hash of the challenge, serialised with its length.
+fn signet_magic(challenge: &ScriptBuf) -> [u8; 4] {
+    let mut engine = sha256d::Hash::engine();
+    engine.input(&bitcoin::consensus::serialize(challenge));
+    let [a, b, c, d, ..] = sha256d::Hash::from_engine(engine).to_byte_array();
+    [a, b, c, d]
+}
+
+fn hash(hex: &str) -> BlockHash {
+    hex.parse().expect("a literal that the tests read")
+}
+
+fn bytes(hex: &str) -> [u8; 32] {
+    <[u8; 32]>::from_hex(hex).expect("a literal that the tests read")
+}
+
+fn target(hex: &str) -> Target {
+    Target::from_be_bytes(bytes(hex))
+}
+
+fn work(hex: &str) -> Work {
+    Work::from_be_bytes(bytes(hex))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pow::check_proof_of_work;
+
+    #[test]
+    fn genesis_blocks_are_cores() {
+        let hashes = [
+            "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f",
+            "000000000933ea01ad0ee984209779baaec3ced90fa3f408719526f8d77f4943",
+            "00000000da84f2bafbbc53dee25a72ae507ff4914b867c565be350b0da8bf043",
+            "00000008819873e925422c1ff0f99f7cc9bbb232af63a077a480a3633bee1ef6",
+            "0f9188f13cb7b2c71f2a335e3a4fc328bf5beb436012afca590b1a11466e2206",
+        ];
+        for (network, expected) in Network::ALL.into_iter().zip(hashes) {
+            let params = ChainParams::new(network);
+            assert_eq!(params.genesis.block_hash(), hash(expected), "{network}");
+            assert!(params.genesis.check_merkle_root(), "{network}");
+            assert_eq!(check_proof_of_work(&params.genesis.header, &params), Ok(()), "{network}");
+        }
+    }
+
+    #[test]
+    fn magic_bytes_are_those_of_the_bitcoin_crate() {
+        for network in Network::ALL {
+            let magic = ChainParams::new(network).magic;
+            assert_eq!(magic, network.to_bitcoin().magic().to_bytes(), "{network}");
+        }
+    }
+
+    #[test]
+    fn names_are_read_back() {
+        for network in Network::ALL {
+            assert_eq!(network.to_string().parse(), Ok(network));
+        }
+        assert!("mainnet".parse::<Network>().is_err());
+    }
+}

@@ -1,0 +1,27 @@
+//! The stages a block passes on its way into the UTXO set.
+//!
+//! ```text
+//! load (read, parse, check; parallel, ahead) -> prefetch (sorted multi_get)
+//!   -> connect (in order, the chainstate's thread) -> scripts (parallel, across blocks)
+//!   -> commit (in order)
+//! ```
+//!
+//! Block N+1 is connected while block N's scripts run: its effects are staged in the store, where
+//! only later reads of the same thread see them. A commit waits for its block's scripts. The first
+//! invalid block decides, whatever finished first; whatever was staged behind it is taken back.
+//!
+//! Bounds: [`LOAD_AHEAD`] blocks are loaded ahead and [`IN_FLIGHT_MAX`] are staged, at 4 MB of
+//! bytes each at most.
+
+pub(crate) mod connect;
+pub(crate) mod load;
+pub(crate) mod prefetch;
+pub(crate) mod scripts;
+
+/// Blocks that are read, parsed and checked ahead of the one being connected. Enough to keep a few
+/// cores busy; at 4 MB a block at most 64 MB.
+pub(crate) const LOAD_AHEAD: usize = 16;
+
+/// Blocks whose scripts may be running: each is staged in the store, where every later read asks
+/// every staged block first.
+pub(crate) const IN_FLIGHT_MAX: usize = 8;

@@ -1,0 +1,89 @@
+//! What a transaction owes to the coins it spends (`CheckTxInputs` in Bitcoin Core's
+//! `consensus/tx_verify.cpp`).
+
+use bitcoin::Transaction;
+
+use super::MONEY_MAX;
+use crate::coin::Coin;
+use crate::rejection::Rejection;
+
+/// Blocks until a coinbase's output can be spent (`COINBASE_MATURITY`).
+const COINBASE_MATURITY: u32 = 100;
+
+/// Checks maturity and amounts of a transaction in the block at `height`; returns the fee in
+/// satoshis.
+///
+/// `spent` has the coins of all inputs, in their order. The transaction has passed
+/// [`check_transaction`](super::check_transaction).
+///
+/// # Errors
+///
+/// Returns `bad-txns-inputs-missingorspent` if there are fewer coins than inputs,
+/// `bad-txns-premature-spend-of-coinbase`, `bad-txns-inputvalues-outofrange` or
+/// `bad-txns-in-belowout`.
+pub fn check_tx_inputs(tx: &Transaction, spent: &[Coin], height: u32) -> Result<u64, Rejection> {
+    if spent.len() < tx.input.len() {
+        return Err(Rejection::consensus("bad-txns-inputs-missingorspent"));
+    }
+    let mut value_in = 0_u64;
+    for coin in spent {
+        let depth = height.saturating_sub(coin.height);
+        if coin.coinbase && depth < COINBASE_MATURITY {
+            let detail = format!("tried to spend coinbase at depth {depth}");
+            let code = "bad-txns-premature-spend-of-coinbase";
+            return Err(Rejection::consensus(code).with_detail(detail));
+        }
+        let value = coin.output.value.to_sat();
+        let sum = value_in.checked_add(value).filter(|&sum| sum <= MONEY_MAX);
+        value_in = sum.ok_or_else(|| Rejection::consensus("bad-txns-inputvalues-outofrange"))?;
+    }
+    // check_transaction() bounded the sum.
+    let value_out: u64 = tx.output.iter().map(|output| output.value.to_sat()).sum();
+    value_in.checked_sub(value_out).ok_or_else(|| {
+        let detail = format!("value in ({value_in}) < value out ({value_out})");
+        Rejection::consensus("bad-txns-in-belowout").with_detail(detail)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{coin, outpoint, payment};
+
+    #[track_caller]
+    fn check(spent: &[Coin], height: u32, expected: Result<u64, &str>) {
+        let tx = payment(&[outpoint(1), outpoint(2)], &[30, 12]);
+        let fee = check_tx_inputs(&tx, spent, height);
+        assert_eq!(
+            fee.as_ref().map_err(|rejection| &*rejection.code),
+            expected.as_ref().map_err(|code| *code)
+        );
+    }
+
+    #[test]
+    fn the_fee_is_what_is_left() {
+        check(&[coin(1, false, 40), coin(2, false, 5)], 3, Ok(3));
+        check(&[coin(1, false, 40), coin(2, false, 2)], 3, Ok(0));
+        check(&[coin(1, false, 40), coin(2, false, 1)], 3, Err("bad-txns-in-belowout"));
+    }
+
+    #[test]
+    fn a_missing_coin_is_noticed() {
+        check(&[coin(1, false, 40)], 3, Err("bad-txns-inputs-missingorspent"));
+    }
+
+    #[test]
+    fn a_coinbase_matures_in_100_blocks() {
+        let spent = [coin(1, true, 40), coin(2, false, 5)];
+        check(&spent, 100, Err("bad-txns-premature-spend-of-coinbase"));
+        check(&spent, 101, Ok(3));
+    }
+
+    #[test]
+    fn amounts_in_stay_in_range() {
+        let bad = "bad-txns-inputvalues-outofrange";
+        check(&[coin(1, false, MONEY_MAX), coin(2, false, 1)], 3, Err(bad));
+        check(&[coin(1, false, u64::MAX), coin(2, false, 5)], 3, Err(bad));
+        check(&[coin(1, false, MONEY_MAX), coin(2, false, 0)], 3, Ok(MONEY_MAX - 42));
+    }
+}
