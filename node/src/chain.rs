@@ -1,0 +1,452 @@
+//! `ChainHandle`: the way to the one thread that owns the [`Chainstate`].
+//!
+//! Everything that reads or changes the chain is a job sent to that thread. Between jobs the
+//! thread connects stored blocks, a slice of [`SLICE`] at a time, so that no job waits long.
+//!
+//! Invariants:
+//! - a job's reply is sent after the tip change that it caused was published: who has the reply
+//!   finds the block announced, and in the UTXO set;
+//! - after a machine error nothing is written: the chainstate is dropped as a crash would leave
+//!   it, the node stops, and every later job is refused.
+
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use bitcoin::{Block, BlockHash};
+use cofferdam_ibd::block::CheckedBlock;
+use cofferdam_ibd::params::ChainParams;
+use cofferdam_ibd::pow::{block_work, check_proof_of_work};
+use cofferdam_ibd::{
+    Advance, BlockAccepted, BlockRef, Chainstate, HeaderRef, Rejection, RejectionScope,
+};
+
+use crate::clock::Clock;
+use crate::shutdown::Shutdown;
+
+/// Jobs that may wait; a sender beyond that waits itself, and with it its peer.
+const JOBS_MAX: usize = 64;
+
+/// Jobs that run before blocks are connected again.
+const JOBS_IN_A_ROW: usize = 32;
+
+/// How long blocks are connected before jobs are looked at: short for whoever waits for a reply,
+/// long against the cost of starting the pipeline.
+pub(crate) const SLICE: Duration = Duration::from_millis(50);
+
+/// With the best header at most this far above the tip, a block is connected before its sender's
+/// next message is read.
+const NEAR_TIP_BLOCKS: u32 = 16;
+
+/// How far above the tip a block may be that nobody asked for (Core's `MIN_BLOCKS_TO_KEEP`).
+const UNREQUESTED_AHEAD_MAX: u32 = 288;
+
+/// The chain's thread has stopped, or is about to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Stopped;
+
+impl std::fmt::Display for Stopped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the node is shutting down")
+    }
+}
+
+impl std::error::Error for Stopped {}
+
+/// What subscribers are told, on the chain's thread.
+pub(crate) enum ChainEvent<'a> {
+    /// The tip moved from `from` to the chainstate's tip.
+    Tip {
+        /// The chain, tip moved.
+        chainstate: &'a Chainstate,
+        /// The tip before.
+        from: HeaderRef,
+        /// Whether the chain is still being downloaded.
+        initial_download: bool,
+    },
+    /// A stored block turned out to break a rule.
+    Invalid {
+        /// The block.
+        hash: BlockHash,
+        /// The rule.
+        rejection: &'a Rejection,
+    },
+}
+
+type Subscriber = Box<dyn Fn(&ChainEvent<'_>) + Send>;
+type Job = Box<dyn FnOnce(&mut Worker) -> cofferdam_ibd::Result<()> + Send>;
+
+/// What is known of the chain without asking its thread.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ChainView {
+    /// The connected tip.
+    pub(crate) tip: BlockRef,
+    /// The header with the most work.
+    pub(crate) best_header: BlockRef,
+    /// Time of that header.
+    pub(crate) best_header_time: u32,
+    /// Whether the chain is still being downloaded.
+    pub(crate) initial_download: bool,
+}
+
+#[derive(Debug)]
+struct Shared {
+    params: Arc<ChainParams>,
+    view: Mutex<ChainView>,
+    moved: Condvar,
+    shutdown: Shutdown,
+}
+
+impl Shared {
+    fn view(&self) -> MutexGuard<'_, ChainView> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends jobs to the chain's thread; clones reach the same thread.
+#[derive(Clone, Debug)]
+pub(crate) struct ChainHandle {
+    jobs: SyncSender<Job>,
+    shared: Arc<Shared>,
+}
+
+/// What became of a block.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Submitted {
+    /// What taking it in did; `None` if it was not wanted.
+    pub(crate) accepted: Option<BlockAccepted>,
+    /// The rule it broke when it was connected.
+    pub(crate) invalid: Option<Rejection>,
+    /// Whether it is part of the connected chain.
+    pub(crate) connected: bool,
+}
+
+/// Where a block came from, which decides how soon it is connected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum BlockSource {
+    /// A user: connected when the call returns.
+    User,
+    /// A peer that was asked for it.
+    Requested,
+    /// A peer that was not.
+    Unrequested,
+}
+
+impl ChainHandle {
+    /// Starts the thread that owns `chainstate`.
+    pub(crate) fn start(
+        chainstate: Chainstate,
+        clock: Clock,
+        shutdown: Shutdown,
+        stop_at_height: Option<u32>,
+    ) -> Result<(Self, JoinHandle<()>)> {
+        let (jobs, queue) = sync_channel(JOBS_MAX);
+        let genesis = chainstate.tip();
+        let view = ChainView {
+            tip: genesis,
+            best_header: genesis,
+            best_header_time: 0,
+            initial_download: true,
+        };
+        let shared = Arc::new(Shared {
+            params: Arc::clone(chainstate.params()),
+            view: Mutex::new(view),
+            moved: Condvar::new(),
+            shutdown,
+        });
+        let published = chainstate.tip_ref();
+        let mut worker = Worker {
+            chainstate,
+            clock,
+            shared: Arc::clone(&shared),
+            subscribers: Vec::new(),
+            published,
+            stop_at_height,
+            stopping: false,
+        };
+        worker.publish();
+        let thread = std::thread::Builder::new()
+            .name("chain".into())
+            .spawn(move || worker.run(&queue))
+            .context("starting the chain thread")?;
+        Ok((Self { jobs, shared }, thread))
+    }
+
+    /// Returns the network's rules.
+    pub(crate) fn params(&self) -> &Arc<ChainParams> {
+        &self.shared.params
+    }
+
+    /// Returns what is known without asking the thread.
+    pub(crate) fn view(&self) -> ChainView {
+        *self.shared.view()
+    }
+
+    /// Waits until the tip meets `wanted`, the time is over or the node stops; returns the tip.
+    pub(crate) fn wait_for_tip(
+        &self,
+        time: Option<Duration>,
+        wanted: impl Fn(BlockRef) -> bool,
+    ) -> BlockRef {
+        /// How long a stop of the node may go unnoticed.
+        const GLANCE: Duration = Duration::from_millis(250);
+        let end = time.map(|time| Instant::now() + time);
+        let mut view = self.shared.view();
+        while !wanted(view.tip) && !self.shared.shutdown.is_requested() {
+            let left = end.map_or(GLANCE, |end| end.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                break;
+            }
+            let waited = self.shared.moved.wait_timeout(view, left.min(GLANCE));
+            view = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        view.tip
+    }
+
+    /// Runs `read` on the chain's thread; a failure is the caller's to report.
+    pub(crate) fn query<T, F>(&self, read: F) -> Result<T, Stopped>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Chainstate) -> T + Send + 'static,
+    {
+        self.change(|worker| Ok(read(&mut worker.chainstate)))
+    }
+
+    /// Runs `change` on the chain's thread; a failure there stops the node.
+    pub(crate) fn change<T, F>(&self, change: F) -> Result<T, Stopped>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Worker) -> cofferdam_ibd::Result<T> + Send + 'static,
+    {
+        let (reply, replied) = sync_channel(1);
+        let job: Job = Box::new(move |worker| {
+            let answer = change(worker)?;
+            worker.publish();
+            // Who asked may have gone.
+            let _ = reply.send(answer);
+            Ok(())
+        });
+        self.jobs.send(job).map_err(|_| Stopped)?;
+        replied.recv().map_err(|_| Stopped)
+    }
+
+    /// Checks a block on this thread, then stores and connects it on the chain's.
+    pub(crate) fn submit(&self, raw: Vec<u8>, source: BlockSource) -> Result<Submitted, Stopped> {
+        let rejected = |rejection| Submitted {
+            accepted: Some(BlockAccepted::Rejected(rejection)),
+            invalid: None,
+            connected: false,
+        };
+        let Ok(block) = bitcoin::consensus::deserialize::<Block>(&raw) else {
+            return Ok(rejected(Rejection::new("block-decode-failed", RejectionScope::Bytes)));
+        };
+        let header = block.header;
+        if source == BlockSource::Unrequested
+            && !self.query(move |chain| is_welcome(chain, &header))?
+        {
+            return Ok(Submitted { accepted: None, invalid: None, connected: false });
+        }
+        match CheckedBlock::check(block, self.params()) {
+            Ok(block) => self.change(move |worker| worker.submit(block, raw, source)),
+            Err(rejection) => Ok(rejected(rejection)),
+        }
+    }
+
+    /// Connects what is stored, for a second at most.
+    pub(crate) fn settle(&self) -> Result<(), Stopped> {
+        self.change(|worker| worker.connect(Duration::from_secs(1)).map(|_| ()))
+    }
+
+    /// Tells `subscriber` of every change from now on.
+    pub(crate) fn subscribe(&self, subscriber: Subscriber) -> Result<(), Stopped> {
+        self.change(move |worker| {
+            worker.subscribers.push(subscriber);
+            Ok(())
+        })
+    }
+
+    /// Ends the thread, after the jobs sent before; what is buffered is written.
+    pub(crate) fn stop(&self) {
+        let job: Job = Box::new(|worker| {
+            worker.stopping = true;
+            Ok(())
+        });
+        let _ = self.jobs.send(job);
+    }
+}
+
+/// Returns whether a block is worth storing that nobody asked for: no worse than the tip, near it,
+/// and on a known parent.
+fn is_welcome(chainstate: &Chainstate, header: &bitcoin::block::Header) -> bool {
+    let headers = chainstate.headers();
+    let Some(parent) = headers.get(&header.prev_blockhash) else {
+        // The answer to its sender is the chainstate's: prev-blk-not-found.
+        return true;
+    };
+    if check_proof_of_work(header, chainstate.params()).is_err() {
+        // As above; and the work that it claims must not be added to anything.
+        return true;
+    }
+    let (parent, tip) = (headers.entry(parent), headers.entry(chainstate.tip_ref()));
+    parent.chain_work + block_work(header.bits) >= tip.chain_work
+        && parent.height < tip.height.saturating_add(UNREQUESTED_AHEAD_MAX)
+}
+
+/// The chain's thread.
+pub(crate) struct Worker {
+    /// The chain.
+    pub(crate) chainstate: Chainstate,
+    /// The time.
+    pub(crate) clock: Clock,
+    shared: Arc<Shared>,
+    subscribers: Vec<Subscriber>,
+    published: HeaderRef,
+    stop_at_height: Option<u32>,
+    stopping: bool,
+}
+
+impl Worker {
+    /// Connects stored blocks for `time` at most, and tells who has to know.
+    pub(crate) fn connect(&mut self, time: Duration) -> cofferdam_ibd::Result<Advance> {
+        let advance = self.chainstate.advance(Instant::now() + time)?;
+        for (hash, rejection) in &advance.invalid {
+            tracing::warn!("Block validation error: {rejection} (block {hash})");
+            self.tell(&ChainEvent::Invalid { hash: *hash, rejection });
+        }
+        self.publish();
+        Ok(advance)
+    }
+
+    /// Stores a block and, if its source asks for that, connects it.
+    pub(crate) fn submit(
+        &mut self,
+        block: CheckedBlock,
+        raw: Vec<u8>,
+        source: BlockSource,
+    ) -> cofferdam_ibd::Result<Submitted> {
+        let hash = block.hash;
+        let now = self.clock.seconds();
+        let accepted = self.chainstate.accept_checked(block, raw, now)?;
+        let mut invalid = None;
+        while matches!(accepted, BlockAccepted::Stored(_)) && self.connects_at_once(source) {
+            let advance = self.connect(SLICE)?;
+            let found = advance.invalid.into_iter().find(|(failed, _)| *failed == hash);
+            invalid = invalid.or(found.map(|(_, rejection)| rejection));
+            if advance.done || self.shared.shutdown.is_requested() {
+                break;
+            }
+        }
+        let at = self.chainstate.headers().get(&hash);
+        let connected = at.is_some_and(|at| self.chainstate.is_connected(at));
+        Ok(Submitted { accepted: Some(accepted), invalid, connected })
+    }
+
+    fn connects_at_once(&self, source: BlockSource) -> bool {
+        let headers = self.chainstate.headers();
+        let ahead =
+            headers.entry(headers.best()).height.saturating_sub(self.chainstate.tip().height);
+        source == BlockSource::User || ahead <= NEAR_TIP_BLOCKS
+    }
+
+    fn run(mut self, queue: &Receiver<Job>) {
+        let _guard = PanicGuard(self.shared.shutdown.clone());
+        match self.serve(queue) {
+            Ok(()) => match self.chainstate.shutdown() {
+                Ok(()) => tracing::info!("Chain state written"),
+                Err(error) => self.shared.shutdown.fail(&describe(&error)),
+            },
+            Err(error) => {
+                let text = describe(&error);
+                tracing::error!("A fatal internal error occurred: {text}");
+                self.shared.shutdown.fail(&text);
+            }
+        }
+        self.shared.moved.notify_all();
+    }
+
+    fn serve(&mut self, queue: &Receiver<Job>) -> cofferdam_ibd::Result<()> {
+        // Blocks may have been stored and not connected when the node last stopped.
+        let mut idle = false;
+        while !self.stopping {
+            for waiting in 0..JOBS_IN_A_ROW {
+                let job = if idle && waiting == 0 {
+                    queue.recv().map_err(|_| TryRecvError::Disconnected)
+                } else {
+                    queue.try_recv()
+                };
+                match job {
+                    Ok(job) => job(self)?,
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return Ok(()),
+                }
+                if self.stopping {
+                    return Ok(());
+                }
+            }
+            idle = self.connect(SLICE)?.done;
+        }
+        Ok(())
+    }
+
+    /// Makes the new state known, if it is new.
+    pub(crate) fn publish(&mut self) {
+        let headers = self.chainstate.headers();
+        let best = headers.entry(headers.best());
+        let best_header = BlockRef { height: best.height, hash: best.hash };
+        let best_header_time = best.header.time;
+        let tip = self.chainstate.tip();
+        let now = self.clock.seconds();
+        let initial_download = self.chainstate.is_initial_block_download(now);
+        let view = ChainView { tip, best_header, best_header_time, initial_download };
+        *self.shared.view() = view;
+        let from = std::mem::replace(&mut self.published, self.chainstate.tip_ref());
+        if from == self.published {
+            return;
+        }
+        self.shared.moved.notify_all();
+        self.tell(&ChainEvent::Tip { chainstate: &self.chainstate, from, initial_download });
+        if self.stop_at_height.is_some_and(|height| tip.height >= height) {
+            tracing::info!("Stopping at height {}", tip.height);
+            self.shared.shutdown.request();
+        }
+    }
+
+    fn tell(&self, event: &ChainEvent<'_>) {
+        if let ChainEvent::Tip { chainstate, initial_download, .. } = event {
+            let tip = chainstate.headers().entry(chainstate.tip_ref());
+            if *initial_download {
+                tracing::debug!("UpdateTip: new best={} height={}", tip.hash, tip.height);
+            } else {
+                tracing::info!("UpdateTip: new best={} height={}", tip.hash, tip.height);
+            }
+        }
+        for subscriber in &self.subscribers {
+            subscriber(event);
+        }
+    }
+}
+
+/// Stops the node if the chain's thread panics: nobody else could serve it.
+struct PanicGuard(Shutdown);
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail("the chain thread panicked");
+        }
+    }
+}
+
+/// Returns an error with all its causes.
+pub(crate) fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

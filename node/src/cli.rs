@@ -1,0 +1,275 @@
+//! What was typed: `bitcoind`'s option syntax, brought into a form that clap reads.
+//!
+//! `bitcoind` writes long options with one dash and negates with a prefix (`-nolisten`); clap knows
+//! neither. [`Args::parse`] therefore rewrites every option to `--name=value`, puts options before
+//! the subcommand, and leaves help, values and subcommands to clap.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::styling::Styles;
+use clap::{Arg, ArgAction, Command as Clap};
+
+use crate::options::{Kind, OPTIONS, OptionSpec};
+
+/// What to do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// Run a node (the default).
+    Sync,
+    /// Read block files into the data directory.
+    Import {
+        /// The files, in any order.
+        files: Vec<PathBuf>,
+    },
+    /// Call a method of a running node.
+    Rpc {
+        /// The method.
+        method: String,
+        /// Its arguments as typed.
+        args: Vec<String>,
+    },
+    /// Print this text (help or version) and exit.
+    Print(String),
+}
+
+/// Values of each option in the order typed.
+pub type Options = BTreeMap<String, Vec<String>>;
+
+/// The command line.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Args {
+    /// What to do.
+    pub command: Command,
+    /// The options, by name. A negated option has the value `0`.
+    pub options: Options,
+}
+
+impl Args {
+    /// Parses a command line, the program's own name left out.
+    ///
+    /// # Errors
+    ///
+    /// Returns the text for the user, in `bitcoind`'s words where it has some.
+    pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
+        let Typed { options, mut rest } = Typed::split(words)?;
+        if let Some(first) = rest.first().and_then(|word| word.to_str())
+            && clap_command().find_subcommand(first).is_none()
+        {
+            return Err(format!(
+                "Command line contains unexpected token '{first}', see cofferdam -h for a list of options."
+            ));
+        }
+        rest.insert(0, "cofferdam".into());
+        let help =
+            options.contains_key("help") || options.contains_key("h") || options.contains_key("?");
+        if help {
+            let text = clap_command().render_help().to_string();
+            return Ok(Self { command: Command::Print(text), options });
+        }
+        if options.contains_key("version") {
+            let text = format!("Cofferdam version v{}\n", env!("CARGO_PKG_VERSION"));
+            return Ok(Self { command: Command::Print(text), options });
+        }
+        let words = clap_words(&options, rest);
+        match clap_command().try_get_matches_from(words) {
+            Ok(matches) => Ok(Self { command: command(&matches), options }),
+            Err(error) if !error.use_stderr() => {
+                Ok(Self { command: Command::Print(error.to_string()), options })
+            }
+            Err(error) => {
+                let text = error.render().to_string();
+                Err(text.strip_prefix("error: ").unwrap_or(&text).trim_end().to_owned())
+            }
+        }
+    }
+}
+
+/// The words of a command line, options apart from the rest.
+struct Typed {
+    options: Options,
+    rest: Vec<OsString>,
+}
+
+impl Typed {
+    fn split(words: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
+        let mut typed = Self { options: Options::new(), rest: Vec::new() };
+        let mut only_rest = false;
+        for word in words {
+            // Whatever follows `rpc METHOD` are arguments of the method: -1 is a number there.
+            only_rest |= typed.rest.len() == 2 && typed.rest.first().is_some_and(|w| w == "rpc");
+            let text = word.to_str().filter(|text| text.starts_with('-') && text.len() > 1);
+            match text {
+                Some("--") if !only_rest => only_rest = true,
+                Some(text) if !only_rest => typed.option(text)?,
+                _ => typed.rest.push(word),
+            }
+        }
+        Ok(typed)
+    }
+
+    fn option(&mut self, text: &str) -> Result<(), String> {
+        let (name, value) = parse_option(text).ok_or_else(|| {
+            let bare = text.split('=').next().unwrap_or(text);
+            format!("Error parsing command line arguments: Invalid parameter {bare}")
+        })?;
+        self.options.entry(name.to_owned()).or_default().push(value);
+        Ok(())
+    }
+}
+
+/// Returns name and value of `-name`, `--name=value`, `-noname`; `None` if there is no such option.
+fn parse_option(text: &str) -> Option<(&'static str, String)> {
+    let bare = text.strip_prefix("--").or_else(|| text.strip_prefix('-'))?;
+    let (name, value) = match bare.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (bare, None),
+    };
+    interpret(name, value)
+}
+
+/// Finds the option that `name` means, with its value: `noname` is `name=0`, `noname=0` is `name=1`.
+pub(crate) fn interpret(name: &str, value: Option<&str>) -> Option<(&'static str, String)> {
+    if let Some(spec) = OptionSpec::find(name) {
+        return Some((spec.name, value.unwrap_or("1").to_owned()));
+    }
+    let spec = OptionSpec::find(name.strip_prefix("no")?)?;
+    let value = if value == Some("0") { "1" } else { "0" };
+    Some((spec.name, value.to_owned()))
+}
+
+fn clap_words(options: &Options, mut rest: Vec<OsString>) -> Vec<OsString> {
+    let typed = options.iter().flat_map(|(name, values)| {
+        values.iter().map(move |value| OsString::from(format!("--{name}={value}")))
+    });
+    rest.splice(1..1, typed.collect::<Vec<_>>());
+    rest
+}
+
+fn clap_command() -> Clap {
+    let mut command = Clap::new("cofferdam")
+        .about("Downloads, verifies and keeps a Bitcoin chain")
+        .styles(Styles::plain())
+        .disable_help_flag(true)
+        .disable_help_subcommand(true)
+        .next_help_heading("Options (one dash or two; -noNAME is -NAME=0)")
+        .subcommand(Clap::new("sync").about("Run a node (the default)").disable_help_flag(true))
+        .subcommand(
+            Clap::new("import")
+                .about("Read block files (blk*.dat) into the data directory")
+                .disable_help_flag(true)
+                .arg(
+                    Arg::new("FILE")
+                        .required(true)
+                        .num_args(1..)
+                        .value_parser(clap::value_parser!(PathBuf)),
+                ),
+        )
+        .subcommand(
+            Clap::new("rpc").about("Call a method of a running node").disable_help_flag(true).arg(
+                Arg::new("METHOD")
+                    .required(true)
+                    .num_args(1..)
+                    .trailing_var_arg(true)
+                    .allow_hyphen_values(true)
+                    .value_name("METHOD [ARGS]"),
+            ),
+        );
+    for spec in OPTIONS {
+        command = command.arg(
+            Arg::new(spec.name)
+                .long(spec.name)
+                .help(spec.help)
+                .value_name(spec.value)
+                .num_args(1)
+                .require_equals(true)
+                .allow_hyphen_values(true)
+                .action(ArgAction::Append)
+                .hide(spec.kind == Kind::Ignored),
+        );
+    }
+    command
+}
+
+fn command(matches: &clap::ArgMatches) -> Command {
+    match matches.subcommand() {
+        Some(("import", matches)) => Command::Import {
+            files: matches.get_many("FILE").into_iter().flatten().cloned().collect(),
+        },
+        Some(("rpc", matches)) => {
+            let mut words = matches.get_many::<String>("METHOD").into_iter().flatten().cloned();
+            Command::Rpc { method: words.next().unwrap_or_default(), args: words.collect() }
+        }
+        _ => Command::Sync,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Args, String> {
+        Args::parse(line.split_whitespace().map(OsString::from))
+    }
+
+    fn values<'a>(args: &'a Args, name: &str) -> Vec<&'a str> {
+        args.options.get(name).into_iter().flatten().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn one_dash_two_dashes_and_negation_mean_the_same() {
+        let args =
+            parse("-regtest --datadir=/x -connect=a -connect=b -nolisten -noserver=0").unwrap();
+        assert_eq!(args.command, Command::Sync);
+        assert_eq!(values(&args, "regtest"), ["1"]);
+        assert_eq!(values(&args, "datadir"), ["/x"]);
+        assert_eq!(values(&args, "connect"), ["a", "b"]);
+        assert_eq!(values(&args, "listen"), ["0"]);
+        assert_eq!(values(&args, "server"), ["1"]);
+    }
+
+    #[test]
+    fn options_may_stand_before_and_after_the_subcommand() {
+        let args = parse("-regtest import -dbcache=10 a.dat b.dat -par=1").unwrap();
+        let files = vec![PathBuf::from("a.dat"), PathBuf::from("b.dat")];
+        assert_eq!(args.command, Command::Import { files });
+        assert_eq!(values(&args, "dbcache"), ["10"]);
+        assert_eq!(values(&args, "par"), ["1"]);
+    }
+
+    #[test]
+    fn words_after_an_rpc_method_are_its_arguments() {
+        let args = parse("rpc -regtest getblock 00ff -1 --named").unwrap();
+        let words = ["00ff", "-1", "--named"].map(str::to_owned).to_vec();
+        assert_eq!(args.command, Command::Rpc { method: "getblock".into(), args: words });
+        assert_eq!(values(&args, "regtest"), ["1"]);
+    }
+
+    #[test]
+    fn unknown_options_are_named_as_typed() {
+        let text = "Error parsing command line arguments: Invalid parameter";
+        assert_eq!(parse("-fakearg=3").unwrap_err(), format!("{text} -fakearg"));
+        assert_eq!(parse("--nofake").unwrap_err(), format!("{text} --nofake"));
+        assert!(parse("frobnicate").unwrap_err().contains("unexpected token 'frobnicate'"));
+        assert!(parse("import").is_err());
+    }
+
+    #[test]
+    fn help_and_version_are_texts() {
+        let Command::Print(help) = parse("-h").unwrap().command else { panic!("help") };
+        assert!(help.contains("Options") && help.contains("--datadir"));
+        let Command::Print(version) = parse("-version").unwrap().command else { panic!("version") };
+        assert!(version.contains("version"));
+    }
+
+    #[test]
+    fn the_framework_command_line_is_accepted() {
+        parse(
+            "-datadir=/tmp/node0 -logtimemicros -debug -debugexclude=leveldb -debugexclude=rand \
+             -uacomment=testnode0 -disablewallet -logthreadnames -logsourcelocations -loglevel=trace \
+             -nologratelimit -v2transport=0 -bind=0.0.0.0:11000 -bind=127.0.0.1:11001=onion",
+        )
+        .unwrap();
+    }
+}

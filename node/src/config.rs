@@ -1,0 +1,475 @@
+//! `Config`: what the options mean. The only reader of the environment and of `bitcoin.conf`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bitcoin::BlockHash;
+use cofferdam_ibd::params::{ChainParams, Network};
+use cofferdam_storage::{BackendKind, Durability};
+
+use crate::cli::Options;
+use crate::settings::{FileEntry, Settings, parse_file};
+
+/// Longest user agent that peers accept (Bitcoin Core's `MAX_SUBVERSION_LENGTH`).
+const USER_AGENT_LENGTH_MAX: usize = 256;
+
+/// Memory for the UTXO set, in MiB (Bitcoin Core's default).
+const DB_CACHE_MIB_DEFAULT: usize = 450;
+
+/// Most connections (Bitcoin Core's default).
+const MAX_CONNECTIONS_DEFAULT: usize = 125;
+
+/// How the scripts of old blocks are treated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AssumeValidOption {
+    /// As the network's parameters say.
+    Default,
+    /// Every script is checked.
+    CheckAll,
+    /// Ancestors of this block are not.
+    Block(BlockHash),
+}
+
+/// Settings of the JSON-RPC server and client.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RpcConfig {
+    /// Whether the node serves RPC.
+    pub enabled: bool,
+    /// Loopback addresses to listen on.
+    pub bind: Vec<SocketAddr>,
+    /// Host and port the client connects to.
+    pub connect: String,
+    /// User and password besides the cookie.
+    pub user: Option<(String, String)>,
+    /// Calls that run at a time.
+    pub threads: usize,
+    /// Calls that may wait.
+    pub work_queue: usize,
+    /// How long the client waits for a reply; `None`: for ever.
+    pub client_timeout: Option<Duration>,
+}
+
+/// Settings of the connections to peers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct P2pConfig {
+    /// Peers to connect to, and no others.
+    pub connect: Vec<String>,
+    /// Peers to keep a connection with.
+    pub add_nodes: Vec<String>,
+    /// Addresses to listen on; empty: no listening.
+    pub bind: Vec<SocketAddr>,
+    /// Most connections.
+    pub max_connections: usize,
+    /// Time limit of a connection attempt.
+    pub connect_timeout: Duration,
+    /// Time limit of the handshake.
+    pub handshake_timeout: Duration,
+    /// How the node names itself.
+    pub user_agent: String,
+}
+
+/// Settings of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LogConfig {
+    /// The most detailed lines that are written.
+    pub level: tracing::Level,
+    /// Whether lines go to the standard output as well.
+    pub console: bool,
+}
+
+/// All that a node is told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// The network.
+    pub network: Network,
+    /// The data directory; other networks than main have a directory inside.
+    pub data_dir: PathBuf,
+    /// Whether the data directory was named by the user.
+    pub data_dir_named: bool,
+    /// The database engine; `None`: the one the directory has, or the best for a new one.
+    pub backend: Option<BackendKind>,
+    /// What a power cut may take.
+    pub durability: Durability,
+    /// Memory for the UTXO set.
+    pub cache_bytes: usize,
+    /// Threads for checks.
+    pub threads: usize,
+    /// Treatment of old blocks' scripts.
+    pub assume_valid: AssumeValidOption,
+    /// Minimum work of a chain worth following, in big-endian bytes; `None`: the network's.
+    pub minimum_chain_work: Option<[u8; 32]>,
+    /// Height to stop at.
+    pub stop_at_height: Option<u32>,
+    /// The time to pretend.
+    pub mock_time: Option<u32>,
+    /// File of the process id, relative to the chain directory.
+    pub pid_file: PathBuf,
+    /// Connections to peers.
+    pub p2p: P2pConfig,
+    /// JSON-RPC.
+    pub rpc: RpcConfig,
+    /// The log.
+    pub log: LogConfig,
+    /// Options of the file that are not known: worth a line in the log.
+    pub unknown_options: Vec<String>,
+}
+
+impl Config {
+    /// Reads options and the configuration file.
+    ///
+    /// # Errors
+    ///
+    /// Returns the text for the user, in `bitcoind`'s words where it has some.
+    pub fn load(typed: Options) -> Result<Self, String> {
+        let data_dir_named = typed.get("datadir").and_then(|values| values.last()).cloned();
+        let data_dir = match &data_dir_named {
+            Some(dir) => {
+                std::path::absolute(dir).map_err(|e| format!("data directory \"{dir}\": {e}"))?
+            }
+            None => default_data_dir()?,
+        };
+        let mut settings = Settings { typed, ..Settings::default() };
+        let (file, unknown_options) = read_files(&data_dir, settings.get("conf"))
+            .map_err(|text| format!("Error reading configuration file: {text}"))?;
+        settings.file = file;
+        let network = network(&settings)?;
+        settings.network = network.to_string();
+        let mut config = Self::from_settings(&settings, network, data_dir)?;
+        config.data_dir_named = data_dir_named.is_some();
+        config.unknown_options = unknown_options;
+        Ok(config)
+    }
+
+    /// Returns the settings of a node without options: for tests and embedders.
+    ///
+    /// # Errors
+    ///
+    /// Never for the networks there are; the signature is that of [`Config::load`].
+    pub fn new(network: Network, data_dir: &Path) -> Result<Self, String> {
+        let settings = Settings { network: network.to_string(), ..Settings::default() };
+        Self::from_settings(&settings, network, data_dir.to_owned())
+    }
+
+    fn from_settings(
+        settings: &Settings,
+        network: Network,
+        data_dir: PathBuf,
+    ) -> Result<Self, String> {
+        let params = ChainParams::new(network);
+        let cache_mib = settings.number("dbcache")?.unwrap_or(DB_CACHE_MIB_DEFAULT).max(4);
+        let mock_time = settings.number("mocktime")?.filter(|time| *time != 0);
+        if mock_time.is_some() && network != Network::Regtest {
+            return Err("-mocktime is for regression testing (-regtest mode) only".into());
+        }
+        Ok(Self {
+            network,
+            data_dir,
+            data_dir_named: false,
+            backend: parsed(settings, "backend")?,
+            durability: durability(settings)?,
+            cache_bytes: cache_mib.saturating_mul(1 << 20),
+            threads: threads(settings)?,
+            assume_valid: assume_valid(settings)?,
+            minimum_chain_work: minimum_chain_work(settings)?,
+            stop_at_height: settings.number("stopatheight")?.filter(|height| *height != 0),
+            mock_time,
+            pid_file: settings.get("pid").unwrap_or("bitcoind.pid").into(),
+            p2p: p2p(settings, &params)?,
+            rpc: rpc(settings, &params)?,
+            log: log(settings),
+            unknown_options: Vec::new(),
+        })
+    }
+}
+
+fn default_data_dir() -> Result<PathBuf, String> {
+    #[expect(clippy::disallowed_methods, reason = "this module is the reader of the environment")]
+    let home = std::env::var_os("HOME");
+    let home = home.ok_or("no home directory: name a data directory with -datadir=DIR")?;
+    Ok(PathBuf::from(home).join(".cofferdam"))
+}
+
+/// Reads the file and those it includes (one level, as in Bitcoin Core).
+fn read_files(
+    data_dir: &Path,
+    name: Option<&str>,
+) -> Result<(Vec<FileEntry>, Vec<String>), String> {
+    let path = data_dir.join(name.unwrap_or("bitcoin.conf"));
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && name.is_none() => {
+            return Ok(Default::default());
+        }
+        Err(e) => return Err(format!("{}: {e}", path.display())),
+    };
+    let (mut entries, mut unknown) = parse_file(&text)?;
+    let included: Vec<String> = entries
+        .iter()
+        .filter(|entry| entry.name == "includeconf")
+        .map(|entry| entry.value.clone())
+        .collect();
+    for name in included {
+        let text = std::fs::read_to_string(data_dir.join(&name))
+            .map_err(|_| format!("Failed to include configuration file {name}"))?;
+        let (more, more_unknown) = parse_file(&text)?;
+        entries.extend(more);
+        unknown.extend(more_unknown);
+    }
+    Ok((entries, unknown))
+}
+
+fn network(settings: &Settings) -> Result<Network, String> {
+    let flags = [
+        ("regtest", Network::Regtest),
+        ("signet", Network::Signet),
+        ("testnet", Network::Testnet3),
+        ("testnet4", Network::Testnet4),
+    ];
+    let mut chosen =
+        flags.iter().filter(|(name, _)| settings.flag(name, false)).map(|(_, network)| *network);
+    match (chosen.next(), chosen.next(), settings.get("chain")) {
+        (Some(network), None, None) => Ok(network),
+        (None, None, None) => Ok(Network::Mainnet),
+        (None, None, Some(name)) => name.parse().map_err(|_| format!("Unknown chain {name}.")),
+        _ => Err("Invalid combination of -regtest, -signet, -testnet, -testnet4 and -chain. Can use at most one.".into()),
+    }
+}
+
+fn parsed<T: std::str::FromStr>(settings: &Settings, name: &str) -> Result<Option<T>, String>
+where
+    T::Err: std::fmt::Display,
+{
+    let Some(value) = settings.get(name) else {
+        return Ok(None);
+    };
+    value.parse().map(Some).map_err(|e| format!("Invalid value for -{name}: '{value}': {e}"))
+}
+
+fn durability(settings: &Settings) -> Result<Durability, String> {
+    match settings.get("durability") {
+        None | Some("relaxed") => Ok(Durability::default()),
+        Some("strict") => Ok(Durability::Strict),
+        // A chain has one writer, which waits the whole interval for each group: a short one.
+        Some("batched") => Ok(Durability::Batched { blocks: 32, interval_ms: 20 }),
+        Some("async") => Ok(Durability::Async),
+        Some(other) => Err(format!(
+            "Invalid value for -durability: '{other}': strict, batched, relaxed or async"
+        )),
+    }
+}
+
+fn threads(settings: &Settings) -> Result<usize, String> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let asked: i64 = settings.number("par")?.unwrap_or(0);
+    let count = usize::try_from(asked.unsigned_abs()).unwrap_or(usize::MAX);
+    Ok(match asked {
+        0 => cores,
+        1.. => count.min(256),
+        _ => cores.saturating_sub(count).max(1),
+    })
+}
+
+fn assume_valid(settings: &Settings) -> Result<AssumeValidOption, String> {
+    match settings.get("assumevalid") {
+        None => Ok(AssumeValidOption::Default),
+        Some("0") => Ok(AssumeValidOption::CheckAll),
+        Some(hex) => hex
+            .parse()
+            .map(AssumeValidOption::Block)
+            .map_err(|_| format!("Invalid assumevalid block hash specified ({hex}), must be up to 64 hex digits (or 0 to disable)")),
+    }
+}
+
+fn minimum_chain_work(settings: &Settings) -> Result<Option<[u8; 32]>, String> {
+    let Some(text) = settings.get("minimumchainwork") else {
+        return Ok(None);
+    };
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    let padded = format!("{digits:0>64}");
+    <[u8; 32] as bitcoin::hex::FromHex>::from_hex(&padded).map(Some).map_err(|_| {
+        format!("Invalid minimum work specified ({text}), must be up to 64 hex digits")
+    })
+}
+
+fn p2p(settings: &Settings, params: &ChainParams) -> Result<P2pConfig, String> {
+    let owned = |values: Vec<&str>| values.into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let port = port(settings, "port", params.default_port)?;
+    let typed_binds = settings.all("bind");
+    let listen = settings.flag("listen", !typed_binds.is_empty() || !settings.is_set("connect"));
+    let mut bind = Vec::new();
+    if listen && typed_binds.is_empty() {
+        bind.push(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+    } else if listen {
+        for text in typed_binds {
+            bind.push(bind_address("bind", text.strip_suffix("=onion").unwrap_or(text), port)?);
+        }
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    let comments = settings.all("uacomment").join("; ");
+    let comments = if comments.is_empty() { comments } else { format!("({comments})") };
+    let user_agent = format!("/Cofferdam:{version}{comments}/");
+    if user_agent.len() > USER_AGENT_LENGTH_MAX {
+        return Err(format!(
+            "Total length of network version string ({}) exceeds maximum length ({USER_AGENT_LENGTH_MAX}). Reduce the number or size of uacomments.",
+            user_agent.len()
+        ));
+    }
+    Ok(P2pConfig {
+        connect: owned(settings.all("connect")),
+        add_nodes: owned(settings.all("addnode")),
+        bind,
+        max_connections: settings.number("maxconnections")?.unwrap_or(MAX_CONNECTIONS_DEFAULT),
+        connect_timeout: Duration::from_millis(settings.number("timeout")?.unwrap_or(5000).max(1)),
+        handshake_timeout: Duration::from_secs(settings.number("peertimeout")?.unwrap_or(60)),
+        user_agent,
+    })
+}
+
+fn rpc(settings: &Settings, params: &ChainParams) -> Result<RpcConfig, String> {
+    let port = port(settings, "rpcport", params.rpc_port)?;
+    let mut bind = Vec::new();
+    for text in settings.all("rpcbind") {
+        let address = bind_address("rpcbind", text, port)?;
+        if !address.ip().is_loopback() {
+            return Err(format!(
+                "-rpcbind: '{text}' is not a loopback address: RPC is served to this machine only"
+            ));
+        }
+        bind.push(address);
+    }
+    if bind.is_empty() {
+        bind.push(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    }
+    let host = settings.get("rpcconnect").unwrap_or("127.0.0.1");
+    let has_port = host.parse::<SocketAddr>().is_ok() || (host.matches(':').count() == 1);
+    let user = match (settings.get("rpcuser"), settings.get("rpcpassword")) {
+        (None | Some(""), None | Some("")) => None,
+        (user, password) => {
+            Some((user.unwrap_or_default().to_owned(), password.unwrap_or_default().to_owned()))
+        }
+    };
+    Ok(RpcConfig {
+        enabled: settings.flag("server", true),
+        bind,
+        connect: if has_port { host.to_owned() } else { format!("{host}:{port}") },
+        user,
+        threads: settings.number("rpcthreads")?.unwrap_or(16).clamp(1, 256),
+        work_queue: settings.number("rpcworkqueue")?.unwrap_or(64).max(1),
+        client_timeout: Some(settings.number("rpcclienttimeout")?.unwrap_or(900))
+            .filter(|seconds| *seconds != 0)
+            .map(Duration::from_secs),
+    })
+}
+
+fn log(settings: &Settings) -> LogConfig {
+    let debug = !settings.all("debug").is_empty();
+    let trace = settings.all("loglevel").contains(&"trace");
+    let level = match (debug, trace) {
+        (true, true) => tracing::Level::TRACE,
+        (true, false) => tracing::Level::DEBUG,
+        (false, _) => tracing::Level::INFO,
+    };
+    LogConfig { level, console: settings.flag("printtoconsole", true) }
+}
+
+fn port(settings: &Settings, name: &str, default: u16) -> Result<u16, String> {
+    let Some(text) = settings.get(name) else {
+        return Ok(default);
+    };
+    let port = text.parse().ok().filter(|port| *port != 0);
+    port.ok_or_else(|| format!("Invalid port specified in -{name}: '{text}'"))
+}
+
+fn bind_address(option: &str, text: &str, default_port: u16) -> Result<SocketAddr, String> {
+    if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
+        return Ok(SocketAddr::new(ip, default_port));
+    }
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    match (ip, port.parse::<u16>()) {
+        (Ok(ip), Ok(port)) if port != 0 => Ok(SocketAddr::new(ip, port)),
+        (Ok(_), _) => Err(format!("Invalid port specified in -{option}: '{text}'")),
+        (Err(_), _) => Err(format!("Cannot resolve -{option} address: '{text}'")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Args;
+
+    fn load(line: &str, conf: &str) -> Result<Config, String> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("bitcoin.conf"), conf).unwrap();
+        let words = line.split_whitespace().map(str::to_owned);
+        let words = words.chain([format!("-datadir={}", dir.path().display())]);
+        Config::load(Args::parse(words.map(Into::into)).unwrap().options)
+    }
+
+    #[test]
+    fn the_network_comes_from_either_and_only_once() {
+        assert_eq!(load("", "").unwrap().network, Network::Mainnet);
+        assert_eq!(load("-regtest", "").unwrap().network, Network::Regtest);
+        assert_eq!(load("-chain=testnet4", "").unwrap().network, Network::Testnet4);
+        assert_eq!(load("", "signet=1").unwrap().network, Network::Signet);
+        assert!(load("-regtest -signet", "").unwrap_err().contains("at most one"));
+        assert_eq!(load("-chain=foo", "").unwrap_err(), "Unknown chain foo.");
+    }
+
+    #[test]
+    fn listening_follows_connect_and_bind() {
+        assert_eq!(load("-regtest", "").unwrap().p2p.bind, ["0.0.0.0:18444".parse().unwrap()]);
+        assert!(load("-regtest -connect=a", "").unwrap().p2p.bind.is_empty());
+        let file = "regtest=1\n[regtest]\nconnect=0\nport=5\nbind=127.0.0.1\n";
+        let config = load("-bind=127.0.0.1:7=onion", file).unwrap();
+        assert_eq!(
+            config.p2p.bind,
+            ["127.0.0.1:7".parse().unwrap(), "127.0.0.1:5".parse().unwrap()]
+        );
+        assert!(config.p2p.connect.is_empty());
+        assert_eq!(load("-port=0", "").unwrap_err(), "Invalid port specified in -port: '0'");
+        assert_eq!(
+            load("-port=65536", "").unwrap_err(),
+            "Invalid port specified in -port: '65536'"
+        );
+    }
+
+    #[test]
+    fn rpc_stays_on_the_loopback() {
+        assert_eq!(load("-regtest", "").unwrap().rpc.bind, ["127.0.0.1:18443".parse().unwrap()]);
+        assert!(load("-rpcbind=0.0.0.0", "").unwrap_err().contains("loopback"));
+        let text = "Invalid port specified in -rpcbind: '127.0.0.1:notaport'";
+        assert_eq!(load("-rpcbind=127.0.0.1:notaport", "").unwrap_err(), text);
+    }
+
+    #[test]
+    fn the_user_agent_has_the_comments() {
+        let agent = load("-uacomment=testnode0 -uacomment=x", "").unwrap().p2p.user_agent;
+        assert_eq!(agent, format!("/Cofferdam:{}(testnode0; x)/", env!("CARGO_PKG_VERSION")));
+        assert!(
+            load(&format!("-uacomment={}", "a".repeat(260)), "").unwrap_err().contains("exceeds")
+        );
+    }
+
+    #[test]
+    fn hexadecimal_options_are_checked() {
+        let work = load("-minimumchainwork=0x65", "").unwrap().minimum_chain_work.unwrap();
+        assert_eq!(work[31], 0x65);
+        assert_eq!(
+            load("-minimumchainwork=test", "").unwrap_err(),
+            "Invalid minimum work specified (test), must be up to 64 hex digits"
+        );
+        assert_eq!(load("-assumevalid=0", "").unwrap().assume_valid, AssumeValidOption::CheckAll);
+    }
+
+    #[test]
+    fn a_broken_file_is_an_error_and_an_unknown_option_is_not() {
+        assert!(
+            load("", "abc")
+                .unwrap_err()
+                .starts_with("Error reading configuration file: parse error on line 1")
+        );
+        assert_eq!(load("", "foo=1").unwrap().unknown_options, ["foo"]);
+    }
+}

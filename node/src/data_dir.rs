@@ -1,0 +1,239 @@
+//! Layout, lock and small files of the data directory. The layout is `bitcoind`'s:
+//!
+//! ```text
+//! DATADIR/               .cofferdam; the chain directory of the main network
+//!   bitcoin.conf
+//!   regtest/ signet/ testnet3/ testnet4/      chain directories of the others
+//!     .lock  .cookie  bitcoind.pid  debug.log
+//!     blocks/            block and undo files
+//!     chainstate/        database and log; with blocks/ all that a copy needs
+//! ```
+//!
+//! Directories are made 0700 and the cookie 0600: what is inside is the user's alone.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use bitcoin::hex::DisplayHex as _;
+use cofferdam_ibd::params::Network;
+use cofferdam_storage::{BackendKind, FileSystem, write_atomic};
+
+use crate::config::Config;
+
+/// File in `chainstate/` that names the engine which wrote the others.
+const BACKEND_FILE: &str = "BACKEND";
+
+/// The locked chain directory of one node.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    chain_dir: PathBuf,
+    pid_file: PathBuf,
+    wrote_cookie: bool,
+    /// Held, and with it the lock, until the node has stopped.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directories that are missing and locks the chain directory.
+    pub(crate) fn open(config: &Config) -> Result<Self> {
+        let data_dir = &config.data_dir;
+        let parent_is_there = data_dir.parent().is_some_and(Path::is_dir);
+        if config.data_dir_named && !data_dir.exists() && !parent_is_there {
+            bail!("Specified data directory \"{}\" does not exist.", data_dir.display());
+        }
+        make_dir(data_dir)?;
+        let chain_dir = chain_dir(config);
+        let is_new = !chain_dir.join("blocks").exists();
+        make_dir(&chain_dir)?;
+        let lock = lock(&chain_dir)?;
+        for name in ["blocks", "chainstate"] {
+            make_dir(&chain_dir.join(name))?;
+        }
+        if is_new && config.network == Network::Regtest {
+            // Bitcoin Core's test framework removes this directory and fails if it is not there.
+            make_dir(&chain_dir.join("wallets"))?;
+        }
+        let pid_file = chain_dir.join(&config.pid_file);
+        Ok(Self { chain_dir, pid_file, wrote_cookie: false, _lock: lock })
+    }
+
+    pub(crate) fn chain_dir(&self) -> &Path {
+        &self.chain_dir
+    }
+
+    /// Returns the engine to open: the one that wrote the directory, which is remembered there.
+    pub(crate) fn backend(
+        &self,
+        asked: Option<BackendKind>,
+        fs: &Arc<dyn FileSystem>,
+    ) -> Result<BackendKind> {
+        let path = self.chain_dir.join("chainstate").join(BACKEND_FILE);
+        let written = match std::fs::read_to_string(&path) {
+            Ok(text) => Some(
+                text.trim().parse::<BackendKind>().with_context(|| path.display().to_string())?,
+            ),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Err(e) => return Err(e).with_context(|| format!("reading {}", path.display())),
+        };
+        match (written, asked) {
+            (Some(written), Some(asked)) if written != asked => bail!(
+                "The data directory {} was written by backend {written}, not {asked}. Use -backend={written}, or another directory.",
+                self.chain_dir.display()
+            ),
+            (Some(written), _) => Ok(written),
+            (None, Some(BackendKind::Memory)) => Ok(BackendKind::Memory),
+            (None, asked) => {
+                let kind = asked.or_else(best_backend).context("no database engine is built in")?;
+                write_atomic(fs.as_ref(), &path, format!("{kind}\n").as_bytes())?;
+                Ok(kind)
+            }
+        }
+    }
+
+    /// Returns a new secret for RPC clients (`user:password`).
+    pub(crate) fn new_cookie(&self) -> Result<String> {
+        let mut secret = [0_u8; 32];
+        fill_random(&mut secret)?;
+        Ok(format!("__cookie__:{}", secret.as_hex()))
+    }
+
+    /// Writes the file in which RPC clients find the secret.
+    pub(crate) fn write_cookie(&mut self, cookie: &str) -> Result<()> {
+        let (temporary, path) = (self.chain_dir.join(".cookie.tmp"), cookie_path(&self.chain_dir));
+        let what = || format!("Unable to write the cookie file {}", path.display());
+        let _ = std::fs::remove_file(&temporary);
+        let mut options = OpenOptions::new();
+        options.write(true).create_new(true).mode(0o600);
+        let mut file = options.open(&temporary).with_context(what)?;
+        file.write_all(cookie.as_bytes()).with_context(what)?;
+        std::fs::rename(&temporary, &path).with_context(what)?;
+        self.wrote_cookie = true;
+        Ok(())
+    }
+
+    /// Writes the file of the process id.
+    pub(crate) fn write_pid(&self) -> Result<()> {
+        std::fs::write(&self.pid_file, format!("{}\n", std::process::id()))
+            .with_context(|| format!("Unable to create the PID file '{}'", self.pid_file.display()))
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        // Only what this process wrote: a second one that found the lock taken never gets here.
+        if self.wrote_cookie {
+            let _ = std::fs::remove_file(cookie_path(&self.chain_dir));
+        }
+        let _ = std::fs::remove_file(&self.pid_file);
+    }
+}
+
+/// Returns the chain directory that the options name.
+pub(crate) fn chain_dir(config: &Config) -> PathBuf {
+    let name = match config.network {
+        Network::Mainnet => return config.data_dir.clone(),
+        Network::Testnet3 => "testnet3",
+        Network::Testnet4 => "testnet4",
+        Network::Signet => "signet",
+        Network::Regtest => "regtest",
+    };
+    config.data_dir.join(name)
+}
+
+/// Returns where the cookie of a chain directory is.
+pub(crate) fn cookie_path(chain_dir: &Path) -> PathBuf {
+    chain_dir.join(".cookie")
+}
+
+/// Fills `bytes` from the system's random source.
+pub(crate) fn fill_random(bytes: &mut [u8]) -> Result<()> {
+    let mut source = File::open("/dev/urandom").context("opening /dev/urandom")?;
+    source.read_exact(bytes).context("reading /dev/urandom")
+}
+
+fn best_backend() -> Option<BackendKind> {
+    let available = BackendKind::available();
+    [BackendKind::Rocksdb, BackendKind::Sled].into_iter().find(|kind| available.contains(kind))
+}
+
+fn make_dir(path: &Path) -> Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .with_context(|| format!("Cannot create directory {}", path.display()))
+}
+
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join(".lock");
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    let file = options.open(&path).with_context(|| {
+        format!("Cannot write to directory '{}'; check permissions.", dir.display())
+    })?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!(
+            "Cannot obtain a lock on directory {}. Cofferdam is probably already running.",
+            dir.display()
+        ),
+        Err(TryLockError::Error(e)) => {
+            Err(e).with_context(|| format!("Cannot obtain a lock on directory {}", dir.display()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cofferdam_storage::StdFileSystem;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn open(dir: &Path) -> Result<DataDir> {
+        DataDir::open(&Config::new(Network::Regtest, dir).unwrap())
+    }
+
+    #[test]
+    fn a_second_process_is_refused_and_takes_nothing_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut first = open(dir.path()).unwrap();
+        first.write_cookie(&first.new_cookie().unwrap()).unwrap();
+        first.write_pid().unwrap();
+        let text = open(dir.path()).unwrap_err().to_string();
+        assert!(text.starts_with("Cannot obtain a lock on directory"), "{text}");
+        let cookie = dir.path().join("regtest/.cookie");
+        assert_eq!(std::fs::metadata(&cookie).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::read(&cookie).unwrap().len(), "__cookie__:".len() + 64);
+        drop(first);
+        assert!(!cookie.exists() && !dir.path().join("regtest/bitcoind.pid").exists());
+        open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn directories_are_private_and_typing_errors_make_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = dir.path().join("new");
+        let mut config = Config::new(Network::Regtest, &data_dir).unwrap();
+        config.data_dir_named = true;
+        drop(DataDir::open(&config).unwrap());
+        assert_eq!(std::fs::metadata(&data_dir).unwrap().permissions().mode() & 0o777, 0o700);
+        config.data_dir = dir.path().join("no/such");
+        let text = DataDir::open(&config).unwrap_err().to_string();
+        assert!(text.starts_with("Specified data directory"), "{text}");
+    }
+
+    #[test]
+    fn the_backend_is_remembered() {
+        let dir = tempfile::tempdir().unwrap();
+        let fs: Arc<dyn FileSystem> = Arc::new(StdFileSystem);
+        let opened = open(dir.path()).unwrap();
+        assert_eq!(opened.backend(Some(BackendKind::Sled), &fs).unwrap(), BackendKind::Sled);
+        assert_eq!(opened.backend(None, &fs).unwrap(), BackendKind::Sled);
+        let text = opened.backend(Some(BackendKind::Rocksdb), &fs).unwrap_err().to_string();
+        assert!(text.contains("was written by backend sled, not rocksdb"), "{text}");
+    }
+}

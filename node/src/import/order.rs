@@ -1,0 +1,115 @@
+//! Putting blocks that were found in any order into the order of the chain.
+
+use std::collections::{HashMap, HashSet};
+
+use bitcoin::BlockHash;
+use cofferdam_ibd::HeaderTree;
+
+use super::scan::Found;
+
+/// A block of one of the files: some 140 bytes each.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Record {
+    /// Hash of its header.
+    pub(crate) hash: BlockHash,
+    /// Where it is.
+    pub(crate) found: Found,
+    /// In which of the files.
+    pub(crate) file: usize,
+}
+
+/// What can be imported, and what cannot.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Order {
+    /// Records by height, each after its parent.
+    pub(crate) blocks: Vec<Record>,
+    /// How many blocks have no known parent.
+    pub(crate) unknown_parent: usize,
+    /// How many are there more than once.
+    pub(crate) duplicates: usize,
+}
+
+/// Orders `records` on top of the headers that are known.
+pub(crate) fn order(records: &[Record], known: &HeaderTree) -> Order {
+    let mut children: HashMap<BlockHash, Vec<&Record>> = HashMap::new();
+    let mut hashes: HashSet<BlockHash> = HashSet::with_capacity(records.len());
+    let mut order = Order::default();
+    for record in records {
+        if !hashes.insert(record.hash) {
+            order.duplicates += 1;
+        } else {
+            children.entry(record.found.header.prev_blockhash).or_default().push(record);
+        }
+    }
+    let unique = hashes.len();
+    // A root is a block whose parent is known and is in none of the files, or the genesis block.
+    let genesis = known.entry(known.genesis()).hash;
+    let mut layer: Vec<(u32, &Record)> = Vec::new();
+    for (parent, of_parent) in &children {
+        if hashes.contains(parent) {
+            continue;
+        }
+        let height = known.get(parent).map(|at| known.entry(at).height + 1);
+        for record in of_parent {
+            let height = if record.hash == genesis { Some(0) } else { height };
+            layer.extend(height.map(|height| (height, *record)));
+        }
+    }
+    let mut ordered: Vec<(u32, &Record)> = Vec::with_capacity(unique);
+    while let Some((height, record)) = layer.pop() {
+        ordered.push((height, record));
+        let above = children.get(&record.hash).into_iter().flatten();
+        layer.extend(above.map(|child| (height + 1, *child)));
+    }
+    // By file and offset within a height: a run of blocks is read as it lies on the disk.
+    ordered.sort_by_key(|(height, record)| (*height, record.file, record.found.offset));
+    order.unknown_parent = unique - ordered.len();
+    order.blocks = ordered.into_iter().map(|(_, record)| *record).collect();
+    order
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cofferdam_ibd::params::{ChainParams, Network};
+
+    fn chain(length: u32) -> (HeaderTree, Vec<Record>) {
+        let genesis = ChainParams::new(Network::Regtest).genesis.header;
+        let mut header = genesis;
+        let mut records = Vec::new();
+        for height in 0..length {
+            if height > 0 {
+                header.prev_blockhash = header.block_hash();
+                header.nonce = height;
+            }
+            let found = Found { header, offset: u64::from(height) * 300, length: 285 };
+            records.push(Record { hash: header.block_hash(), found, file: 0 });
+        }
+        (HeaderTree::new(genesis), records)
+    }
+
+    #[test]
+    fn any_order_becomes_the_chain() {
+        let (known, records) = chain(20);
+        let mut shuffled = records.clone();
+        shuffled.reverse();
+        shuffled.swap(3, 15);
+        shuffled.push(records[4]);
+        let order = order(&shuffled, &known);
+        let ids = |records: &[Record]| records.iter().map(|record| record.hash).collect::<Vec<_>>();
+        assert_eq!(ids(&order.blocks), ids(&records));
+        assert_eq!((order.unknown_parent, order.duplicates), (0, 1));
+    }
+
+    #[test]
+    fn what_has_no_known_parent_is_counted() {
+        let (known, records) = chain(20);
+        let gap: Vec<Record> =
+            records.iter().enumerate().filter(|(i, _)| *i != 7).map(|(_, r)| *r).collect();
+        let found = order(&gap, &known);
+        assert_eq!((found.blocks.len(), found.unknown_parent), (7, 12));
+        // Without the genesis block the rest still connects to the known one.
+        let found = order(&records[1..], &known);
+        assert_eq!((found.blocks.len(), found.unknown_parent), (19, 0));
+    }
+}

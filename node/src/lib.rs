@@ -1,0 +1,34 @@
+//! A Bitcoin node over `cofferdam-ibd`: sockets, threads, the user's files, JSON-RPC and the
+//! command line. It knows no consensus rule.
+//!
+//! ```no_run
+//! use cofferdam_node::{Config, Node, Shutdown};
+//!
+//! let config = Config::new("regtest".parse().unwrap(), std::path::Path::new("/tmp/node")).unwrap();
+//! let node = Node::start(&config, Shutdown::default()).unwrap();
+//! println!("peers may connect to {:?}", node.p2p_addresses());
+//! node.stop().unwrap();
+//! ```
+
+mod chain;
+mod cli;
+mod clock;
+mod config;
+mod data_dir;
+mod import;
+mod logging;
+mod node;
+mod options;
+mod p2p;
+mod rpc;
+mod run;
+mod settings;
+mod shutdown;
+mod terminal;
+
+pub use cli::{Args, Command, Options};
+pub use config::{AssumeValidOption, Config, LogConfig, P2pConfig, RpcConfig};
+pub use node::Node;
+pub use rpc::{CallError, RpcClient};
+pub use run::run;
+pub use shutdown::Shutdown;

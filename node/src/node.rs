@@ -1,0 +1,203 @@
+//! `Node`: builds the parts of a node, and stops them in order.
+//!
+//! Order of the start: lock, chain, peers, RPC. Order of the stop: RPC answers its last calls, the
+//! peers' threads end, the chain's thread writes what is buffered, cookie and pid file go, and the
+//! lock with them.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, anyhow};
+use bitcoin::Work;
+use cofferdam_ibd::{AssumeValid, ChainParams, Chainstate, ChainstateOptions, TREES};
+use cofferdam_storage::{BackendOptions, FileSystem, StdFileSystem, WalOptions};
+
+use crate::chain::{ChainHandle, describe};
+use crate::clock::Clock;
+use crate::config::{AssumeValidOption, Config};
+use crate::data_dir::DataDir;
+use crate::p2p::PeerManager;
+use crate::rpc::{Context, Credentials, RpcServer};
+use crate::shutdown::Shutdown;
+
+/// Share of the cache that the engine gets, and the most it makes use of: coins live in the
+/// buffer, the engine's cache has indexes and filters.
+const ENGINE_CACHE_SHARE: usize = 4;
+const ENGINE_CACHE_BYTES_MAX: usize = 256 << 20;
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    shutdown: Shutdown,
+    chain: ChainHandle,
+    chain_thread: JoinHandle<()>,
+    peers: Option<Arc<PeerManager>>,
+    rpc: Option<RpcServer>,
+    /// Dropped last: it has the lock.
+    data_dir: DataDir,
+}
+
+impl Node {
+    /// Starts a node. It runs until [`Node::stop`], whatever asks for it through `shutdown`.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error, with a text for the user, if the data directory cannot be used or an
+    /// address not be listened on. Nothing runs then.
+    pub fn start(config: &Config, shutdown: Shutdown) -> Result<Self> {
+        Self::start_in(DataDir::open(config)?, config, shutdown)
+    }
+
+    /// Starts a node in a data directory that is locked already.
+    pub(crate) fn start_in(data_dir: DataDir, config: &Config, shutdown: Shutdown) -> Result<Self> {
+        let clock = Clock::default();
+        if let Some(time) = config.mock_time {
+            clock.set_mock(time);
+        }
+        let chainstate = open_chainstate(config, &data_dir)?;
+        let (chain, chain_thread) =
+            ChainHandle::start(chainstate, clock.clone(), shutdown.clone(), config.stop_at_height)?;
+        let mut node = Self { shutdown, chain, chain_thread, peers: None, rpc: None, data_dir };
+        match node.start_services(config, &clock) {
+            Ok(()) => {
+                tracing::info!("init message: Done loading");
+                Ok(node)
+            }
+            Err(error) => {
+                node.shutdown.request();
+                // The first error is the one to tell.
+                let _ = node.stop();
+                Err(error)
+            }
+        }
+    }
+
+    /// Returns the addresses where peers may connect.
+    #[must_use]
+    pub fn p2p_addresses(&self) -> Vec<SocketAddr> {
+        self.peers.as_ref().map(|peers| peers.bound_addresses()).unwrap_or_default()
+    }
+
+    /// Returns the addresses where RPC is served.
+    #[must_use]
+    pub fn rpc_addresses(&self) -> Vec<SocketAddr> {
+        self.rpc.as_ref().map(|rpc| rpc.addresses().to_vec()).unwrap_or_default()
+    }
+
+    /// Waits until something asks the node to stop: a signal, a call, or a failure.
+    pub fn wait(&self) {
+        self.shutdown.wait();
+    }
+
+    /// Stops all parts and writes what is buffered.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the machine failed while the node ran or stopped.
+    pub fn stop(self) -> Result<()> {
+        tracing::info!("Shutdown in progress...");
+        self.shutdown.request();
+        if let Some(rpc) = self.rpc {
+            rpc.stop();
+        }
+        if let Some(peers) = self.peers {
+            peers.stop();
+        }
+        self.chain.stop();
+        let joined = self.chain_thread.join();
+        tracing::info!("Shutdown done");
+        drop(self.data_dir);
+        if let Some(text) = self.shutdown.fatal() {
+            return Err(anyhow!(
+                "A fatal internal error occurred, see debug.log for details: {text}"
+            ));
+        }
+        joined.map_err(|_| anyhow!("the chain thread panicked"))
+    }
+
+    fn start_services(&mut self, config: &Config, clock: &Clock) -> Result<()> {
+        let peers = PeerManager::start(
+            config.p2p.clone(),
+            self.chain.clone(),
+            clock.clone(),
+            self.shutdown.clone(),
+        )?;
+        self.peers = Some(Arc::clone(&peers));
+        if config.rpc.enabled {
+            let context = Context {
+                chain: self.chain.clone(),
+                peers,
+                clock: clock.clone(),
+                shutdown: self.shutdown.clone(),
+                started: Instant::now(),
+                chain_dir: self.data_dir.chain_dir().to_owned(),
+                user_agent: config.p2p.user_agent.clone(),
+            };
+            let user = config.rpc.user.iter().map(|(user, password)| format!("{user}:{password}"));
+            // Listening comes first: who finds the cookie can connect.
+            let cookie = self.data_dir.new_cookie()?;
+            let credentials = Credentials::new(user.chain([cookie.clone()]));
+            self.rpc = Some(RpcServer::start(&config.rpc, Arc::new(context), credentials)?);
+            self.data_dir.write_cookie(&cookie)?;
+        }
+        self.data_dir.write_pid()
+    }
+}
+
+/// Opens the chain of a data directory.
+///
+/// # Errors
+///
+/// Returns an error if the directory is another engine's or network's, is damaged, or cannot be
+/// read and written.
+pub(crate) fn open_chainstate(config: &Config, data_dir: &DataDir) -> Result<Chainstate> {
+    let fs: Arc<dyn FileSystem> = Arc::new(StdFileSystem);
+    let kind = data_dir.backend(config.backend, &fs)?;
+    let engine_bytes = (config.cache_bytes / ENGINE_CACHE_SHARE).min(ENGINE_CACHE_BYTES_MAX);
+    let path = data_dir.chain_dir().join("chainstate").join(kind.name());
+    let what = || format!("Error opening the chain state in {}", data_dir.chain_dir().display());
+    let backend = kind
+        .open(&path, TREES, &BackendOptions { cache_bytes: engine_bytes })
+        .map_err(|error| anyhow!(describe(&error)))
+        .with_context(what)?;
+    let options = ChainstateOptions {
+        params: Arc::new(params(config)),
+        threads: config.threads,
+        assume_valid: match config.assume_valid {
+            AssumeValidOption::Default => AssumeValid::Default,
+            AssumeValidOption::CheckAll => AssumeValid::Off,
+            AssumeValidOption::Block(hash) => AssumeValid::Block(hash),
+        },
+        dir: data_dir.chain_dir().to_owned(),
+        wal: WalOptions {
+            durability: config.durability,
+            memtable_bytes: config.cache_bytes - engine_bytes,
+            ..WalOptions::default()
+        },
+    };
+    let (chainstate, recovery) = Chainstate::open(options, fs, backend)
+        .map_err(|error| anyhow!(describe(&error)))
+        .with_context(what)?;
+    let tip = chainstate.tip();
+    tracing::info!("Opened {kind} chain state: height {}, tip {}", tip.height, tip.hash);
+    if recovery.records > 0 || recovery.torn.is_some() {
+        tracing::info!(
+            "Recovered after an unclean stop: {} records ({} bytes) replayed in {:?}, cut off: {:?}",
+            recovery.records,
+            recovery.bytes,
+            recovery.elapsed,
+            recovery.torn
+        );
+    }
+    Ok(chainstate)
+}
+
+fn params(config: &Config) -> ChainParams {
+    let mut params = ChainParams::new(config.network);
+    if let Some(work) = config.minimum_chain_work {
+        params.minimum_chain_work = Work::from_be_bytes(work);
+    }
+    params
+}

@@ -1,0 +1,331 @@
+//! Methods that read the chain.
+
+use bitcoin::consensus::{deserialize, serialize};
+use bitcoin::hex::DisplayHex as _;
+use bitcoin::{Amount, Block, BlockHash, OutPoint, Txid};
+use cofferdam_ibd::headers::HeaderStatus;
+use cofferdam_ibd::{Chainstate, HeaderRef, Network, UtxoHash};
+use serde_json::{Value, json};
+
+use super::call::{Args, json as required, optional, optional_text, text};
+use super::{Context, Method, RpcError, RpcResult, code, tx_json};
+
+pub(super) const METHODS: &[Method] = &[
+    Method {
+        name: "getbestblockhash",
+        params: &[],
+        help: "Returns the hash of the best (tip) block in the most-work fully-validated chain.",
+        run: |context, _| Ok(json!(context.chain.view().tip.hash.to_string())),
+    },
+    Method {
+        name: "getblock",
+        params: &[text("blockhash"), optional("verbosity|verbose")],
+        help: "Returns a block: 0 as hex, 1 with transaction ids (default), 2 with transactions.",
+        run: get_block,
+    },
+    Method {
+        name: "getblockchaininfo",
+        params: &[],
+        help: "Returns various state info regarding blockchain processing.",
+        run: get_blockchain_info,
+    },
+    Method {
+        name: "getblockcount",
+        params: &[],
+        help: "Returns the height of the most-work fully-validated chain.",
+        run: |context, _| Ok(json!(context.chain.view().tip.height)),
+    },
+    Method {
+        name: "getblockhash",
+        params: &[required("height")],
+        help: "Returns hash of block in best-block-chain at height provided.",
+        run: get_block_hash,
+    },
+    Method {
+        name: "getblockheader",
+        params: &[text("blockhash"), optional("verbose")],
+        help: "Returns a block header: as JSON (default), or as hex if verbose is false.",
+        run: get_block_header,
+    },
+    Method {
+        name: "getchaintips",
+        params: &[],
+        help: "Returns all known tips in the block tree, including the main chain and orphaned branches.",
+        run: get_chain_tips,
+    },
+    Method {
+        name: "getdifficulty",
+        params: &[],
+        help: "Returns the proof-of-work difficulty as a multiple of the minimum difficulty.",
+        run: |context, _| {
+            let bits = context.chain.query(|chain| tip_bits(chain))?;
+            Ok(tx_json::float(tx_json::difficulty(bits)))
+        },
+    },
+    Method {
+        name: "getmempoolinfo",
+        params: &[],
+        help: "Returns details on the TX memory pool, which is always empty here.",
+        run: get_mempool_info,
+    },
+    Method {
+        name: "getrawmempool",
+        params: &[optional("verbose"), optional("mempool_sequence")],
+        help: "Returns all transaction ids in the memory pool: none.",
+        run: |_, args| {
+            Ok(if args.optional_flag(0)?.unwrap_or(false) { json!({}) } else { json!([]) })
+        },
+    },
+    Method {
+        name: "gettxout",
+        params: &[text("txid"), required("n"), optional("include_mempool")],
+        help: "Returns details about an unspent transaction output.",
+        run: get_tx_out,
+    },
+    Method {
+        name: "gettxoutsetinfo",
+        params: &[optional_text("hash_type"), optional("hash_or_height"), optional("use_index")],
+        help: "Returns statistics about the unspent transaction output set: hash_type is hash_serialized_3 (default), muhash or none.",
+        run: get_tx_out_set_info,
+    },
+];
+
+fn tip_bits(chain: &Chainstate) -> u32 {
+    chain.headers().entry(chain.tip_ref()).header.bits.to_consensus()
+}
+
+fn find(chain: &Chainstate, hash: &BlockHash) -> Result<HeaderRef, RpcError> {
+    let found = chain.headers().get(hash);
+    found.ok_or_else(|| RpcError::new(code::INVALID_ADDRESS_OR_KEY, "Block not found"))
+}
+
+fn get_block(context: &Context, args: &Args) -> RpcResult {
+    let hash: BlockHash = args.hash(0)?;
+    let verbosity = match args.get(1) {
+        None => 1,
+        Some(Value::Bool(verbose)) => i64::from(*verbose),
+        Some(_) => args.integer(1)?,
+    };
+    let network = context.chain.params().network.to_bitcoin();
+    let (raw, fields) = context.chain.query(move |chain| {
+        let at = find(chain, &hash)?;
+        let raw = chain.read_block(&hash)?;
+        let missing =
+            || RpcError::new(code::MISC_ERROR, "Block not available (not fully downloaded)");
+        Ok::<_, RpcError>((raw.ok_or_else(missing)?, tx_json::header(chain, at)))
+    })??;
+    if verbosity <= 0 {
+        return Ok(json!(raw.to_lower_hex_string()));
+    }
+    let block: Block = deserialize(&raw)
+        .map_err(|_| RpcError::new(code::INTERNAL_ERROR, "Block data could not be decoded"))?;
+    let transactions: Vec<Value> = if verbosity == 1 {
+        block
+            .txdata
+            .iter()
+            .map(|transaction| json!(transaction.compute_txid().to_string()))
+            .collect()
+    } else {
+        block.txdata.iter().map(|transaction| tx_json::transaction(transaction, network)).collect()
+    };
+    // BIP-0141: weight is three times the size without witness, and the whole size.
+    let weight = block.weight().to_wu();
+    let size = block.total_size();
+    let stripped = (weight - u64::try_from(size).unwrap_or(0)) / 3;
+    let mut fields = fields;
+    fields.insert("strippedsize".into(), json!(stripped));
+    fields.insert("size".into(), json!(size));
+    fields.insert("weight".into(), json!(weight));
+    fields.insert(
+        "coinbase_tx".into(),
+        block.txdata.first().map(tx_json::coinbase).unwrap_or_default(),
+    );
+    fields.insert("tx".into(), Value::Array(transactions));
+    Ok(Value::Object(fields))
+}
+
+fn get_block_hash(context: &Context, args: &Args) -> RpcResult {
+    let height = u32::try_from(args.integer(0)?).ok();
+    let block =
+        context.chain.query(move |chain| height.and_then(|height| chain.block_at(height)))?;
+    match block {
+        Some(block) => Ok(json!(block.hash.to_string())),
+        None => Err(RpcError::new(code::INVALID_PARAMETER, "Block height out of range")),
+    }
+}
+
+fn get_block_header(context: &Context, args: &Args) -> RpcResult {
+    let hash: BlockHash = args.hash(0)?;
+    let verbose = args.optional_flag(1)?.unwrap_or(true);
+    context.chain.query(move |chain| {
+        let at = find(chain, &hash)?;
+        if verbose {
+            return Ok(Value::Object(tx_json::header(chain, at)));
+        }
+        Ok(json!(serialize(&chain.headers().entry(at).header).to_lower_hex_string()))
+    })?
+}
+
+fn get_blockchain_info(context: &Context, _: &Args) -> RpcResult {
+    let view = context.chain.view();
+    let params = context.chain.params();
+    let mut tip = context.chain.query(|chain| tx_json::header(chain, chain.tip_ref()))?;
+    let mut take = |name: &str| tip.remove(name).unwrap_or_default();
+    let blocks = take("height");
+    // Without figures on how many transactions the network has made, blocks have to do.
+    let progress = if view.initial_download || view.tip != view.best_header {
+        f64::from(view.tip.height) / f64::from(view.best_header.height.max(1))
+    } else {
+        1.0
+    };
+    let mut info = json!({
+        "chain": params.network.to_string(),
+        "blocks": blocks,
+        "headers": view.best_header.height,
+        "bestblockhash": take("hash"),
+        "bits": take("bits"),
+        "target": take("target"),
+        "difficulty": take("difficulty"),
+        "time": take("time"),
+        "mediantime": take("mediantime"),
+        "verificationprogress": tx_json::float(progress),
+        "initialblockdownload": view.initial_download,
+        "chainwork": take("chainwork"),
+        "size_on_disk": directory_bytes(&context.chain_dir.join("blocks")),
+        "pruned": false,
+    });
+    if let Some(fields) = info.as_object_mut() {
+        if params.network == Network::Signet {
+            let challenge = params.signet_challenge.as_ref().map(|script| script.to_hex_string());
+            fields.insert("signet_challenge".into(), json!(challenge));
+        }
+        fields.insert("warnings".into(), json!([]));
+    }
+    Ok(info)
+}
+
+/// Returns the size of the files in a directory and below.
+fn directory_bytes(path: &std::path::Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return 0;
+    };
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => directory_bytes(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
+}
+
+fn get_chain_tips(context: &Context, _: &Args) -> RpcResult {
+    context.chain.query(|chain| {
+        let headers = chain.headers();
+        let parents: std::collections::HashSet<HeaderRef> =
+            headers.iter().filter_map(|at| headers.entry(at).parent).collect();
+        let mut tips: Vec<HeaderRef> =
+            headers.iter().filter(|at| !parents.contains(at) || *at == chain.tip_ref()).collect();
+        tips.sort_by_key(|at| std::cmp::Reverse(headers.entry(*at).height));
+        let describe = |at: &HeaderRef| {
+            let entry = headers.entry(*at);
+            let fork = headers.entry(headers.fork_point(*at, chain.tip_ref())).height;
+            let status = if *at == chain.tip_ref() {
+                "active"
+            } else if entry.status.has(HeaderStatus::FAILED) {
+                "invalid"
+            } else if entry.block.is_none() {
+                "headers-only"
+            } else if entry.status.has(HeaderStatus::VALID) {
+                "valid-fork"
+            } else {
+                "valid-headers"
+            };
+            json!({"height": entry.height, "hash": entry.hash.to_string(), "branchlen": entry.height - fork, "status": status})
+        };
+        Ok(tips.iter().map(describe).collect())
+    })?
+}
+
+fn get_mempool_info(_: &Context, _: &Args) -> RpcResult {
+    let none = tx_json::amount(Amount::ZERO);
+    let fee_rate = tx_json::amount(Amount::from_sat(100));
+    Ok(json!({
+        "loaded": true,
+        "size": 0,
+        "bytes": 0,
+        "usage": 0,
+        "total_fee": none,
+        "maxmempool": 300_000_000,
+        "mempoolminfee": fee_rate,
+        "minrelaytxfee": fee_rate,
+        "incrementalrelayfee": fee_rate,
+        "unbroadcastcount": 0,
+        "permitbaremultisig": true,
+        "maxdatacarriersize": 100_000,
+        "limitclustercount": 64,
+        "limitclustersize": 101_000,
+        "optimal": true,
+    }))
+}
+
+fn get_tx_out(context: &Context, args: &Args) -> RpcResult {
+    let txid: Txid = args.hash(0)?;
+    let vout = u32::try_from(args.integer(1)?)
+        .map_err(|_| RpcError::new(code::MISC_ERROR, "JSON integer out of range"))?;
+    args.optional_flag(2)?;
+    let (coin, tip) = context.chain.query(move |chain| {
+        let coin = chain.coin(&OutPoint { txid, vout })?;
+        Ok::<_, RpcError>((coin, chain.tip()))
+    })??;
+    let Some(coin) = coin else {
+        return Ok(Value::Null);
+    };
+    let network = context.chain.params().network.to_bitcoin();
+    Ok(json!({
+        "bestblock": tip.hash.to_string(),
+        "confirmations": i64::from(tip.height) - i64::from(coin.height) + 1,
+        "value": tx_json::amount(coin.output.value),
+        "scriptPubKey": tx_json::script(&coin.output.script_pubkey, network),
+        "coinbase": coin.coinbase,
+    }))
+}
+
+fn get_tx_out_set_info(context: &Context, args: &Args) -> RpcResult {
+    let hash = match args.optional_text(0)? {
+        None | Some("hash_serialized_3") => UtxoHash::Serialized3,
+        Some("muhash") => UtxoHash::Muhash,
+        Some("none") => UtxoHash::None,
+        Some(other) => {
+            let message = format!("'{other}' is not a valid hash_type");
+            return Err(RpcError::new(code::INVALID_PARAMETER, message));
+        }
+    };
+    if args.get(1).is_some() {
+        let message = "Querying specific block heights requires coinstatsindex";
+        return Err(RpcError::new(code::INVALID_PARAMETER, message));
+    }
+    let (stats, tip) = context.chain.query(move |chain| {
+        let stats = chain.utxo_stats(hash)?;
+        Ok::<_, RpcError>((stats, chain.tip()))
+    })??;
+    let mut info = json!({
+        "height": tip.height,
+        "bestblock": tip.hash.to_string(),
+        "txouts": stats.txouts,
+        "bogosize": stats.bogosize,
+    });
+    if let Some(fields) = info.as_object_mut() {
+        if let Some(hash) = stats.hash_serialized_3 {
+            fields.insert("hash_serialized_3".into(), json!(hash.to_string()));
+        }
+        if let Some(hash) = stats.muhash {
+            fields.insert("muhash".into(), json!(hash.to_string()));
+        }
+        fields.insert("total_amount".into(), tx_json::amount(Amount::from_sat(stats.total_amount)));
+        fields.insert("transactions".into(), json!(stats.transactions));
+        fields.insert(
+            "disk_size".into(),
+            json!(directory_bytes(&context.chain_dir.join("chainstate"))),
+        );
+    }
+    Ok(info)
+}

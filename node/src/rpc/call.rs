@@ -1,0 +1,274 @@
+//! Arguments of a call: bound to the method's parameters by place or by name, and read by type.
+
+use bitcoin::hashes::Hash;
+use serde_json::Value;
+
+use super::{Method, RpcError, code};
+
+/// What a parameter is, for `cofferdam rpc`, which reads all but texts as JSON, and for messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// A JSON string.
+    Text,
+    /// Anything else.
+    Json,
+}
+
+/// A parameter of a method.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Param {
+    /// Its names, separated by `|`; the first is the present one.
+    pub(crate) name: &'static str,
+    /// What it is.
+    pub(crate) kind: Kind,
+    /// Whether it has to be given.
+    pub(crate) required: bool,
+}
+
+/// Declares a text that has to be given.
+pub(crate) const fn text(name: &'static str) -> Param {
+    Param { name, kind: Kind::Text, required: true }
+}
+
+/// Declares a text that may be left out.
+pub(crate) const fn optional_text(name: &'static str) -> Param {
+    Param { name, kind: Kind::Text, required: false }
+}
+
+/// Declares a number, truth value, array or object that has to be given.
+pub(crate) const fn json(name: &'static str) -> Param {
+    Param { name, kind: Kind::Json, required: true }
+}
+
+/// Declares a number, truth value, array or object that may be left out.
+pub(crate) const fn optional(name: &'static str) -> Param {
+    Param { name, kind: Kind::Json, required: false }
+}
+
+/// The arguments of a call.
+#[derive(Clone, Debug)]
+pub(crate) struct Args {
+    method: &'static Method,
+    values: Vec<Value>,
+}
+
+impl Args {
+    /// Binds arguments; named ones may follow positional ones given as `args`.
+    pub(crate) fn bind(method: &'static Method, params: Value) -> Result<Self, RpcError> {
+        let values = match params {
+            Value::Array(values) => values,
+            Value::Object(named) => by_name(method, named)?,
+            _ => Vec::new(),
+        };
+        let required =
+            method.params.iter().rposition(|param| param.required).map_or(0, |index| index + 1);
+        let given = values.iter().rposition(|value| !value.is_null()).map_or(0, |index| index + 1);
+        if given < required || values.len() > method.params.len() {
+            return Err(RpcError::new(code::MISC_ERROR, help(method)));
+        }
+        Ok(Self { method, values })
+    }
+
+    /// Returns an argument, if it was given.
+    pub(crate) fn get(&self, index: usize) -> Option<&Value> {
+        self.values.get(index).filter(|value| !value.is_null())
+    }
+
+    /// Returns a text.
+    pub(crate) fn text(&self, index: usize) -> Result<&str, RpcError> {
+        self.optional_text(index)?.ok_or_else(|| self.wrong_type(index, "string"))
+    }
+
+    /// Returns a text, if it was given.
+    pub(crate) fn optional_text(&self, index: usize) -> Result<Option<&str>, RpcError> {
+        let Some(value) = self.get(index) else {
+            return Ok(None);
+        };
+        value.as_str().map(Some).ok_or_else(|| self.wrong_type(index, "string"))
+    }
+
+    /// Returns a whole number.
+    pub(crate) fn integer(&self, index: usize) -> Result<i64, RpcError> {
+        self.optional_integer(index)?.ok_or_else(|| self.wrong_type(index, "number"))
+    }
+
+    /// Returns a whole number, if it was given.
+    pub(crate) fn optional_integer(&self, index: usize) -> Result<Option<i64>, RpcError> {
+        let Some(value) = self.get(index) else {
+            return Ok(None);
+        };
+        if !value.is_number() {
+            return Err(self.wrong_type(index, "number"));
+        }
+        let number = value.as_i64();
+        number.map(Some).ok_or_else(|| RpcError::new(code::MISC_ERROR, "JSON integer out of range"))
+    }
+
+    /// Returns a truth value, if it was given.
+    pub(crate) fn optional_flag(&self, index: usize) -> Result<Option<bool>, RpcError> {
+        let Some(value) = self.get(index) else {
+            return Ok(None);
+        };
+        value.as_bool().map(Some).ok_or_else(|| self.wrong_type(index, "bool"))
+    }
+
+    /// Returns a hash.
+    pub(crate) fn hash<H: Hash + std::str::FromStr>(&self, index: usize) -> Result<H, RpcError> {
+        let (name, text) = (self.name(index), self.text(index)?);
+        let problem = if text.len() == 64 {
+            format!("{name} must be hexadecimal string (not '{text}')")
+        } else {
+            format!("{name} must be of length 64 (not {}, for '{text}')", text.len())
+        };
+        text.parse().map_err(|_| RpcError::new(code::INVALID_PARAMETER, problem))
+    }
+
+    /// Returns the error for an argument of the wrong JSON type.
+    pub(crate) fn wrong_type(&self, index: usize, expected: &str) -> RpcError {
+        let found = self.get(index).map_or("null", type_name);
+        let message = format!(
+            "Wrong type passed:\n{{\n    \"Position {} ({})\": \"JSON value of type {found} is not of expected type {expected}\"\n}}",
+            index + 1,
+            self.name(index)
+        );
+        RpcError::new(code::TYPE_ERROR, message)
+    }
+
+    fn name(&self, index: usize) -> &'static str {
+        self.method.params.get(index).map_or("", |param| param.first_name())
+    }
+}
+
+impl Param {
+    /// Returns the present name.
+    pub(crate) fn first_name(&self) -> &'static str {
+        self.name.split('|').next().unwrap_or(self.name)
+    }
+}
+
+fn by_name(
+    method: &Method,
+    mut named: serde_json::Map<String, Value>,
+) -> Result<Vec<Value>, RpcError> {
+    let mut values = match named.remove("args") {
+        Some(Value::Array(values)) => values,
+        None => Vec::new(),
+        Some(_) => {
+            return Err(RpcError::new(code::INVALID_PARAMETER, "Parameter args must be an array"));
+        }
+    };
+    let positional = values.len();
+    for (name, value) in named {
+        let found =
+            method.params.iter().position(|param| param.name.split('|').any(|known| known == name));
+        let index = found.ok_or_else(|| {
+            RpcError::new(code::INVALID_PARAMETER, format!("Unknown named parameter {name}"))
+        })?;
+        if index < positional {
+            let text =
+                format!("Parameter {name} specified twice both as positional and named argument");
+            return Err(RpcError::new(code::INVALID_PARAMETER, text));
+        }
+        if values.len() <= index {
+            values.resize(index + 1, Value::Null);
+        }
+        if let Some(slot) = values.get_mut(index) {
+            *slot = value;
+        }
+    }
+    Ok(values)
+}
+
+/// Returns a method's help: usage on the first line.
+pub(crate) fn help(method: &Method) -> String {
+    let mut usage = method.name.to_owned();
+    let mut open = 0;
+    for param in method.params {
+        if !param.required {
+            usage.push_str(" (");
+            open += 1;
+        }
+        let name = param.first_name();
+        usage.push_str(&if param.kind == Kind::Text {
+            format!(" \"{name}\"")
+        } else {
+            format!(" {name}")
+        });
+    }
+    usage.push_str(&" )".repeat(open));
+    format!("{usage}\n\n{}\n", method.help)
+}
+
+fn type_name(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::BlockHash;
+    use serde_json::json;
+
+    static METHOD: Method = Method {
+        name: "test",
+        params: &[text("blockhash"), optional("verbosity|verbose"), optional_text("third")],
+        help: "Does nothing.",
+        run: |_, _| Ok(Value::Null),
+    };
+
+    fn bind(params: Value) -> Result<Args, RpcError> {
+        Args::bind(&METHOD, params)
+    }
+
+    #[test]
+    fn arguments_bind_by_place_by_name_and_mixed() {
+        for params in [
+            json!(["a", 1]),
+            json!({"blockhash": "a", "verbose": 1}),
+            json!({"args": ["a"], "verbosity": 1}),
+        ] {
+            let args = bind(params).unwrap();
+            assert_eq!((args.text(0).unwrap(), args.integer(1).unwrap()), ("a", 1));
+            assert_eq!(args.optional_text(2).unwrap(), None);
+        }
+        let unknown = bind(json!({"foo": 1})).unwrap_err();
+        assert_eq!(unknown, RpcError::new(-8, "Unknown named parameter foo"));
+        let twice = bind(json!({"args": ["a"], "blockhash": "b"})).unwrap_err();
+        assert!(
+            twice
+                .message
+                .contains("blockhash specified twice both as positional and named argument")
+        );
+    }
+
+    #[test]
+    fn a_wrong_number_of_arguments_shows_the_help() {
+        for params in [json!([]), json!([null]), json!(["a", 1, "b", 2])] {
+            let error = bind(params).unwrap_err();
+            assert_eq!(error.code, -1);
+            assert_eq!(
+                error.message.lines().next(),
+                Some("test \"blockhash\" ( verbosity ( \"third\" ) )")
+            );
+        }
+    }
+
+    #[test]
+    fn wrong_types_and_hashes_are_named() {
+        let args = bind(json!([5, "x"])).unwrap();
+        let error = args.text(0).unwrap_err();
+        assert_eq!(error.code, -3);
+        assert!(error.message.contains("JSON value of type number is not of expected type string"));
+        assert!(args.integer(1).is_err() && args.optional_flag(1).is_err());
+        let args = bind(json!(["zz"])).unwrap();
+        let error = args.hash::<BlockHash>(0).unwrap_err();
+        assert_eq!(error, RpcError::new(-8, "blockhash must be of length 64 (not 2, for 'zz')"));
+    }
+}

@@ -1,0 +1,138 @@
+//! JSON-RPC: the table of methods, and what they have in common.
+//!
+//! A method is one function and one row of a table. Names, parameters, fields and error codes are
+//! Bitcoin Core's.
+
+mod auth;
+mod blockchain;
+mod call;
+mod chain_wait;
+mod client;
+mod control;
+mod descriptor;
+mod envelope;
+mod mining;
+mod network;
+mod server;
+mod tx_json;
+
+pub(crate) use auth::Credentials;
+pub(crate) use client::typed_arguments;
+pub use client::{CallError, RpcClient};
+pub(crate) use server::RpcServer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::chain::{ChainHandle, Stopped};
+use crate::clock::Clock;
+use crate::p2p::PeerManager;
+use crate::shutdown::Shutdown;
+use call::{Args, Param};
+
+/// Error codes (Bitcoin Core's `rpc/protocol.h`).
+pub(crate) mod code {
+    pub(crate) const MISC_ERROR: i32 = -1;
+    pub(crate) const TYPE_ERROR: i32 = -3;
+    pub(crate) const INVALID_ADDRESS_OR_KEY: i32 = -5;
+    pub(crate) const INVALID_PARAMETER: i32 = -8;
+    pub(crate) const CLIENT_NOT_CONNECTED: i32 = -9;
+    pub(crate) const DESERIALIZATION_ERROR: i32 = -22;
+    pub(crate) const CLIENT_NODE_ALREADY_ADDED: i32 = -23;
+    pub(crate) const CLIENT_NODE_NOT_ADDED: i32 = -24;
+    pub(crate) const VERIFY_ERROR: i32 = -25;
+    pub(crate) const CLIENT_NODE_NOT_CONNECTED: i32 = -29;
+    pub(crate) const INVALID_REQUEST: i32 = -32600;
+    pub(crate) const METHOD_NOT_FOUND: i32 = -32601;
+    pub(crate) const INVALID_PARAMS: i32 = -32602;
+    pub(crate) const INTERNAL_ERROR: i32 = -32603;
+    pub(crate) const PARSE_ERROR: i32 = -32700;
+}
+
+/// Why a call has no result.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct RpcError {
+    /// One of [`code`].
+    pub(crate) code: i32,
+    /// The text, in Core's words where it has some.
+    pub(crate) message: String,
+}
+
+impl RpcError {
+    /// Creates an error.
+    pub(crate) fn new(code: i32, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+impl From<Stopped> for RpcError {
+    fn from(stopped: Stopped) -> Self {
+        Self::new(code::CLIENT_NOT_CONNECTED, stopped.to_string())
+    }
+}
+
+impl From<cofferdam_ibd::Error> for RpcError {
+    fn from(error: cofferdam_ibd::Error) -> Self {
+        Self::new(code::INTERNAL_ERROR, crate::chain::describe(&error))
+    }
+}
+
+/// The result of a call.
+pub(crate) type RpcResult = Result<Value, RpcError>;
+
+/// What methods work on.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// The chain.
+    pub(crate) chain: ChainHandle,
+    /// The peers.
+    pub(crate) peers: Arc<PeerManager>,
+    /// The time.
+    pub(crate) clock: Clock,
+    /// The wish to stop.
+    pub(crate) shutdown: Shutdown,
+    /// When the node was started.
+    pub(crate) started: Instant,
+    /// The chain directory.
+    pub(crate) chain_dir: PathBuf,
+    /// How the node names itself to peers.
+    pub(crate) user_agent: String,
+}
+
+/// A method.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Method {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// Its parameters.
+    pub(crate) params: &'static [Param],
+    /// What it does, in a sentence.
+    pub(crate) help: &'static str,
+    /// Runs it.
+    pub(crate) run: fn(&Context, &Args) -> RpcResult,
+}
+
+/// The methods by category, as `help` lists them.
+const CATEGORIES: &[(&str, &[Method])] = &[
+    ("Blockchain", blockchain::METHODS),
+    ("Waiting", chain_wait::METHODS),
+    ("Control", control::METHODS),
+    ("Mining", mining::METHODS),
+    ("Network", network::METHODS),
+];
+
+/// Returns the method of that name.
+pub(crate) fn method(name: &str) -> Option<&'static Method> {
+    CATEGORIES.iter().flat_map(|(_, methods)| *methods).find(|method| method.name == name)
+}
+
+/// Runs a method; parameters are a JSON array or object.
+pub(crate) fn execute(context: &Context, name: &str, params: Value) -> RpcResult {
+    let method =
+        method(name).ok_or_else(|| RpcError::new(code::METHOD_NOT_FOUND, "Method not found"))?;
+    let args = Args::bind(method, params)?;
+    (method.run)(context, &args)
+}

@@ -1,0 +1,308 @@
+//! Amounts, scripts, transactions and headers as JSON, in Bitcoin Core's fields (`core_io.cpp`,
+//! `rpc/blockchain.cpp`).
+
+use bitcoin::consensus::serialize;
+use bitcoin::hex::{DisplayHex as _, FromHex as _};
+use bitcoin::opcodes::all as op;
+use bitcoin::script::{Instruction, read_scriptint_non_minimal};
+use bitcoin::{Address, Amount, Network, Script, Transaction, opcodes};
+use cofferdam_ibd::{Chainstate, HeaderChain as _, HeaderRef};
+use serde_json::{Map, Number, Value, json};
+
+use super::descriptor;
+
+/// Returns an amount in bitcoins as a number with eight decimals.
+pub(crate) fn amount(amount: Amount) -> Value {
+    let satoshis = amount.to_sat();
+    number(&format!("{}.{:08}", satoshis / 100_000_000, satoshis % 100_000_000))
+}
+
+/// Returns a number in the digits that C++ streams print at sixteen places (`%.16g`).
+pub(crate) fn float(value: f64) -> Value {
+    let scientific = format!("{value:.15e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    if (-4..16).contains(&exponent) {
+        let decimals = usize::try_from(15 - exponent).unwrap_or(0);
+        let fixed = format!("{value:.decimals$}");
+        let short =
+            if decimals > 0 { fixed.trim_end_matches('0').trim_end_matches('.') } else { &fixed };
+        return number(short);
+    }
+    let digits = digits.trim_end_matches('0').trim_end_matches('.');
+    let sign = if exponent < 0 { '-' } else { '+' };
+    number(&format!("{digits}e{sign}{:02}", exponent.unsigned_abs()))
+}
+
+fn number(text: &str) -> Value {
+    text.parse::<Number>().map_or(Value::Null, Value::Number)
+}
+
+/// Returns the difficulty of a target, relative to the easiest of the main network.
+pub(crate) fn difficulty(bits: u32) -> f64 {
+    let mut difficulty = f64::from(0xffff_u32) / f64::from(bits & 0x00ff_ffff);
+    let shift = bits >> 24;
+    for _ in shift..29 {
+        difficulty *= 256.0;
+    }
+    for _ in 29..shift {
+        difficulty /= 256.0;
+    }
+    difficulty
+}
+
+/// Returns the fields of a header.
+pub(crate) fn header(chain: &Chainstate, at: HeaderRef) -> Map<String, Value> {
+    let headers = chain.headers();
+    let entry = headers.entry(at);
+    let tip = headers.entry(chain.tip_ref());
+    let next = chain.is_connected(at).then(|| chain.block_at(entry.height + 1)).flatten();
+    let confirmations = if chain.is_connected(at) {
+        i64::from(tip.height) - i64::from(entry.height) + 1
+    } else {
+        -1
+    };
+    let header = entry.header;
+    let version = header.version.to_consensus();
+    let bits = header.bits.to_consensus();
+    let mut fields = Map::new();
+    let mut put = |name: &str, value: Value| fields.insert(name.to_owned(), value);
+    put("hash", json!(entry.hash.to_string()));
+    put("confirmations", json!(confirmations));
+    put("height", json!(entry.height));
+    put("version", json!(version));
+    put("versionHex", json!(format!("{version:08x}")));
+    put("merkleroot", json!(header.merkle_root.to_string()));
+    put("time", json!(header.time));
+    put("mediantime", json!(headers.median_time_past(at)));
+    put("nonce", json!(header.nonce));
+    put("bits", json!(format!("{bits:08x}")));
+    put("target", json!(header.target().to_be_bytes().to_lower_hex_string()));
+    put("difficulty", float(difficulty(bits)));
+    put("chainwork", json!(entry.chain_work.to_be_bytes().to_lower_hex_string()));
+    put("nTx", json!(entry.tx_count));
+    if entry.parent.is_some() {
+        put("previousblockhash", json!(header.prev_blockhash.to_string()));
+    }
+    if let Some(next) = next {
+        put("nextblockhash", json!(next.hash.to_string()));
+    }
+    debug_assert_eq!(headers.chain(at).height(), entry.height);
+    fields
+}
+
+/// Returns the fields of a block's coinbase that `getblock` shows on top.
+pub(crate) fn coinbase(transaction: &Transaction) -> Value {
+    let Some(input) = transaction.input.first() else {
+        return Value::Null;
+    };
+    let mut fields = json!({
+        "version": transaction.version.0,
+        "locktime": transaction.lock_time.to_consensus_u32(),
+        "sequence": input.sequence.0,
+        "coinbase": input.script_sig.to_hex_string(),
+    });
+    if let (Some(item), Some(fields)) = (input.witness.nth(0), fields.as_object_mut()) {
+        fields.insert("witness".into(), json!(item.to_lower_hex_string()));
+    }
+    fields
+}
+
+/// Returns the fields of a transaction.
+pub(crate) fn transaction(transaction: &Transaction, network: Network) -> Value {
+    let inputs: Vec<Value> = transaction.input.iter().map(|input| {
+        let mut fields = Map::new();
+        if transaction.is_coinbase() {
+            fields.insert("coinbase".into(), json!(input.script_sig.to_hex_string()));
+        } else {
+            fields.insert("txid".into(), json!(input.previous_output.txid.to_string()));
+            fields.insert("vout".into(), json!(input.previous_output.vout));
+            let script_sig = json!({"asm": asm(&input.script_sig, true), "hex": input.script_sig.to_hex_string()});
+            fields.insert("scriptSig".into(), script_sig);
+        }
+        if !input.witness.is_empty() {
+            let items: Vec<String> = input.witness.iter().map(|item| item.to_lower_hex_string()).collect();
+            fields.insert("txinwitness".into(), json!(items));
+        }
+        fields.insert("sequence".into(), json!(input.sequence.0));
+        Value::Object(fields)
+    }).collect();
+    let outputs: Vec<Value> = transaction.output.iter().enumerate().map(|(n, output)| {
+        json!({"value": amount(output.value), "n": n, "scriptPubKey": script(&output.script_pubkey, network)})
+    }).collect();
+    json!({
+        "txid": transaction.compute_txid().to_string(),
+        "hash": transaction.compute_wtxid().to_string(),
+        "version": transaction.version.0,
+        "size": transaction.total_size(),
+        "vsize": transaction.vsize(),
+        "weight": transaction.weight().to_wu(),
+        "locktime": transaction.lock_time.to_consensus_u32(),
+        "vin": inputs,
+        "vout": outputs,
+        "hex": serialize(transaction).to_lower_hex_string(),
+    })
+}
+
+/// Returns the fields of an output script.
+pub(crate) fn script(script: &Script, network: Network) -> Value {
+    let mut fields = json!({
+        "asm": asm(script, false),
+        "desc": descriptor::infer(script, network),
+        "hex": script.to_hex_string(),
+    });
+    let kind = script_type(script);
+    if let Some(fields) = fields.as_object_mut() {
+        if let Ok(address) = Address::from_script(script, network)
+            && kind != "pubkey"
+        {
+            fields.insert("address".into(), json!(address.to_string()));
+        }
+        fields.insert("type".into(), json!(kind));
+    }
+    fields
+}
+
+fn script_type(script: &Script) -> &'static str {
+    /// BIP-0433.
+    const ANCHOR: [u8; 4] = [0x51, 0x02, 0x4e, 0x73];
+    if script.is_p2sh() {
+        "scripthash"
+    } else if script.is_p2wpkh() {
+        "witness_v0_keyhash"
+    } else if script.is_p2wsh() {
+        "witness_v0_scripthash"
+    } else if script.is_p2tr() {
+        "witness_v1_taproot"
+    } else if script.as_bytes() == ANCHOR {
+        "anchor"
+    } else if script.witness_version().is_some_and(|version| version.to_num() > 0) {
+        "witness_unknown"
+    } else if script.is_op_return() && is_push_only_after_first(script) {
+        "nulldata"
+    } else if script.is_p2pk() {
+        "pubkey"
+    } else if script.is_p2pkh() {
+        "pubkeyhash"
+    } else if script.is_multisig() {
+        "multisig"
+    } else {
+        "nonstandard"
+    }
+}
+
+fn is_push_only_after_first(script: &Script) -> bool {
+    script.as_bytes().get(1..).is_some_and(|rest| Script::from_bytes(rest).is_push_only())
+}
+
+/// Returns a script in words (`ScriptToAsmStr`); in input scripts the hash type of signatures is
+/// named.
+fn asm(script: &Script, name_hash_types: bool) -> String {
+    let mut words = Vec::new();
+    for instruction in script.instructions() {
+        match instruction {
+            Ok(Instruction::PushBytes(data)) if data.len() <= 4 => {
+                words.push(
+                    read_scriptint_non_minimal(data.as_bytes()).unwrap_or_default().to_string(),
+                );
+            }
+            Ok(Instruction::PushBytes(data)) => {
+                let signature = if name_hash_types && !script.is_op_return() {
+                    signature_words(data.as_bytes())
+                } else {
+                    None
+                };
+                words.push(signature.unwrap_or_else(|| data.as_bytes().to_lower_hex_string()));
+            }
+            Ok(Instruction::Op(opcode)) => words.push(opcode_name(opcode)),
+            Err(_) => {
+                words.push("[error]".into());
+                break;
+            }
+        }
+    }
+    words.join(" ")
+}
+
+fn signature_words(data: &[u8]) -> Option<String> {
+    let (hash_type, signature) = data.split_last()?;
+    let name = match hash_type {
+        0x01 => "ALL",
+        0x02 => "NONE",
+        0x03 => "SINGLE",
+        0x81 => "ALL|ANYONECANPAY",
+        0x82 => "NONE|ANYONECANPAY",
+        0x83 => "SINGLE|ANYONECANPAY",
+        _ => return None,
+    };
+    bitcoin::secp256k1::ecdsa::Signature::from_der(signature).ok()?;
+    Some(format!("{}[{name}]", signature.to_lower_hex_string()))
+}
+
+fn opcode_name(opcode: opcodes::Opcode) -> String {
+    /// The last opcode that has a name in Bitcoin Core, `OP_CHECKSIGADD`.
+    const LAST_NAMED: u8 = 0xba;
+    let byte = opcode.to_u8();
+    match opcode {
+        op::OP_PUSHNUM_NEG1 => "-1".into(),
+        op::OP_CLTV => "OP_CHECKLOCKTIMEVERIFY".into(),
+        op::OP_CSV => "OP_CHECKSEQUENCEVERIFY".into(),
+        _ if (op::OP_PUSHNUM_1.to_u8()..=op::OP_PUSHNUM_16.to_u8()).contains(&byte) => {
+            (byte - op::OP_PUSHNUM_1.to_u8() + 1).to_string()
+        }
+        _ if byte > LAST_NAMED => "OP_UNKNOWN".into(),
+        _ => opcode.to_string(),
+    }
+}
+
+/// Decodes hexadecimal digits.
+pub(crate) fn bytes(hex: &str) -> Option<Vec<u8>> {
+    Vec::from_hex(hex).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_have_eight_decimals() {
+        for (satoshis, text) in
+            [(0, "0.00000000"), (1, "0.00000001"), (5_000_000_000, "50.00000000")]
+        {
+            assert_eq!(amount(Amount::from_sat(satoshis)).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn numbers_read_as_in_core() {
+        assert_eq!(float(difficulty(0x1d00_ffff)).to_string(), "1");
+        assert_eq!(float(difficulty(0x207f_ffff)).to_string(), "4.656542373906925e-10");
+        assert_eq!(float(difficulty(0x1b04_04cb)).to_string(), "16307.42093852398");
+        assert_eq!(float(0.0).to_string(), "0");
+    }
+
+    #[test]
+    fn scripts_have_cores_words_and_types() {
+        let check = |hex: &str, words: &str, kind: &str| {
+            let script = bitcoin::ScriptBuf::from_hex(hex).unwrap();
+            assert_eq!(
+                (asm(&script, false).as_str(), script_type(&script)),
+                (words, kind),
+                "{hex}"
+            );
+        };
+        check("", "", "nonstandard");
+        check("51", "1", "nonstandard");
+        check("4f0100", "-1 0", "nonstandard");
+        check("6a04deadbeef", "OP_RETURN -1874767326", "nulldata");
+        check("b1b275", "OP_CHECKLOCKTIMEVERIFY OP_CHECKSEQUENCEVERIFY OP_DROP", "nonstandard");
+        check("ff", "OP_UNKNOWN", "nonstandard");
+        check("05ab", "[error]", "nonstandard");
+        check(
+            "76a9142b4569203694fc997e13f2c0a1383b9e16c77a0d88ac",
+            "OP_DUP OP_HASH160 2b4569203694fc997e13f2c0a1383b9e16c77a0d OP_EQUALVERIFY OP_CHECKSIG",
+            "pubkeyhash",
+        );
+        check("51024e73", "1 29518", "anchor");
+    }
+}
