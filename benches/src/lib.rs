@@ -1,0 +1,69 @@
+//! What the benchmarks share: keys and values like those of coins, every backend, real blocks.
+#![expect(clippy::missing_panics_doc, reason = "benchmarks panic on anything unexpected")]
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "benchmarks panic on anything unexpected"
+)]
+
+use std::path::Path;
+
+use cofferdam_storage::{BackendKind, BackendOptions, Batch, Database, Tree};
+
+/// The tree that the workloads fill.
+pub const TREE: Tree = Tree { id: 1, name: "coins" };
+
+/// Opens a backend below `dir`.
+#[must_use]
+pub fn open(kind: BackendKind, dir: &Path) -> Box<dyn Database> {
+    kind.open(dir, &[TREE], &BackendOptions::default()).expect("opens")
+}
+
+/// Returns the key of number `n`: 36 bytes as those of a coin, in no order (`SplitMix64`).
+#[must_use]
+pub fn random_key(n: u64) -> [u8; 36] {
+    let mut key = [0; 36];
+    let mut state = n;
+    for chunk in key.chunks_mut(8) {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let bytes = (z ^ (z >> 31)).to_be_bytes();
+        chunk.copy_from_slice(&bytes[..chunk.len()]);
+    }
+    key
+}
+
+/// Returns the key of number `n` in ascending order.
+#[must_use]
+pub fn sequential_key(n: u64) -> [u8; 36] {
+    let mut key = [0; 36];
+    key[..8].copy_from_slice(&n.to_be_bytes());
+    key
+}
+
+/// Returns a batch that puts the keys of `numbers`, with values of the size of most coins.
+#[must_use]
+pub fn batch(numbers: std::ops::Range<u64>, key: fn(u64) -> [u8; 36]) -> Batch {
+    let mut batch = Batch::new();
+    for n in numbers {
+        batch.put(TREE, &key(n), &random_key(n)[..28]);
+    }
+    batch
+}
+
+/// Reads the blocks of a `.blkdat` file under `tests/data`.
+#[must_use]
+pub fn blocks(name: &str) -> Vec<Vec<u8>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data").join(name);
+    let bytes = std::fs::read(path).expect("in the repository");
+    let mut rest = bytes.as_slice();
+    let mut blocks = Vec::new();
+    while !rest.is_empty() {
+        let length = u32::from_le_bytes(rest[4..8].try_into().expect("four bytes")) as usize;
+        blocks.push(rest[8..8 + length].to_vec());
+        rest = &rest[8 + length..];
+    }
+    blocks
+}
