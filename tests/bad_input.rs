@@ -1,0 +1,219 @@
+//! Does bad input get a clear error, and is nothing lost by it?
+#![expect(clippy::indexing_slicing, reason = "a test fails by a panic")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use cofferdam_tests::data;
+use cofferdam_tests::process::{Node, command, run, said};
+
+const BINARY: &str = env!("CARGO_BIN_EXE_cofferdam-under-test");
+const CHAIN: &str = "regtest/chain-a-0-150.blkdat";
+
+/// The lines `name value` that an import prints last.
+fn printed(output: &Output, name: &str) -> String {
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().find_map(|line| line.trim().strip_prefix(name));
+    line.unwrap_or_else(|| panic!("no {name} in {text}")).trim().to_owned()
+}
+
+fn import(dir: &Path, file: &Path) -> Output {
+    let file = file.to_str().expect("UTF-8");
+    run(BINARY, dir, &["-regtest", "-backend=sled", "import", file])
+}
+
+/// Imports `bytes` as a file of regtest blocks, and checks what came out of it.
+fn check(bytes: &[u8], height: u32, message: &str) {
+    assert!(import_bytes(bytes, height, message).status.success());
+}
+
+fn import_bytes(bytes: &[u8], height: u32, message: &str) -> Output {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("blk00000.dat");
+    fs::write(&file, bytes).expect("room");
+    let output = import(&dir.path().join("node"), &file);
+    let all = said(&output);
+    assert_eq!(printed(&output, "height"), height.to_string(), "{all}");
+    assert!(all.contains(message), "{message:?} is not in: {all}");
+    output
+}
+
+fn chain() -> Vec<u8> {
+    fs::read(data::path(CHAIN)).expect("in the repository")
+}
+
+/// Where block `index` of a `.blkdat` file begins.
+fn start_of(bytes: &[u8], index: usize) -> usize {
+    (0..index).fold(0, |at, _| {
+        let length = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().expect("four"));
+        at + 8 + length as usize
+    })
+}
+
+#[test]
+fn whole_file_gives_the_known_hashes() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let output = import(dir.path(), &data::path(CHAIN));
+    let expected = data::states(CHAIN).pop().expect("a tip");
+    assert_eq!(printed(&output, "height"), expected.height.to_string());
+    assert_eq!(printed(&output, "tip"), expected.block_hash);
+    assert_eq!(printed(&output, "utxos"), expected.utxo_count.to_string());
+    assert_eq!(printed(&output, "hash_serialized_3"), expected.hash_serialized_3);
+    assert_eq!(printed(&output, "muhash"), expected.muhash);
+}
+
+#[test]
+fn truncated_file_gives_all_whole_blocks() {
+    let bytes = chain();
+    let cut = start_of(&bytes, 101) + 50;
+    check(&bytes[..cut], 100, "is cut off by the end of the file");
+}
+
+#[test]
+fn garbage_between_blocks_is_skipped_and_counted() {
+    let bytes = chain();
+    let at = start_of(&bytes, 77);
+    let garbage = b"this is no block \xfa\xbf\xb5 ";
+    // Zero bytes are no garbage: Bitcoin Core preallocates with them.
+    let spoilt = [&bytes[..at], garbage, &[0; 100], &bytes[at..]].concat();
+    check(&spoilt, 150, &format!("{} bytes are no block and were skipped", garbage.len()));
+}
+
+#[test]
+fn blocks_in_reverse_order_are_connected() {
+    let bytes = chain();
+    let starts: Vec<usize> = (0..=151).map(|index| start_of(&bytes, index)).collect();
+    let reversed: Vec<u8> =
+        starts.windows(2).rev().flat_map(|pair| bytes[pair[0]..pair[1]].to_vec()).collect();
+    check(&reversed, 150, "");
+}
+
+#[test]
+fn obfuscated_file_is_read_with_its_key() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let key = [7, 1, 8, 2, 8, 1, 8, 2];
+    let mut bytes = chain();
+    for (byte, key) in bytes.iter_mut().zip(key.iter().cycle()) {
+        *byte ^= key;
+    }
+    fs::write(dir.path().join("xor.dat"), key).expect("room");
+    let file = dir.path().join("blk00000.dat");
+    fs::write(&file, bytes).expect("room");
+    let output = import(&dir.path().join("node"), &file);
+    assert_eq!(printed(&output, "height"), "150", "{}", said(&output));
+}
+
+#[test]
+fn block_that_breaks_a_rule_is_named_and_what_is_before_it_kept() {
+    let mut bytes = chain();
+    let at = start_of(&bytes, 60) + 8;
+    // A byte of the coinbase: the merkle root no longer fits.
+    bytes[at + 130] ^= 1;
+    let output = import_bytes(&bytes, 59, "bad-txnmrklroot");
+    assert!(!output.status.success(), "{}", said(&output));
+}
+
+#[test]
+fn another_networks_file_is_refused_by_name() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let output = import(dir.path(), &data::path("signet/chain-0-120.blkdat"));
+    assert!(!output.status.success());
+    let all = said(&output);
+    assert!(all.contains("signet") && all.contains("regtest"), "{all}");
+}
+
+#[test]
+fn missing_file_is_named() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let output = import(dir.path(), Path::new("/no/such/blk00000.dat"));
+    assert!(!output.status.success());
+    assert!(said(&output).contains("/no/such/blk00000.dat"), "{}", said(&output));
+}
+
+#[test]
+fn second_process_is_refused_and_the_first_goes_on() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let node = Node::start(BINARY, dir.path(), &["-backend=sled"]);
+    let output = import(dir.path(), &data::path(CHAIN));
+    assert!(!output.status.success());
+    assert!(said(&output).contains("Cannot obtain a lock on directory"), "{}", said(&output));
+    assert_eq!(node.height(), 0);
+    node.stop();
+}
+
+#[test]
+fn other_engine_is_refused_by_name() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    assert!(import(dir.path(), &data::path(CHAIN)).status.success());
+    let file = data::path(CHAIN);
+    let args = ["-regtest", "-backend=rocksdb", "import", file.to_str().expect("UTF-8")];
+    let output = run(BINARY, dir.path(), &args);
+    assert!(!output.status.success());
+    let all = said(&output);
+    assert!(all.contains("sled") && all.contains("rocksdb"), "{all}");
+}
+
+/// As an ordinary user where the tests run as root: root may write anywhere.
+#[test]
+fn unwritable_directory_is_named() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let locked = dir.path().join("locked");
+    fs::create_dir(&locked).expect("room");
+    fs::set_permissions(&locked, fs::Permissions::from_mode(0o500)).expect("owner");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("owner");
+    let target = locked.join("node");
+    let file = data::path(CHAIN);
+    let mut import = command(BINARY, &target);
+    import.args(["-regtest", "-backend=sled", "import"]).arg(&file);
+    let is_root = fs::write(locked.join("probe"), b"").is_ok();
+    let output =
+        if is_root { as_nobody(&import, dir.path()) } else { import.output().expect("starts") };
+    assert!(!output.status.success());
+    let all = said(&output);
+    assert!(all.contains("locked") && all.contains("ermission denied"), "{all}");
+}
+
+/// Runs a command as the user `nobody`, with a copy of the binary that this user can read.
+fn as_nobody(import: &Command, dir: &Path) -> Output {
+    let binary = dir.join("cofferdam");
+    fs::copy(BINARY, &binary).expect("room");
+    fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).expect("owner");
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&binary);
+    command.args(import.get_args()).output().expect("setpriv is part of util-linux")
+}
+
+/// A real full disk: a file system of a few megabytes, where the tests may mount one.
+#[test]
+fn full_disk_is_named_and_nothing_is_lost() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let small = dir.path().join("small");
+    fs::create_dir(&small).expect("room");
+    let mount = |args: &[&str]| {
+        let status = Command::new("mount").args(args).arg(&small).status();
+        status.is_ok_and(|status| status.success())
+    };
+    if !mount(&["-t", "tmpfs", "-o", "size=3m", "tmpfs"]) {
+        println!("not run: mounting a file system needs root");
+        return;
+    }
+    let file = data::path("mainnet/chain-0-4521.blkdat");
+    let node = small.join("node");
+    let args = ["-backend=rocksdb", "import", file.to_str().expect("UTF-8")];
+    let output = run(BINARY, &node, &args);
+    let failed = (output.status.success(), said(&output));
+    // With room again the same command goes on where it was, and ends at the known hash.
+    let grown = mount(&["-o", "remount,size=200m"]);
+    let again = run(BINARY, &node, &args);
+    let all = said(&again);
+    let hash = again.status.success().then(|| printed(&again, "hash_serialized_3"));
+    let unmounted = Command::new("umount").arg(&small).status();
+
+    assert!(unmounted.is_ok_and(|status| status.success()) && grown);
+    assert!(!failed.0, "{}", failed.1);
+    assert!(failed.1.contains("No space left on device"), "{}", failed.1);
+    let known = data::states("mainnet/chain-0-4521.blkdat").pop().expect("a tip").hash_serialized_3;
+    assert_eq!(hash, Some(known), "{all}");
+}

@@ -1,0 +1,6 @@
+//! Fixtures for questions that cross Cofferdam's crates: real chains with their known states, a
+//! chainstate over any backend, and nodes as processes.
+
+pub mod chain;
+pub mod data;
+pub mod process;
