@@ -27,9 +27,14 @@ impl Random {
     }
 }
 
-fn import(dir: &Path, backend: BackendKind, killed_after: Option<Duration>) -> bool {
+/// Every mode of durability, so that a kill meets a log that is written in every way.
+const MODES: [&str; 4] = ["strict", "batched", "relaxed", "async"];
+
+/// Imports the chain; returns whether the import ended before it was killed.
+fn import(dir: &Path, backend: BackendKind, mode: &str, killed_after: Option<Duration>) -> bool {
     let mut child = process::command(BINARY, dir)
-        .args([&format!("-backend={backend}"), "-dbcache=4", "import"])
+        .args([&format!("-backend={backend}"), &format!("-durability={mode}"), "-dbcache=4"])
+        .arg("import")
         .arg(data::path(CHAIN))
         .stdout(Stdio::null())
         .stderr(Stdio::inherit())
@@ -50,44 +55,60 @@ fn import(dir: &Path, backend: BackendKind, killed_after: Option<Duration>) -> b
     }
 }
 
+/// Checks that what a killed import left is what the first blocks of the chain leave, to the byte;
+/// returns its height.
+fn check_survivor(dir: &Path, backend: BackendKind, blocks: &[Vec<u8>]) -> u32 {
+    if !dir.join("chainstate").join(backend.to_string()).exists() {
+        return 0;
+    }
+    let survivor = chain::open(Network::Mainnet, backend, dir);
+    let tip = survivor.tip();
+    let straight_dir = tempfile::tempdir().expect("a temporary directory");
+    let mut straight = chain::open(Network::Mainnet, BackendKind::Memory, straight_dir.path());
+    chain::store(&mut straight, &blocks[..=tip.height as usize]);
+    chain::settle(&mut straight);
+    assert_eq!(straight.tip(), tip);
+    assert_eq!(chain::state(&survivor), chain::state(&straight));
+    assert_eq!(chain::coin_bytes(&survivor), chain::coin_bytes(&straight));
+    tip.height
+}
+
 fn check(backend: BackendKind, seed: u64) {
     println!("seed {seed}");
     let mut random = Random(seed);
     let blocks = data::blocks(CHAIN);
     let last = data::states(CHAIN).pop().expect("a tip");
+    let whole = {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let start = Instant::now();
+        assert!(import(dir.path(), backend, "relaxed", None));
+        u64::try_from(start.elapsed().as_micros()).expect("minutes")
+    };
 
-    let clean = tempfile::tempdir().expect("a temporary directory");
-    let start = Instant::now();
-    assert!(import(clean.path(), backend, None));
-    let whole = u64::try_from(start.elapsed().as_millis()).expect("minutes");
-
-    let mut heights = Vec::new();
     let mut dir = tempfile::tempdir().expect("a temporary directory");
-    for _ in 0..KILLS {
-        let after = Duration::from_millis(random.below(whole.max(20)));
-        if import(dir.path(), backend, Some(after)) {
-            // The import was done before: the next one begins anew.
+    let mut heights = Vec::new();
+    // A try that ended before its kill does not count, and is not followed up.
+    for attempt in 0..4 * KILLS {
+        if heights.len() == KILLS {
+            break;
+        }
+        let mode = MODES[attempt % MODES.len()];
+        let after = Duration::from_micros(random.below(whole));
+        let ended = import(dir.path(), backend, mode, Some(after));
+        let tip = check_survivor(dir.path(), backend, &blocks);
+        if !ended {
+            heights.push(tip);
+        }
+        if ended || tip == last.height {
             dir = tempfile::tempdir().expect("a temporary directory");
-            continue;
         }
-        if !dir.path().join("chainstate").join(backend.to_string()).exists() {
-            heights.push(0);
-            continue;
-        }
-        // What is there is what the first blocks of the chain leave, to the byte.
-        let survivor = chain::open(Network::Mainnet, backend, dir.path());
-        let tip = survivor.tip();
-        heights.push(tip.height);
-        let straight_dir = tempfile::tempdir().expect("a temporary directory");
-        let mut straight = chain::open(Network::Mainnet, BackendKind::Memory, straight_dir.path());
-        chain::store(&mut straight, &blocks[..=tip.height as usize]);
-        chain::settle(&mut straight);
-        assert_eq!(straight.tip(), tip);
-        assert_eq!(chain::state(&survivor), chain::state(&straight), "seed {seed}");
-        assert_eq!(chain::coin_bytes(&survivor), chain::coin_bytes(&straight), "seed {seed}");
     }
     println!("killed at heights {heights:?}");
-    assert!(import(dir.path(), backend, None));
+    assert_eq!(heights.len(), KILLS);
+    let amid = heights.iter().filter(|&&height| height > 0 && height < last.height).count();
+    assert!(amid >= KILLS / 4, "only {amid} kills came while blocks were connected");
+
+    assert!(import(dir.path(), backend, "relaxed", None));
     let survivor = chain::open(Network::Mainnet, backend, dir.path());
     assert_eq!(chain::state(&survivor), last);
 }

@@ -64,18 +64,26 @@ pub struct Node {
     binary: String,
     dir: PathBuf,
     child: Option<Child>,
+    chain: String,
     rpc_port: u16,
     /// Where it listens for peers.
     pub p2p_port: u16,
 }
 
 impl Node {
-    /// Starts a node and waits until it answers.
+    /// Starts a node on regtest and waits until it answers.
     #[must_use]
     pub fn start(binary: &str, dir: &Path, args: &[&str]) -> Self {
+        Self::start_on("regtest", binary, dir, args)
+    }
+
+    /// Starts a node on a chain and waits until it answers.
+    #[must_use]
+    pub fn start_on(chain: &str, binary: &str, dir: &Path, args: &[&str]) -> Self {
+        let chain = format!("-chain={chain}");
         let (rpc_port, p2p_port) = (free_port(), free_port());
         let child = command(binary, dir)
-            .args(["-regtest", "-bind=127.0.0.1"])
+            .args([&chain, "-bind=127.0.0.1"])
             .arg(format!("-port={p2p_port}"))
             .arg(format!("-rpcport={rpc_port}"))
             .args(args)
@@ -87,6 +95,7 @@ impl Node {
             binary: binary.to_owned(),
             dir: dir.to_owned(),
             child: Some(child),
+            chain,
             rpc_port,
             p2p_port,
         };
@@ -105,7 +114,7 @@ impl Node {
     /// Returns the node's message if it refused.
     pub fn try_rpc(&self, method: &str, args: &[&str]) -> Result<Value, String> {
         let output = command(&self.binary, &self.dir)
-            .arg("-regtest")
+            .arg(&self.chain)
             .arg(format!("-rpcport={}", self.rpc_port))
             .args(["rpc", method])
             .args(args)
@@ -115,6 +124,10 @@ impl Node {
             return Err(String::from_utf8_lossy(&output.stderr).into_owned());
         }
         let text = String::from_utf8(output.stdout).expect("UTF-8");
+        if text.trim().is_empty() {
+            // As bitcoin-cli prints null.
+            return Ok(Value::Null);
+        }
         Ok(serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.trim().to_owned())))
     }
 

@@ -11,6 +11,7 @@ use crate::coin::{Coin, outpoint_key, parse_outpoint_key};
 use crate::error::Result;
 use crate::headers::HeaderRef;
 use crate::tables::COINS;
+use crate::undo::BlockUndo;
 use crate::utxo_stats::{UtxoHash, UtxoStats};
 
 /// A tip older than this is a sign that the chain is still being downloaded (Bitcoin Core's
@@ -71,6 +72,16 @@ impl Chainstate {
     pub fn read_block(&self, hash: &BlockHash) -> Result<Option<Vec<u8>>> {
         let extent = self.headers.get(hash).and_then(|at| self.headers.entry(at).block);
         extent.map(|extent| self.files.read_block(extent)).transpose()
+    }
+
+    /// Reads what a connected block spent; `None` if the block was never connected.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`crate::Error::Corrupt`] if the file no longer has the bytes that were written.
+    pub fn read_undo(&self, hash: &BlockHash) -> Result<Option<BlockUndo>> {
+        let extent = self.headers.get(hash).and_then(|at| self.headers.entry(at).undo);
+        extent.map(|extent| BlockUndo::decode(&self.files.read_undo(extent)?)).transpose()
     }
 
     /// Returns the block of the connected chain at `height`.

@@ -8,6 +8,7 @@ use cofferdam_ibd::{Chainstate, HeaderRef, Network, UtxoHash};
 use serde_json::{Value, json};
 
 use super::call::{Args, json as required, optional, optional_text, text};
+use super::tx_json::Spent;
 use super::{Context, Method, RpcError, RpcResult, code, tx_json};
 
 pub(super) const METHODS: &[Method] = &[
@@ -20,7 +21,7 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "getblock",
         params: &[text("blockhash"), optional("verbosity|verbose")],
-        help: "Returns a block: 0 as hex, 1 with transaction ids (default), 2 with transactions.",
+        help: "Returns a block: 0 as hex, 1 with transaction ids (default), 2 with transactions, 3 with what they spend too.",
         run: get_block,
     },
     Method {
@@ -107,12 +108,13 @@ fn get_block(context: &Context, args: &Args) -> RpcResult {
         Some(_) => args.integer(1)?,
     };
     let network = context.chain.params().network.to_bitcoin();
-    let (raw, fields) = context.chain.query(move |chain| {
+    let (raw, undo, fields) = context.chain.query(move |chain| {
         let at = find(chain, &hash)?;
         let raw = chain.read_block(&hash)?;
+        let undo = if verbosity >= 2 { chain.read_undo(&hash)? } else { None };
         let missing =
             || RpcError::new(code::MISC_ERROR, "Block not available (not fully downloaded)");
-        Ok::<_, RpcError>((raw.ok_or_else(missing)?, tx_json::header(chain, at)))
+        Ok::<_, RpcError>((raw.ok_or_else(missing)?, undo, tx_json::header(chain, at)))
     })??;
     if verbosity <= 0 {
         return Ok(json!(raw.to_lower_hex_string()));
@@ -126,7 +128,17 @@ fn get_block(context: &Context, args: &Args) -> RpcResult {
             .map(|transaction| json!(transaction.compute_txid().to_string()))
             .collect()
     } else {
-        block.txdata.iter().map(|transaction| tx_json::transaction(transaction, network)).collect()
+        let spent = |index: usize| {
+            // The coinbase has no undo data.
+            let undo = undo.as_ref().zip(index.checked_sub(1)).and_then(|(all, at)| all.0.get(at));
+            match undo {
+                Some(undo) if verbosity >= 3 => Spent::Coins(undo),
+                Some(undo) => Spent::Fee(undo),
+                None => Spent::Unknown,
+            }
+        };
+        let transactions = block.txdata.iter().enumerate();
+        transactions.map(|(at, tx)| tx_json::transaction(tx, spent(at), network)).collect()
     };
     // BIP-0141: weight is three times the size without witness, and the whole size.
     let weight = block.weight().to_wu();

@@ -5,8 +5,9 @@ use bitcoin::consensus::serialize;
 use bitcoin::hex::{DisplayHex as _, FromHex as _};
 use bitcoin::opcodes::all as op;
 use bitcoin::script::{Instruction, read_scriptint_non_minimal};
-use bitcoin::{Address, Amount, Network, Script, Transaction, opcodes};
-use cofferdam_ibd::{Chainstate, HeaderChain as _, HeaderRef};
+use bitcoin::{Address, Amount, Network, Script, Transaction, TxIn, opcodes};
+use cofferdam_ibd::undo::TxUndo;
+use cofferdam_ibd::{Chainstate, Coin, HeaderChain as _, HeaderRef};
 use serde_json::{Map, Number, Value, json};
 
 use super::descriptor;
@@ -108,29 +109,42 @@ pub(crate) fn coinbase(transaction: &Transaction) -> Value {
     fields
 }
 
+/// What is shown of the coins that a transaction spends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Spent<'a> {
+    /// Nothing: they are not known, or there are none.
+    Unknown,
+    /// The fee that follows from them.
+    Fee(&'a TxUndo),
+    /// The fee, and each coin with its input.
+    Coins(&'a TxUndo),
+}
+
+impl<'a> Spent<'a> {
+    const fn coins(self) -> Option<&'a TxUndo> {
+        match self {
+            Self::Unknown => None,
+            Self::Fee(undo) | Self::Coins(undo) => Some(undo),
+        }
+    }
+}
+
 /// Returns the fields of a transaction.
-pub(crate) fn transaction(transaction: &Transaction, network: Network) -> Value {
-    let inputs: Vec<Value> = transaction.input.iter().map(|input| {
-        let mut fields = Map::new();
-        if transaction.is_coinbase() {
-            fields.insert("coinbase".into(), json!(input.script_sig.to_hex_string()));
-        } else {
-            fields.insert("txid".into(), json!(input.previous_output.txid.to_string()));
-            fields.insert("vout".into(), json!(input.previous_output.vout));
-            let script_sig = json!({"asm": asm(&input.script_sig, true), "hex": input.script_sig.to_hex_string()});
-            fields.insert("scriptSig".into(), script_sig);
-        }
-        if !input.witness.is_empty() {
-            let items: Vec<String> = input.witness.iter().map(|item| item.to_lower_hex_string()).collect();
-            fields.insert("txinwitness".into(), json!(items));
-        }
-        fields.insert("sequence".into(), json!(input.sequence.0));
-        Value::Object(fields)
-    }).collect();
-    let outputs: Vec<Value> = transaction.output.iter().enumerate().map(|(n, output)| {
-        json!({"value": amount(output.value), "n": n, "scriptPubKey": script(&output.script_pubkey, network)})
-    }).collect();
-    json!({
+pub(crate) fn transaction(transaction: &Transaction, spent: Spent<'_>, network: Network) -> Value {
+    let coin = |index: usize| match spent {
+        Spent::Coins(undo) => undo.0.get(index),
+        _ => None,
+    };
+    let inputs = transaction.input.iter().enumerate();
+    let inputs: Vec<Value> = inputs
+        .map(|(index, txin)| input(txin, transaction.is_coinbase(), coin(index), network))
+        .collect();
+    let outputs = transaction.output.iter().enumerate().map(|(n, output)| {
+        let script = script(&output.script_pubkey, network);
+        json!({"value": amount(output.value), "n": n, "scriptPubKey": script})
+    });
+    let outputs: Vec<Value> = outputs.collect();
+    let mut fields = json!({
         "txid": transaction.compute_txid().to_string(),
         "hash": transaction.compute_wtxid().to_string(),
         "version": transaction.version.0,
@@ -140,8 +154,46 @@ pub(crate) fn transaction(transaction: &Transaction, network: Network) -> Value 
         "locktime": transaction.lock_time.to_consensus_u32(),
         "vin": inputs,
         "vout": outputs,
-        "hex": serialize(transaction).to_lower_hex_string(),
-    })
+    });
+    if let Some(fields) = fields.as_object_mut() {
+        if let Some(undo) = spent.coins() {
+            let paid: Amount = undo.0.iter().map(|coin| coin.output.value).sum();
+            let kept: Amount = transaction.output.iter().map(|output| output.value).sum();
+            // A connected block's transactions pay no less than they keep.
+            let fee = paid.checked_sub(kept).unwrap_or_default();
+            fields.insert("fee".into(), amount(fee));
+        }
+        fields.insert("hex".into(), json!(serialize(transaction).to_lower_hex_string()));
+    }
+    fields
+}
+
+fn input(txin: &TxIn, is_coinbase: bool, coin: Option<&Coin>, network: Network) -> Value {
+    let mut fields = Map::new();
+    if is_coinbase {
+        fields.insert("coinbase".into(), json!(txin.script_sig.to_hex_string()));
+    } else {
+        fields.insert("txid".into(), json!(txin.previous_output.txid.to_string()));
+        fields.insert("vout".into(), json!(txin.previous_output.vout));
+        let hex = txin.script_sig.to_hex_string();
+        let script_sig = json!({"asm": asm(&txin.script_sig, true), "hex": hex});
+        fields.insert("scriptSig".into(), script_sig);
+    }
+    if !txin.witness.is_empty() {
+        let items = txin.witness.iter().map(|item| item.to_lower_hex_string());
+        fields.insert("txinwitness".into(), json!(items.collect::<Vec<String>>()));
+    }
+    if let Some(coin) = coin {
+        let prevout = json!({
+            "generated": coin.coinbase,
+            "height": coin.height,
+            "value": amount(coin.output.value),
+            "scriptPubKey": script(&coin.output.script_pubkey, network),
+        });
+        fields.insert("prevout".into(), prevout);
+    }
+    fields.insert("sequence".into(), json!(txin.sequence.0));
+    Value::Object(fields)
 }
 
 /// Returns the fields of an output script.

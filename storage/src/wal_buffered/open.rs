@@ -69,7 +69,13 @@ impl<D: Database + 'static> WalBuffered<D> {
             tip: view.tip,
             elapsed: started.elapsed(),
         };
-        info!(?recovery, "opened the store");
+        info!(
+            records = recovery.records,
+            bytes = recovery.bytes,
+            milliseconds = recovery.elapsed.as_millis(),
+            clean = recovery.clean,
+            "opened the store"
+        );
         let durable = (opened.end, view.tip);
         let health = Arc::new(Health::default());
         let mode = options.durability;
