@@ -76,3 +76,58 @@ fn blocks_in_any_order_give_the_same_state() {
     }
     assert_eq!(Some(&chain::state(&chainstate)), data::states(name).last());
 }
+
+/// Feeds a file of headers in messages of 2,000, as a peer would send them.
+fn check_headers(network: Network, name: &str, tip: &str) {
+    let bytes = std::fs::read(data::path(name)).expect("in the repository");
+    let headers: Vec<_> = bytes
+        .chunks(80)
+        .map(|raw| bitcoin::consensus::deserialize(raw).expect("a header"))
+        .collect();
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut chainstate = chain::open(network, BackendKind::Rocksdb, dir.path());
+    for message in headers.chunks(2000) {
+        let accepted = chainstate.accept_headers(message, chain::NOW).expect("the machine works");
+        assert!(accepted.is_ok(), "{accepted:?}");
+    }
+    let best = |chainstate: &cofferdam_ibd::Chainstate| {
+        chainstate.headers().entry(chainstate.headers().best()).hash.to_string()
+    };
+    assert_eq!((best(&chainstate).as_str(), chainstate.headers().len()), (tip, headers.len()));
+    chainstate.shutdown().expect("closes");
+    let reopened = chain::open(network, BackendKind::Rocksdb, dir.path());
+    assert_eq!((best(&reopened).as_str(), reopened.headers().len()), (tip, headers.len()));
+    assert_eq!(reopened.tip().height, 0);
+}
+
+/// Five periods of difficulty; the header after each has to have the bits of the rule.
+#[test]
+fn mainnet_headers_0_to_10236() {
+    let tip = "000000004f74d42205b9d7ae1cb5c1591e723894a71358fce73b7e0919628161";
+    check_headers(Network::Mainnet, "mainnet/headers-0-10236.bin", tip);
+}
+
+#[test]
+fn signet_headers_0_to_2015() {
+    let tip = "000000c0a3841a6ae64c45864ae25314b40fd522bfb299a4b6bd5ef288cae74d";
+    check_headers(Network::Signet, "signet/headers-0-2015.bin", tip);
+}
+
+/// The outcome depends on neither the number of threads nor the size of the buffer.
+#[test]
+fn threads_and_buffer_do_not_change_the_state() {
+    let name = "testnet3/chain-0-400.blkdat";
+    let mut outcomes = Vec::new();
+    for (threads, memtable_bytes) in [(1, 4 << 10), (2, 64 << 10), (7, 64 << 20)] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut options = chain::options(Network::Testnet3, dir.path());
+        options.threads = threads;
+        options.wal.memtable_bytes = memtable_bytes;
+        let mut chainstate = chain::open_with(options, BackendKind::Sled);
+        chain::store(&mut chainstate, &data::blocks(name));
+        chain::settle(&mut chainstate);
+        assert_eq!(Some(&chain::state(&chainstate)), data::states(name).last());
+        outcomes.push(chain::coin_bytes(&chainstate));
+    }
+    assert!(outcomes.windows(2).all(|pair| pair[0] == pair[1]));
+}

@@ -38,11 +38,17 @@ pub fn options(network: Network, dir: &Path) -> ChainstateOptions {
 /// Opens a chain below `dir`.
 #[must_use]
 pub fn open(network: Network, backend: BackendKind, dir: &Path) -> Chainstate {
-    let path = dir.join("chainstate").join(backend.to_string());
+    open_with(options(network, dir), backend)
+}
+
+/// Opens a chain with other options than [`options`] gives.
+#[must_use]
+pub fn open_with(options: ChainstateOptions, backend: BackendKind) -> Chainstate {
+    let path = options.dir.join("chainstate").join(backend.to_string());
     std::fs::create_dir_all(&path).expect("a temporary directory");
     let database = backend.open(&path, TREES, &BackendOptions::default()).expect("opens");
-    let fs = Arc::new(StdFileSystem);
-    let (chainstate, _) = Chainstate::open(options(network, dir), fs, database).expect("opens");
+    let (chainstate, _) =
+        Chainstate::open(options, Arc::new(StdFileSystem), database).expect("opens");
     chainstate
 }
 

@@ -148,6 +148,7 @@ impl Chainstate {
         let extent = self.files.append_block(&raw)?;
         let entry = self.headers.entry_mut(at);
         entry.block = Some(extent);
+        entry.status.set(HeaderStatus::DATA);
         // A block of 4 MB has at most 66,000 transactions.
         entry.tx_count = u32::try_from(block.txids.len()).unwrap_or(u32::MAX);
         self.dirty.insert(at);

@@ -219,6 +219,7 @@ impl Chainstate {
         self.store.commit_staged()?;
         let entry = self.headers.entry_mut(oldest.at);
         entry.status.set(HeaderStatus::VALID);
+        entry.status.set(HeaderStatus::UNDO);
         entry.undo = oldest.undo;
         self.tip = oldest.at;
         self.connected += oldest.size;
