@@ -88,7 +88,7 @@ fn check(backend: BackendKind, seed: u64) {
     let mut dir = tempfile::tempdir().expect("a temporary directory");
     let mut heights = Vec::new();
     // A try that ended before its kill does not count, and is not followed up.
-    for attempt in 0..4 * KILLS {
+    for attempt in 0..20 * KILLS {
         if heights.len() == KILLS {
             break;
         }
