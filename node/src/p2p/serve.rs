@@ -77,7 +77,7 @@ impl PeerManager {
     pub(super) fn chain_event(&self, event: &ChainEvent<'_>) {
         match event {
             ChainEvent::Tip { chainstate, from, initial_download: false } => {
-                self.announce(chainstate, *from)
+                self.announce(chainstate, *from);
             }
             ChainEvent::Tip { .. } => {}
             ChainEvent::Invalid { hash, rejection } => {
