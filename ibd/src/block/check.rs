@@ -4,8 +4,6 @@
 //! The checks that compare the transactions with what the header's work commits to come first, so
 //! that a block with other transactions than its header's never condemns the header.
 
-use std::ops::Range;
-
 use bitcoin::hashes::Hash as _;
 use bitcoin::{Block, BlockHash, Txid, VarInt};
 
@@ -28,8 +26,6 @@ pub struct CheckedBlock {
     pub hash: BlockHash,
     /// Ids of its transactions.
     pub txids: Vec<Txid>,
-    /// Where each transaction is in the block's bytes.
-    tx_ranges: Vec<Range<usize>>,
     base_size: usize,
     total_size: usize,
     pub(super) commitment: Commitment,
@@ -68,14 +64,13 @@ impl CheckedBlock {
             return Err(Rejection::consensus("bad-blk-length").with_detail("size limits failed"));
         }
         check_transactions(&block, &txids, &base_sizes)?;
-        let tx_ranges = tx_ranges(&block, front);
+        let total_size = front + block.txdata.iter().map(|tx| tx.total_size()).sum::<usize>();
         Ok(Self {
             hash: block.block_hash(),
             commitment: check_commitment(&block, &txids),
             has_witness: has_witness(&block),
             base_size,
-            total_size: tx_ranges.last().map_or(front, |range| range.end),
-            tx_ranges,
+            total_size,
             txids,
             block,
         })
@@ -97,12 +92,6 @@ impl CheckedBlock {
     #[must_use]
     pub const fn weight(&self) -> usize {
         self.base_size * 3 + self.total_size
-    }
-
-    /// Returns where the transaction with that index is in the block's bytes.
-    #[must_use]
-    pub fn tx_range(&self, index: usize) -> Option<Range<usize>> {
-        self.tx_ranges.get(index).cloned()
     }
 }
 
@@ -160,16 +149,6 @@ fn check_transactions(block: &Block, txids: &[Txid], sizes: &[usize]) -> Result<
     Ok(())
 }
 
-fn tx_ranges(block: &Block, front: usize) -> Vec<Range<usize>> {
-    let mut end = front;
-    let range = |tx: &bitcoin::Transaction| {
-        let start = end;
-        end += tx.total_size();
-        start..end
-    };
-    block.txdata.iter().map(range).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,10 +195,8 @@ mod tests {
         assert_eq!(checked.total_size(), bytes.len());
         assert_eq!(checked.weight() as u64, block.weight().to_wu());
         for (index, tx) in block.txdata.iter().enumerate() {
-            assert_eq!(bytes[checked.tx_range(index).unwrap()], serialize(tx));
             assert_eq!(checked.txids[index], tx.compute_txid());
         }
-        assert_eq!(checked.tx_range(4), None);
     }
 
     #[test]
