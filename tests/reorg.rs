@@ -130,3 +130,22 @@ fn invalid_branch_returns_to_the_old_tip() {
     assert_eq!(chain::advance(&mut reopened).connected, 0);
     assert_eq!((reopened.tip(), chain::coin_bytes(&reopened)), before);
 }
+
+/// A reorganisation is not left in the middle, however short the time: whoever looks between two
+/// calls never sees a tip with less work than before.
+#[test]
+fn deadline_does_not_stop_a_reorganisation_below_the_old_work() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut chainstate = chain::open(Network::Regtest, BackendKind::Memory, dir.path());
+    chain::store(&mut chainstate, &data::blocks(BRANCH_A));
+    chain::settle(&mut chainstate);
+    chain::store(&mut chainstate, &data::blocks(BRANCH_B));
+    let past = std::time::Instant::now();
+    let advance = chainstate.advance(past).expect("the machine works");
+    assert_eq!((advance.disconnected, advance.connected, advance.done), (5, 6, false));
+    assert_eq!(chainstate.tip().height, 11);
+    // From there on each call may pause after a block.
+    assert_eq!(chainstate.advance(past).expect("the machine works").connected, 1);
+    chain::settle(&mut chainstate);
+    assert_eq!(Some(&chain::state(&chainstate)), data::states(BRANCH_B).last());
+}

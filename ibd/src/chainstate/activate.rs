@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use bitcoin::BlockHash;
+use bitcoin::{BlockHash, Work};
 
 use super::{Chainstate, Progress, block_batch, corrupt, put_row};
 use crate::block::CheckedBlock;
@@ -43,6 +43,13 @@ struct InFlight {
     size: Progress,
 }
 
+/// When a run of the pipeline may pause: after a time, with more than a certain work.
+#[derive(Clone, Copy)]
+struct Pause {
+    until: Instant,
+    above: Work,
+}
+
 /// How a run of the pipeline ended.
 enum RunEnd {
     Path,
@@ -52,16 +59,19 @@ enum RunEnd {
 
 impl Chainstate {
     /// Connects stored blocks toward the one with the most work, until the tip is that block or the
-    /// deadline has passed; at least one block is connected or disconnected if there is one.
+    /// deadline has passed; at least one block is connected if there is one.
     ///
     /// Every block that was connected or disconnected is a step of its own: a crash at any moment
-    /// leaves the state at a block boundary.
+    /// leaves the state at a block boundary. But no caller sees a reorganisation in the middle: the
+    /// deadline counts once the tip has more work than at the start, as in Bitcoin Core's
+    /// `ActivateBestChainStep`.
     ///
     /// # Errors
     ///
     /// Returns [`crate::Error`] if the machine failed; a block's fault is in [`Advance::invalid`].
     pub fn advance(&mut self, until: Instant) -> Result<Advance> {
         let mut advance = Advance::default();
+        let pause = Pause { until, above: self.headers.entry(self.tip).chain_work };
         loop {
             let best = self.candidates.best().filter(|&best| best != self.tip);
             let Some(best) = best else {
@@ -75,12 +85,12 @@ impl Chainstate {
                 self.disconnect_tip()?;
                 advance.disconnected += 1;
             }
-            match self.connect_path(best, until, &mut advance.connected)? {
+            match self.connect_path(best, pause, &mut advance.connected)? {
                 RunEnd::Path => {}
                 RunEnd::Deadline => return Ok(advance),
                 RunEnd::Invalid(at, rejection) => {
                     let hash = self.headers.entry(at).hash;
-                    tracing::warn!(%hash, %rejection, "block breaks a rule");
+                    tracing::debug!(%hash, %rejection, "block breaks a rule");
                     self.mark_failed(at);
                     advance.invalid.push((hash, rejection));
                 }
@@ -92,35 +102,40 @@ impl Chainstate {
     fn connect_path(
         &mut self,
         target: HeaderRef,
-        until: Instant,
+        pause: Pause,
         connected: &mut u32,
     ) -> Result<RunEnd> {
         let path = self.path_to(target)?;
         let pool = Arc::clone(&self.pool);
         let mut loader = Loader::new(&pool, &self.files, &self.params, path);
-        let end = self.run_pipeline(&mut loader, until, connected);
+        let mut in_flight = VecDeque::new();
+        let end = self.run_pipeline(&mut loader, pause, &mut in_flight, connected);
+        self.take_back(in_flight);
         for (at, block) in loader.into_ready() {
             self.recent.insert(at, block);
         }
         end
     }
 
+    /// Stages block after block, and commits them in order. What is in flight afterwards is behind
+    /// a failure.
     fn run_pipeline(
         &mut self,
         loader: &mut Loader<'_>,
-        until: Instant,
+        pause: Pause,
+        in_flight: &mut VecDeque<InFlight>,
         connected: &mut u32,
     ) -> Result<RunEnd> {
-        let mut in_flight = VecDeque::new();
         let mut parent = self.tip;
         let end = loop {
-            if *connected + u32::from(!in_flight.is_empty()) > 0 && Instant::now() >= until {
+            if self.headers.entry(parent).chain_work > pause.above && Instant::now() >= pause.until
+            {
                 break RunEnd::Deadline;
             }
             if in_flight.len() >= IN_FLIGHT_MAX
-                && let Some(end) = self.commit_oldest(&mut in_flight, connected)?
+                && let Some(end) = self.commit_oldest(in_flight, connected)?
             {
-                return self.give_up(in_flight, end);
+                return Ok(end);
             }
             let Some((at, block)) = loader.next()? else {
                 break RunEnd::Path;
@@ -132,8 +147,8 @@ impl Chainstate {
             parent = at;
         };
         while !in_flight.is_empty() {
-            if let Some(end) = self.commit_oldest(&mut in_flight, connected)? {
-                return self.give_up(in_flight, end);
+            if let Some(end) = self.commit_oldest(in_flight, connected)? {
+                return Ok(end);
             }
         }
         Ok(end)
@@ -195,22 +210,25 @@ impl Chainstate {
         let mut rows = self.take_dirty(&mut batch);
         rows.push(at);
         put_row(&mut batch, &row, &this.hash);
-        self.store.stage(block_batch(this, prev, batch))?;
+        if let Err(error) = self.store.stage(block_batch(this, prev, batch)) {
+            self.dirty.extend(rows);
+            return Err(error.into());
+        }
         Ok(Ok(InFlight { at, undo: row.undo, scripts, rows, size }))
     }
 
-    /// Waits for the scripts of the oldest staged block, and commits it.
+    /// Waits for the scripts of the oldest staged block, and commits it. If that fails, the block
+    /// stays in flight.
     fn commit_oldest(
         &mut self,
         in_flight: &mut VecDeque<InFlight>,
         connected: &mut u32,
     ) -> Result<Option<RunEnd>> {
-        let Some(oldest) = in_flight.pop_front() else {
+        let Some(oldest) = in_flight.front_mut() else {
             return Ok(None);
         };
-        let failed = oldest.scripts.map_or(Ok(None), ScriptTicket::wait)?;
+        let failed = oldest.scripts.take().map_or(Ok(None), ScriptTicket::wait)?;
         if let Some(FailedInput { tx, input }) = failed {
-            self.dirty.extend(oldest.rows);
             let detail = format!("input {input} of transaction {tx}");
             let rejection =
                 Rejection::consensus("block-script-verify-flag-failed").with_detail(detail);
@@ -224,17 +242,19 @@ impl Chainstate {
         self.tip = oldest.at;
         self.connected += oldest.size;
         *connected += 1;
+        in_flight.pop_front();
         Ok(None)
     }
 
-    /// Takes back everything staged behind a block that failed.
-    fn give_up(&mut self, in_flight: VecDeque<InFlight>, end: RunEnd) -> Result<RunEnd> {
+    /// Takes back what is staged and not committed: the state is the tip's again.
+    fn take_back(&mut self, in_flight: VecDeque<InFlight>) {
         let staged = self.store.abort_staged();
-        tracing::debug!(staged, "took staged blocks back");
+        if staged > 0 {
+            tracing::debug!(staged, "took staged blocks back");
+        }
         for block in in_flight {
             self.dirty.extend(block.rows);
         }
-        Ok(end)
     }
 
     /// Returns whether a block's scripts have to be verified: not below the assumed-valid block,
@@ -266,7 +286,7 @@ impl Chainstate {
 }
 
 /// Chain work fits 128 bits for the next centuries; a larger one is treated as unknown.
-fn to_u128(work: bitcoin::Work) -> Option<u128> {
+fn to_u128(work: Work) -> Option<u128> {
     let bytes = work.to_be_bytes();
     let (high, low) = bytes.split_first_chunk::<16>()?;
     let low: [u8; 16] = low.try_into().ok()?;
