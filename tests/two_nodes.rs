@@ -20,7 +20,8 @@ fn check(backend: &str) {
     assert_eq!(follower.rpc("getconnectioncount", &[]), 1);
 
     for height in 1001..=1010 {
-        let _ = miner.rpc("generatetodescriptor", &["1", "raw(51)"]);
+        let descriptor = if height % 2 == 0 { "raw(51)" } else { &format!("addr({ADDRESS})") };
+        let _ = miner.rpc("generatetodescriptor", &["1", descriptor]);
         wait_for("the next block", || (follower.height() == height).then_some(()));
     }
     let state = miner.state();
@@ -28,7 +29,7 @@ fn check(backend: &str) {
     let info = follower.rpc("getblockchaininfo", &[]);
     assert_eq!((info["blocks"].as_u64(), info["headers"].as_u64()), (Some(1010), Some(1010)));
 
-    follower.terminate();
+    follower.signal("TERM");
     miner.stop();
     let miner = Node::start(BINARY, dirs[0].path(), &[&engine]);
     let follower = Node::start(BINARY, dirs[1].path(), &[&engine, "-connect=0"]);
@@ -41,7 +42,7 @@ fn check(backend: &str) {
     let _ = miner.rpc("generatetoaddress", &["1", ADDRESS]);
     wait_for("one block more", || (follower.height() == 1011).then_some(()));
     miner.stop();
-    follower.stop();
+    follower.signal("INT");
 }
 
 #[test]

@@ -156,15 +156,16 @@ impl Node {
         ]
     }
 
-    /// Sends SIGTERM; the node has to end by itself with status 0 and nothing on stderr.
-    pub fn terminate(mut self) {
+    /// Sends a signal (`TERM`, `INT`); the node has to end by itself with status 0 and nothing on
+    /// stderr.
+    pub fn signal(mut self, name: &str) {
         let pid = self.child.as_ref().expect("running").id().to_string();
-        let killed = Command::new("kill").args(["-TERM", &pid]).status().expect("kill");
-        assert!(killed.success());
+        let signalled = Command::new("kill").args([&format!("-{name}"), &pid]).status();
+        assert!(signalled.expect("kill").success());
         self.expect_clean_end();
     }
 
-    /// Asks the node to stop over RPC, with the same demands as [`Node::terminate`].
+    /// Asks the node to stop over RPC, with the same demands as [`Node::signal`].
     pub fn stop(mut self) {
         let _ = self.rpc("stop", &[]);
         self.expect_clean_end();
