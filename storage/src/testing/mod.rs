@@ -5,14 +5,17 @@
 //! - [`SimDatabase`]: a database on a file system, which keeps its contract and nothing more.
 //! - [`Model`]: what any database must look like after given batches.
 //! - [`Random`]: reproducible random numbers.
+//! - [`effort`]: how much of an enumeration to walk through.
 
 pub mod conformance;
+mod effort;
 mod model;
 mod random;
 mod sim_database;
 mod sim_disk;
 mod sim_file_system;
 
+pub use self::effort::{Effort, effort};
 pub use self::model::{Model, assert_same};
 pub use self::random::Random;
 pub use self::sim_database::SimDatabase;
