@@ -88,6 +88,22 @@ pub enum Error {
         /// The bound.
         bytes_max: u64,
     },
+    /// The disk is about to be full. Nothing was written: the same call may be tried again.
+    #[error(
+        "{path}: {free_bytes} bytes are free on this disk, fewer than the {wanted_bytes} that are \
+         kept for what is under way: paused until there is more"
+    )]
+    NoSpace {
+        /// A directory on the disk.
+        path: PathBuf,
+        /// How much is free.
+        free_bytes: u64,
+        /// How much has to be.
+        wanted_bytes: u64,
+    },
+    /// The caller's hook ended a replay.
+    #[error("the replay of the log was interrupted; the next opening continues it")]
+    Interrupted,
     /// A key that was asserted to be absent (`put_new`) is present.
     #[error("put_new of a key that is present: tree {tree_id}, key {key}")]
     NotFresh {

@@ -74,6 +74,7 @@ pub use error::{Error, Result};
 pub use file_system::{File, FileLock, FileSystem, StdFileSystem, read_small, write_atomic};
 pub use flat_files::{FilePosition, FlatFiles, FlatFilesOptions};
 pub use wal_buffered::{
-    Attachments, BUFFERED_BYTES_MAX, BlockBatch, Durability, Lsn, NoAttachments, Recovery, Stats,
-    Tip, Torn, UNSYNCED_BYTES_MAX, WalBuffered, WalOptions,
+    Attachments, BUFFERED_BYTES_MAX, BlockBatch, Durability, LogWriter, Lsn, NoAttachments,
+    Recovery, ReplayHook, ReplayProgress, SPARE_SEGMENTS_MAX, SegmentFiles, Stats, Tip, Torn,
+    UNSYNCED_BYTES_MAX, WalBuffered, WalOptions,
 };

@@ -182,8 +182,13 @@ fn bytes_behind_the_last_record_are_never_replayed() {
         SegmentHeader::decode(page).unwrap().0.generation
     };
     let next = u64::try_from(BATCHES + 1).unwrap();
-    let long =
-        RecordHeader { length: 50 << 20, lsn: next, durable_lsn: 0, kind: RecordKind::Plain };
+    let long = RecordHeader {
+        length: 50 << 20,
+        lsn: next,
+        durable_lsn: 0,
+        kind: RecordKind::Plain,
+        compressed: false,
+    };
     let cases: [(&str, Vec<u8>, u64); 6] = [
         ("zeros, as of a file that was extended", vec![0; 1000], 0),
         ("garbage", vec![0xa5; 1000], 0),

@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 mod faults;
 mod generations;
+mod log_options;
 
 use std::path::Path;
 use std::sync::Arc;

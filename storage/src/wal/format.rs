@@ -9,15 +9,19 @@ use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::wal_buffered::{BlockBatch, Lsn, Tip};
 
-/// The version of segments and of the clean marker.
-pub(crate) const VERSION: u32 = 1;
+/// The version of the segments that this build writes. Version 1, which it reads too, has neither
+/// compressed records nor room behind them, and its headers have zeros for flags and `applied_lsn`.
+pub(crate) const VERSION: u32 = 2;
+const VERSION_MIN: u32 = 1;
+/// The version of the clean marker.
+const MARKER_VERSION: u32 = 1;
 /// A segment's header has a page of its own, so that no record's write can tear it.
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 4096;
 /// Length, header CRC, LSN, durable LSN, type.
 pub(crate) const RECORD_HEADER_BYTES: usize = 25;
 /// The record's CRC.
 pub(crate) const RECORD_TRAILER_BYTES: usize = 4;
-/// The largest payload. A block's changes are a few megabytes; the bound limits what a reader may
+/// The largest payload, before compression. A block's changes are a few megabytes; the bound limits what a reader may
 /// be made to allocate.
 pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 << 20;
 /// What precedes the batch in the payload of a block record: height, hash, previous hash.
@@ -29,6 +33,14 @@ pub(crate) const NUMBER_MAX: u64 = u64::MAX / 2;
 const SEGMENT_MAGIC: [u8; 8] = *b"CFDAMWAL";
 const MARKER_MAGIC: [u8; 8] = *b"CFDAMEND";
 const MARKER_BYTES: usize = 8 + 4 + 8 + 4;
+/// Flag of a segment: its file has room behind the records. See [`SegmentHeader::roomy`].
+const FLAG_ROOMY: u32 = 1;
+/// Bit of a record's type: the payload is compressed.
+const COMPRESSED: u8 = 0x80;
+/// What precedes the compressed bytes: the size that they have when decompressed.
+const COMPRESSED_PREFIX_BYTES: usize = 4;
+/// LZ4 makes at most that many bytes of one: bounds what a length can ask for.
+const LZ4_RATIO_MAX: usize = 255;
 
 /// A fixed-size piece of a byte string, or none if it is too short.
 fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
@@ -46,6 +58,11 @@ pub(crate) struct SegmentHeader {
     pub(crate) generation: u64,
     /// The chain value of the previous segment after its record `base_lsn - 1`; 0 if none.
     pub(crate) previous_chain: u32,
+    /// The checkpoint mark: the database durably held all up to here when the segment was made.
+    pub(crate) applied_lsn: Lsn,
+    /// The file was allocated ahead or used before, so that what follows the last record are not
+    /// records: zeros, where the next header would be, say that there is none.
+    pub(crate) roomy: bool,
 }
 
 impl SegmentHeader {
@@ -55,14 +72,15 @@ impl SegmentHeader {
         let fields = [
             &SEGMENT_MAGIC[..],
             &VERSION.to_le_bytes(),
-            &[0; 4],
+            &if self.roomy { FLAG_ROOMY } else { 0 }.to_le_bytes(),
             &self.number.to_le_bytes(),
             &self.base_lsn.to_le_bytes(),
             &self.generation.to_le_bytes(),
             &self.previous_chain.to_le_bytes(),
+            &self.applied_lsn.to_le_bytes(),
         ]
         .concat();
-        if let Some(front) = page.first_chunk_mut::<44>() {
+        if let Some(front) = page.first_chunk_mut::<52>() {
             front.copy_from_slice(&fields);
         }
         if let Some((body, crc)) = page.split_last_chunk_mut::<4>() {
@@ -88,7 +106,8 @@ impl SegmentHeader {
             return None;
         }
         let found = u32::from_le_bytes(field(body, 8)?);
-        if found != VERSION {
+        let flags = u32::from_le_bytes(field(body, 12)?);
+        if !(VERSION_MIN..=VERSION).contains(&found) || flags & !FLAG_ROOMY != 0 {
             return Some(Err(Error::Version { what: "log segment", found, supported: VERSION }));
         }
         let header = Self {
@@ -96,8 +115,12 @@ impl SegmentHeader {
             base_lsn: u64::from_le_bytes(field(body, 24)?),
             generation: u64::from_le_bytes(field(body, 32)?),
             previous_chain: u32::from_le_bytes(field(body, 40)?),
+            applied_lsn: u64::from_le_bytes(field(body, 44)?),
+            roomy: flags & FLAG_ROOMY != 0,
         };
-        let bounded = header.number <= NUMBER_MAX && (1..=NUMBER_MAX).contains(&header.base_lsn);
+        let bounded = header.number <= NUMBER_MAX
+            && (1..=NUMBER_MAX).contains(&header.base_lsn)
+            && header.applied_lsn < header.base_lsn;
         let unbounded = || Error::corrupt("a log segment's header has a number out of bounds");
         Some(if bounded { Ok(header) } else { Err(unbounded()) })
     }
@@ -140,6 +163,8 @@ pub(crate) struct RecordHeader {
     pub(crate) durable_lsn: Lsn,
     /// What the payload is.
     pub(crate) kind: RecordKind,
+    /// Whether the payload is compressed.
+    pub(crate) compressed: bool,
 }
 
 impl RecordHeader {
@@ -152,7 +177,7 @@ impl RecordHeader {
             &crc.to_le_bytes(),
             &self.lsn.to_le_bytes(),
             &self.durable_lsn.to_le_bytes(),
-            &[self.kind.code()],
+            &[self.code()],
         ];
         for (to, from) in bytes.iter_mut().zip(parts.into_iter().flatten()) {
             *to = *from;
@@ -162,21 +187,31 @@ impl RecordHeader {
 
     /// Reads a header; none if its CRC does not fit the generation or a field is out of bounds.
     pub(crate) fn decode(bytes: &[u8; RECORD_HEADER_BYTES], generation: u64) -> Option<Self> {
-        let kind = RecordKind::from_code(*bytes.last()?)?;
+        let code = *bytes.last()?;
         let header = Self {
             length: u32::from_le_bytes(field(bytes, 0)?),
             lsn: u64::from_le_bytes(field(bytes, 8)?),
             durable_lsn: u64::from_le_bytes(field(bytes, 16)?),
-            kind,
+            kind: RecordKind::from_code(code & !COMPRESSED)?,
+            compressed: code & COMPRESSED != 0,
         };
         let bounded = header.payload_len() <= PAYLOAD_BYTES_MAX && header.durable_lsn < header.lsn;
         let crc = u32::from_le_bytes(field(bytes, 4)?);
         (bounded && crc == header.crc(generation)).then_some(header)
     }
 
-    /// The payload's size.
+    /// The number that a header states, right or wrong.
+    pub(crate) fn lsn_of(bytes: &[u8; RECORD_HEADER_BYTES]) -> Lsn {
+        field(bytes, 8).map_or(0, u64::from_le_bytes)
+    }
+
+    /// The payload's size as it is stored.
     pub(crate) fn payload_len(&self) -> usize {
         usize::try_from(self.length).unwrap_or(usize::MAX)
+    }
+
+    const fn code(&self) -> u8 {
+        self.kind.code() | if self.compressed { COMPRESSED } else { 0 }
     }
 
     fn crc(&self, generation: u64) -> u32 {
@@ -185,7 +220,7 @@ impl RecordHeader {
         hasher.update(&self.length.to_le_bytes());
         hasher.update(&self.lsn.to_le_bytes());
         hasher.update(&self.durable_lsn.to_le_bytes());
-        hasher.update(&[self.kind.code()]);
+        hasher.update(&[self.code()]);
         hasher.finalize()
     }
 }
@@ -217,41 +252,132 @@ impl<'a> Change<'a> {
         }
     }
 
-    /// The size of the record's payload.
+    /// The size of the record's payload, before compression.
     pub(crate) const fn payload_len(&self) -> usize {
         match self {
             Self::Block(block) => BLOCK_PREFIX_BYTES + block.batch.byte_len(),
             Self::Plain(batch) => batch.byte_len(),
         }
     }
+
+    const fn kind(&self) -> RecordKind {
+        match self {
+            Self::Block(_) => RecordKind::Block,
+            Self::Plain(_) => RecordKind::Plain,
+        }
+    }
+
+    fn write_payload(&self, out: &mut Vec<u8>) {
+        if let Self::Block(block) = self {
+            out.extend_from_slice(&block.tip.height.to_le_bytes());
+            out.extend_from_slice(&block.tip.hash);
+            out.extend_from_slice(&block.prev_hash);
+        }
+        out.extend_from_slice(self.batch().as_bytes());
+    }
 }
 
-/// Appends a record to `out`; returns the chain value after it.
-pub(crate) fn encode_record(
-    out: &mut Vec<u8>,
-    (chain, generation): (u32, u64),
-    (lsn, durable_lsn): (Lsn, Lsn),
-    change: Change<'_>,
-) -> Result<u32> {
-    let (kind, batch) = match change {
-        Change::Block(block) => (RecordKind::Block, &block.batch),
-        Change::Plain(batch) => (RecordKind::Plain, batch),
-    };
-    let bytes = change.payload_len();
-    let length = u32::try_from(bytes).ok().filter(|_| bytes <= PAYLOAD_BYTES_MAX);
-    let length = length.ok_or_else(|| payload_too_large(bytes))?;
-    let start = out.len();
-    let header = RecordHeader { length, lsn, durable_lsn, kind };
-    out.extend_from_slice(&header.encode(generation));
-    if let Change::Block(block) = change {
-        out.extend_from_slice(&block.tip.height.to_le_bytes());
-        out.extend_from_slice(&block.tip.hash);
-        out.extend_from_slice(&block.prev_hash);
+/// Where a record stands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Position {
+    /// The chain value before it.
+    pub(crate) chain: u32,
+    /// The generation of its segment.
+    pub(crate) generation: u64,
+    /// Its number.
+    pub(crate) lsn: Lsn,
+    /// The highest LSN known to be durable.
+    pub(crate) durable_lsn: Lsn,
+}
+
+/// Makes records; keeps the memory that compression needs.
+#[derive(Debug, Default)]
+pub(crate) struct Encoder {
+    compress_bytes_min: Option<usize>,
+    plain: Vec<u8>,
+    packed: Vec<u8>,
+}
+
+impl Encoder {
+    /// Payloads of at least so many bytes are compressed, if that makes them smaller.
+    pub(crate) fn new(compress_bytes_min: Option<usize>) -> Self {
+        Self { compress_bytes_min, ..Self::default() }
     }
-    out.extend_from_slice(batch.as_bytes());
-    let crc = record_crc(chain, generation, out.get(start..).unwrap_or_default());
-    out.extend_from_slice(&crc.to_le_bytes());
-    Ok(crc)
+
+    /// Appends a record to `out`; returns the chain value after it.
+    pub(crate) fn encode(
+        &mut self,
+        out: &mut Vec<u8>,
+        at: Position,
+        change: Change<'_>,
+    ) -> Result<u32> {
+        let bytes = change.payload_len();
+        if bytes > PAYLOAD_BYTES_MAX {
+            return Err(payload_too_large(bytes));
+        }
+        let packed = match self.compress_bytes_min {
+            Some(min) if bytes >= min => self.compress(change)?,
+            _ => None,
+        };
+        let stored = packed.map_or(bytes, <[u8]>::len);
+        let Position { chain, generation, lsn, durable_lsn } = at;
+        let header = RecordHeader {
+            length: u32::try_from(stored).map_err(|_| payload_too_large(stored))?,
+            lsn,
+            durable_lsn,
+            kind: change.kind(),
+            compressed: packed.is_some(),
+        };
+        let start = out.len();
+        out.reserve(RECORD_HEADER_BYTES + stored + RECORD_TRAILER_BYTES);
+        out.extend_from_slice(&header.encode(generation));
+        match packed {
+            Some(packed) => out.extend_from_slice(packed),
+            None => change.write_payload(out),
+        }
+        let crc = record_crc(chain, generation, out.get(start..).unwrap_or_default());
+        out.extend_from_slice(&crc.to_le_bytes());
+        Ok(crc)
+    }
+
+    /// The compressed payload; none if it is no smaller.
+    fn compress(&mut self, change: Change<'_>) -> Result<Option<&[u8]>> {
+        self.plain.clear();
+        change.write_payload(&mut self.plain);
+        let bound = lz4_flex::block::get_maximum_output_size(self.plain.len());
+        self.packed.resize(COMPRESSED_PREFIX_BYTES + bound, 0);
+        let plain_len = u32::try_from(self.plain.len()).unwrap_or(u32::MAX);
+        let Some((prefix, rest)) = self.packed.split_first_chunk_mut::<COMPRESSED_PREFIX_BYTES>()
+        else {
+            return Ok(None);
+        };
+        *prefix = plain_len.to_le_bytes();
+        let packed = lz4_flex::block::compress_into(&self.plain, rest)
+            .map_err(|error| Error::corrupt(format!("cannot compress a log record: {error}")))?;
+        let stored = COMPRESSED_PREFIX_BYTES + packed;
+        Ok(self.packed.get(..stored).filter(|packed| packed.len() < self.plain.len()))
+    }
+}
+
+/// Undoes [`Encoder::compress`].
+///
+/// The size stated is believed as far as LZ4 can reach from so many bytes: it cannot drive an
+/// allocation beyond that.
+fn decompress(stored: &[u8]) -> Result<Vec<u8>> {
+    let bad = |why: &str| Error::corrupt(format!("a compressed log record {why}"));
+    let (prefix, packed) = stored
+        .split_first_chunk::<COMPRESSED_PREFIX_BYTES>()
+        .ok_or_else(|| bad("is shorter than its length field"))?;
+    let bytes = usize::try_from(u32::from_le_bytes(*prefix)).unwrap_or(usize::MAX);
+    if bytes > PAYLOAD_BYTES_MAX.min(packed.len().saturating_mul(LZ4_RATIO_MAX)) {
+        return Err(bad("states a length that it cannot have"));
+    }
+    let mut plain = vec![0; bytes];
+    match lz4_flex::block::decompress_into(packed, &mut plain) {
+        Ok(written) if written == bytes => Ok(plain),
+        Ok(_) => Err(bad("has another length than it states")),
+        Err(error) => Err(bad(&format!("cannot be decompressed: {error}"))),
+    }
 }
 
 /// The error for a batch that does not fit a record.
@@ -274,7 +400,14 @@ pub(crate) enum Payload {
 
 impl Payload {
     /// Reads the payload of a record whose CRC was right.
-    pub(crate) fn decode(kind: RecordKind, payload: &[u8]) -> Result<Self> {
+    pub(crate) fn decode(header: &RecordHeader, stored: &[u8]) -> Result<Self> {
+        if header.compressed {
+            return Self::decode_plain(header.kind, &decompress(stored)?);
+        }
+        Self::decode_plain(header.kind, stored)
+    }
+
+    fn decode_plain(kind: RecordKind, payload: &[u8]) -> Result<Self> {
         match kind {
             RecordKind::Plain => Batch::decode(payload).map(Self::Plain),
             RecordKind::Block => {
@@ -303,7 +436,7 @@ impl Payload {
 pub(crate) fn encode_marker(lsn: Lsn) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(MARKER_BYTES);
     bytes.extend_from_slice(&MARKER_MAGIC);
-    bytes.extend_from_slice(&VERSION.to_le_bytes());
+    bytes.extend_from_slice(&MARKER_VERSION.to_le_bytes());
     bytes.extend_from_slice(&lsn.to_le_bytes());
     let crc = crc32fast::hash(&bytes);
     bytes.extend_from_slice(&crc.to_le_bytes());
@@ -323,8 +456,9 @@ pub(crate) fn decode_marker(bytes: &[u8]) -> Result<Lsn> {
     if magic != MARKER_MAGIC {
         return Err(bad());
     }
-    if found != VERSION {
-        return Err(Error::Version { what: "clean-shutdown marker", found, supported: VERSION });
+    if found != MARKER_VERSION {
+        let what = "clean-shutdown marker";
+        return Err(Error::Version { what, found, supported: MARKER_VERSION });
     }
     Ok(lsn)
 }
@@ -354,7 +488,17 @@ mod tests {
         base_lsn: 42,
         generation: 0x0123_4567_89ab_cdef,
         previous_chain: 0xdead_beef,
+        applied_lsn: 40,
+        roomy: true,
     };
+
+    fn encode(encoder: &mut Encoder, at: (u32, u64, Lsn, Lsn), change: Change<'_>) -> Vec<u8> {
+        let (chain, generation, lsn, durable_lsn) = at;
+        let mut record = Vec::new();
+        let at = Position { chain, generation, lsn, durable_lsn };
+        encoder.encode(&mut record, at, change).unwrap();
+        record
+    }
 
     fn block() -> BlockBatch {
         let coins = Tree { id: 1, name: "coins" };
@@ -369,18 +513,18 @@ mod tests {
     fn the_example_of_the_format_document() {
         let page = HEADER.encode();
         assert_eq!(
-            hex(&page[..44]),
-            "434644414d57414c010000000000000003000000000000002a00000000000000efcdab8967452301efbeadde"
+            hex(&page[..52]),
+            "434644414d57414c020000000100000003000000000000002a00000000000000\
+             efcdab8967452301efbeadde2800000000000000"
         );
-        assert!(page[44..4092].iter().all(|byte| *byte == 0));
+        assert!(page[52..4092].iter().all(|byte| *byte == 0));
         let document = include_str!("../../FORMAT.md");
         assert!(document.contains(&hex(&page[4092..])), "{}", hex(&page[4092..]));
 
         let (_, chain) = SegmentHeader::decode(&page).unwrap();
-        let mut record = Vec::new();
         let block = block();
-        encode_record(&mut record, (chain, HEADER.generation), (42, 41), Change::Block(&block))
-            .unwrap();
+        let at = (chain, HEADER.generation, 42, 41);
+        let record = encode(&mut Encoder::default(), at, Change::Block(&block));
         let parts = [0..25, 25..93, 93..108, 108..117, 117..121];
         assert_eq!(record.len(), 121);
         for part in parts {
@@ -409,18 +553,22 @@ mod tests {
 
     #[test]
     fn a_segment_of_another_version_says_so() {
-        let mut page = HEADER.encode();
-        page[8] = 2;
-        let crc = crc32fast::hash(&page[..4092]);
-        page[4092..].copy_from_slice(&crc.to_le_bytes());
-        let error = SegmentHeader::decode(&page).unwrap_err();
-        assert!(matches!(error, Error::Version { found: 2, supported: 1, .. }));
+        for (at, byte, known) in [(8, 0, false), (8, 1, true), (8, 3, false), (12, 3, false)] {
+            let mut page = HEADER.encode();
+            page[at] = byte;
+            let crc = crc32fast::hash(&page[..4092]);
+            page[4092..].copy_from_slice(&crc.to_le_bytes());
+            match SegmentHeader::decode(&page) {
+                Ok((header, _)) => assert!(known && header == HEADER),
+                Err(error) => assert!(!known && matches!(error, Error::Version { .. })),
+            }
+        }
     }
 
     #[test]
     fn record_header_round_trip_and_bounds() {
-        let header =
-            RecordHeader { length: 100, lsn: 42, durable_lsn: 41, kind: RecordKind::Block };
+        let (kind, compressed) = (RecordKind::Block, false);
+        let header = RecordHeader { length: 100, lsn: 42, durable_lsn: 41, kind, compressed };
         assert_eq!(RecordHeader::decode(&header.encode(5), 5), Some(header));
         assert_eq!(RecordHeader::decode(&header.encode(5), 6), None, "another generation");
         let large = u32::try_from(PAYLOAD_BYTES_MAX + 1).unwrap();
@@ -438,15 +586,39 @@ mod tests {
 
     #[test]
     fn payloads_round_trip() {
-        let block = block();
-        for payload in [Payload::Block(block.clone()), Payload::Plain(block.batch)] {
-            let mut record = Vec::new();
-            encode_record(&mut record, (1, 2), (3, 2), payload.as_change()).unwrap();
-            let header = RecordHeader::decode(record.first_chunk().unwrap(), 2).unwrap();
-            let body = &record[RECORD_HEADER_BYTES..record.len() - RECORD_TRAILER_BYTES];
-            assert_eq!(Payload::decode(header.kind, body).unwrap(), payload);
+        let mut block = block();
+        let coins = Tree { id: 1, name: "coins" };
+        for compress_bytes_min in [None, Some(0), Some(1 << 20)] {
+            let mut encoder = Encoder::new(compress_bytes_min);
+            for payload in [Payload::Block(block.clone()), Payload::Plain(block.batch.clone())] {
+                let record = encode(&mut encoder, (1, 2, 3, 2), payload.as_change());
+                let header = RecordHeader::decode(record.first_chunk().unwrap(), 2).unwrap();
+                let body = &record[RECORD_HEADER_BYTES..record.len() - RECORD_TRAILER_BYTES];
+                assert_eq!(Payload::decode(&header, body).unwrap(), payload);
+                let plain_len = payload.as_change().payload_len();
+                assert_eq!(header.compressed, body.len() < plain_len);
+                let wanted = compress_bytes_min.is_some_and(|min| plain_len >= min);
+                assert_eq!(header.compressed, wanted && plain_len > 1000, "{plain_len}");
+            }
+            block.batch.put(coins, b"compressible", &[7; 2000]);
         }
-        assert!(Payload::decode(RecordKind::Block, &[0; BLOCK_PREFIX_BYTES - 1]).is_err());
+        let (kind, compressed) = (RecordKind::Block, false);
+        let header = RecordHeader { length: 0, lsn: 2, durable_lsn: 1, kind, compressed };
+        assert!(Payload::decode(&header, &[0; BLOCK_PREFIX_BYTES - 1]).is_err());
+    }
+
+    #[test]
+    fn a_compressed_length_cannot_drive_an_allocation() {
+        let plain = vec![7; 100_000];
+        let mut stored = 100_000_u32.to_le_bytes().to_vec();
+        stored.extend_from_slice(&lz4_flex::block::compress(&plain));
+        assert_eq!(decompress(&stored).unwrap(), plain);
+        for wrong in [99_999_u32, 100_001, u32::MAX] {
+            stored[..4].copy_from_slice(&wrong.to_le_bytes());
+            assert!(matches!(decompress(&stored), Err(Error::Corrupt { .. })), "{wrong}");
+        }
+        assert!(decompress(&[1, 0, 0]).is_err());
+        assert!(decompress(&[0xff, 0xff, 0xff, 0x03, 9]).is_err());
     }
 
     #[test]

@@ -15,12 +15,15 @@
 //!   stops; above it, it is a tail that was torn by a crash and is cut off and counted.
 
 pub(crate) mod format;
+mod place;
 mod reader;
 mod recovery;
 mod writer;
+mod writer_thread;
 
-pub(crate) use self::recovery::{Evidence, open_log, remove_segments};
-pub(crate) use self::writer::{Log, Place};
+pub(crate) use self::place::Place;
+pub(crate) use self::recovery::{Evidence, Opening, open_log};
+pub(crate) use self::writer::Log;
 
 /// The file whose presence says that the log is empty because all of it is in the database.
 pub(crate) const MARKER_NAME: &str = "clean";

@@ -19,7 +19,7 @@ const SCAN_BYTES: usize = 64 << 10;
 pub(crate) enum Step {
     /// A valid record; its payload is in [`SegmentReader::payload`].
     Record(RecordHeader),
-    /// The file ends where a record ends.
+    /// The file ends where a record ends; or, in a file with room, zeros say that none follows.
     End,
     /// The bytes that follow are not the next record.
     Bad,
@@ -113,7 +113,11 @@ impl SegmentReader {
             return Ok(Step::End);
         }
         let mut head = [0; RECORD_HEADER_BYTES];
-        if self.file.read_at(self.offset, &mut head)? < RECORD_HEADER_BYTES {
+        let read = self.file.read_at(self.offset, &mut head)?;
+        if self.header.roomy && head == [0; RECORD_HEADER_BYTES] {
+            return Ok(Step::End);
+        }
+        if read < RECORD_HEADER_BYTES {
             return Ok(Step::Bad);
         }
         let Some(header) = RecordHeader::decode(&head, self.header.generation) else {
@@ -150,9 +154,13 @@ impl SegmentReader {
     /// A header whose CRC is right proves that its record was written here, and so that the LSN
     /// it states as durable was; a torn write cannot forge one. (By chance a header would pass
     /// once in 2^32 positions, and its LSN would then have to be one of the next few too.)
-    pub(crate) fn tail(&self) -> Result<Tail> {
+    ///
+    /// In a file with room the size of the tail is up to the end of the last record recognised, or
+    /// one header if there is none and what follows is `bad`: behind that may be anything.
+    pub(crate) fn tail(&self, bad: bool) -> Result<Tail> {
         let bytes = self.file_bytes.saturating_sub(self.offset);
-        let mut tail = Tail { bytes, ..Tail::default() };
+        let at_least = if bad { bytes.min(as_u64(RECORD_HEADER_BYTES)) } else { 0 };
+        let mut tail = Tail { bytes: at_least, ..Tail::default() };
         // No more records than that fit into the tail.
         let lsn_end = self.next_lsn.saturating_add(bytes / as_u64(RECORD_HEADER_BYTES) + 1);
         let mut window = vec![0; SCAN_BYTES];
@@ -160,14 +168,19 @@ impl SegmentReader {
         while at < self.file_bytes {
             let read = self.file.read_at(at, &mut window)?;
             let filled = window.get(..read).unwrap_or_default();
-            for candidate in filled.windows(RECORD_HEADER_BYTES) {
+            for (index, candidate) in filled.windows(RECORD_HEADER_BYTES).enumerate() {
                 let Some(candidate) = candidate.first_chunk() else {
                     continue;
                 };
-                let header = RecordHeader::decode(candidate, self.header.generation);
-                if let Some(header) = header
-                    && (self.next_lsn..lsn_end).contains(&header.lsn)
-                {
+                // The cheap question first: rooms of many megabytes are searched.
+                let lsn = RecordHeader::lsn_of(candidate);
+                if !(self.next_lsn..lsn_end).contains(&lsn) {
+                    continue;
+                }
+                if let Some(header) = RecordHeader::decode(candidate, self.header.generation) {
+                    let record = RECORD_HEADER_BYTES + header.payload_len() + RECORD_TRAILER_BYTES;
+                    let end = at.saturating_add(as_u64(index + record)).min(self.file_bytes);
+                    tail.bytes = tail.bytes.max(end.saturating_sub(self.offset));
                     tail.records += 1;
                     tail.durable_lsn = tail.durable_lsn.max(header.durable_lsn);
                 }
@@ -177,6 +190,9 @@ impl SegmentReader {
             }
             // The last positions have been seen only in part: see them again.
             at += as_u64(SCAN_BYTES - (RECORD_HEADER_BYTES - 1));
+        }
+        if !self.header.roomy {
+            tail.bytes = bytes;
         }
         Ok(tail)
     }

@@ -17,6 +17,7 @@
 //! A crash at any point leaves a log that is opened to the same state: until step 3 has renamed
 //! the new segment nothing has changed, and after it the records are the same.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 
 use tracing::{info, warn};
@@ -24,10 +25,13 @@ use tracing::{info, warn};
 use crate::error::{Error, Result};
 use crate::file_system::read_small;
 use crate::wal::format::{Payload, SegmentHeader, decode_marker, segment_number};
+use crate::wal::place::Place;
 use crate::wal::reader::{SegmentReader, Step, Tail};
-use crate::wal::writer::{Appender, Closed, Log, Place, random_generation};
-use crate::wal_buffered::{Attachments, BUFFERED_BYTES_MAX, Lsn, Torn};
+use crate::wal::writer::{Appender, Closed, Log, random_generation};
+use crate::wal_buffered::{Attachments, BUFFERED_BYTES_MAX, Lsn, ReplayHook, ReplayProgress, Torn};
 
+/// How often the hook is told of the progress.
+const PROGRESS_BYTES: u64 = 8 << 20;
 /// More than a marker has.
 const MARKER_BYTES_MAX: usize = 1024;
 
@@ -60,17 +64,23 @@ pub(crate) struct OpenedLog {
 /// Receives the records that the database lacks, in order.
 pub(crate) type Replay<'a> = dyn FnMut(Lsn, Payload) -> Result<()> + 'a;
 
+/// What an opening is about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Opening<'a> {
+    /// Where the log is.
+    pub(crate) place: &'a Place,
+    /// What the database says.
+    pub(crate) evidence: Evidence,
+    /// What the records refer to.
+    pub(crate) attachments: &'a dyn Attachments,
+    /// Is told of the progress.
+    pub(crate) hook: Option<&'a ReplayHook>,
+}
+
 /// Opens the log of a database, or begins one.
-pub(crate) fn open_log(
-    place: &Place,
-    evidence: Evidence,
-    attachments: &dyn Attachments,
-    replay: &mut Replay<'_>,
-) -> Result<OpenedLog> {
-    let names = place.fs.list(&place.dir)?;
-    for name in names.iter().filter(|name| name.ends_with(".tmp")) {
-        place.fs.remove(&place.dir.join(name))?;
-    }
+pub(crate) fn open_log(opening: Opening<'_>, replay: &mut Replay<'_>) -> Result<OpenedLog> {
+    let Opening { place, evidence, .. } = opening;
+    let names = place.tidy()?;
     let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
     numbers.sort_unstable();
     let marker = read_small(&*place.fs, &place.marker(), MARKER_BYTES_MAX)?;
@@ -88,7 +98,8 @@ pub(crate) fn open_log(
         }
         return begin(place, 1, 0, false);
     }
-    Recovery { place, evidence, attachments }.run(&numbers, replay)
+    let progress = Cell::new(ReplayProgress::default());
+    Recovery { opening, progress }.run(&numbers, replay)
 }
 
 /// The log was empty: begins it anew. The marker goes last, so that a crash repeats all this.
@@ -108,7 +119,7 @@ fn open_clean(
     }
     // The marker may not have its name for good yet; the segments go only once it has.
     place.fs.sync_dir(&place.dir)?;
-    remove_segments(place, leftover)?;
+    place.remove(leftover)?;
     let number = leftover.last().map_or(1, |last| last + 1);
     let opened = begin(place, number, marker, true)?;
     place.fs.remove(&place.marker())?;
@@ -119,17 +130,18 @@ fn open_clean(
 /// Begins a log with the record after `end`.
 fn begin(place: &Place, number: u64, end: Lsn, clean: bool) -> Result<OpenedLog> {
     let generation = random_generation();
-    let header = SegmentHeader { number, base_lsn: end + 1, generation, previous_chain: 0 };
+    let header = SegmentHeader {
+        number,
+        base_lsn: end + 1,
+        generation,
+        previous_chain: 0,
+        applied_lsn: end,
+        roomy: place.is_roomy(),
+    };
     let mut current = Appender::create(place, header)?;
     current.publish(place)?;
     let log = Log::new(place.clone(), current, VecDeque::new());
     Ok(OpenedLog { log, clean, end, records: 0, bytes: 0, torn: None })
-}
-
-/// Removes segments, oldest first.
-pub(crate) fn remove_segments(place: &Place, numbers: &[u64]) -> Result<()> {
-    numbers.iter().try_for_each(|number| place.fs.remove(&place.segment(*number)))?;
-    if numbers.is_empty() { Ok(()) } else { place.fs.sync_dir(&place.dir) }
 }
 
 /// What scanning all segments has shown.
@@ -139,26 +151,28 @@ struct Scan {
     durable: Lsn,
     /// The last valid record.
     end: Lsn,
+    /// Where it ends in its file.
+    end_offset: u64,
     /// What is behind it.
     tail: Tail,
 }
 
 /// The opening of a log that was not closed.
 struct Recovery<'a> {
-    place: &'a Place,
-    evidence: Evidence,
-    attachments: &'a dyn Attachments,
+    opening: Opening<'a>,
+    progress: Cell<ReplayProgress>,
 }
 
 impl Recovery<'_> {
     fn run(&self, numbers: &[u64], replay: &mut Replay<'_>) -> Result<OpenedLog> {
         let needed = self.select(numbers)?;
+        self.expect(&needed)?;
         let scan = self.scan(&needed)?;
         let Some(last) = needed.last().copied() else {
             return Err(Error::corrupt("a log without segments cannot be scanned"));
         };
         info!(
-            applied = self.evidence.applied,
+            applied = self.opening.evidence.applied,
             durable = scan.durable,
             end = scan.end,
             segments = needed.len(),
@@ -175,7 +189,7 @@ impl Recovery<'_> {
             let read = self.replay(header.number, last_lsn, true, replay)?;
             records += read.records;
             bytes += read.bytes;
-            closed.push_back(Closed { number: header.number, last_lsn, bytes: read.file_bytes });
+            closed.push_back(Closed { number: header.number, last_lsn, bytes: read.segment_bytes });
         }
         let end = current.last_lsn();
         let read = self.replay(last.number + 1, end, false, replay)?;
@@ -184,15 +198,15 @@ impl Recovery<'_> {
         // Those before the first needed one: a crash came between a write-back and their removal.
         let first = needed.first().map_or(0, |first| first.number);
         let obsolete: Vec<u64> = numbers.iter().copied().filter(|number| *number < first).collect();
-        remove_segments(self.place, &obsolete)?;
-        let log = Log::new(self.place.clone(), current, closed);
+        self.opening.place.remove(&obsolete)?;
+        let log = Log::new(self.opening.place.clone(), current, closed);
         Ok(OpenedLog { log, clean: false, end, records, bytes, torn })
     }
 
     /// The segments from the one that holds record `applied + 1` on. Those before it need not be
     /// there, nor be readable: their removal may have reached the disk in any order.
     fn select(&self, numbers: &[u64]) -> Result<Vec<SegmentHeader>> {
-        let first_lsn = self.evidence.applied + 1;
+        let first_lsn = self.opening.evidence.applied + 1;
         let mut needed: Vec<SegmentHeader> = Vec::new();
         for number in numbers.iter().rev() {
             let reader = self.open(*number)?;
@@ -201,7 +215,7 @@ impl Recovery<'_> {
             {
                 return Err(Error::corrupt(format!(
                     "{}: the segment before number {} is missing",
-                    self.place.dir.display(),
+                    self.opening.place.dir.display(),
                     next.number
                 )));
             }
@@ -211,27 +225,63 @@ impl Recovery<'_> {
                 return Ok(needed);
             }
         }
+        let held = needed.iter().map(|header| header.applied_lsn).max().unwrap_or(0);
+        let lost = if held < first_lsn {
+            String::new()
+        } else {
+            format!(": the database once held all up to {held} durably and has lost some")
+        };
         Err(Error::corrupt(format!(
-            "{}: the segment that holds record {first_lsn} is missing",
-            self.place.dir.display()
+            "{}: the segment that holds record {first_lsn} is missing{lost}",
+            self.opening.place.dir.display()
         )))
     }
 
+    /// Says how much there is to read.
+    fn expect(&self, needed: &[SegmentHeader]) -> Result<()> {
+        let mut total_bytes: u64 = 0;
+        for header in needed {
+            let bytes = self.open(header.number)?.file_bytes();
+            total_bytes = total_bytes.saturating_add(bytes.saturating_mul(2));
+        }
+        self.progress.set(ReplayProgress { total_bytes, ..ReplayProgress::default() });
+        Ok(())
+    }
+
+    /// Counts bytes that were read; tells the hook after every [`PROGRESS_BYTES`].
+    fn advance(&self, bytes: u64, lsn: Option<Lsn>) -> Result<()> {
+        let mut progress = self.progress.get();
+        let before = progress.done_bytes / PROGRESS_BYTES;
+        progress.done_bytes = progress.done_bytes.saturating_add(bytes);
+        progress.lsn = lsn.unwrap_or(progress.lsn);
+        self.progress.set(progress);
+        match self.opening.hook {
+            Some(hook) if progress.done_bytes / PROGRESS_BYTES > before => {
+                if hook.call(progress).is_break() { Err(Error::Interrupted) } else { Ok(()) }
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn scan(&self, needed: &[SegmentHeader]) -> Result<Scan> {
-        let mut durable = self.evidence.applied.max(self.evidence.writing);
+        let mut durable = self.opening.evidence.applied.max(self.opening.evidence.writing);
         for (header, next) in needed.iter().zip(needed.iter().skip(1)) {
             durable = durable.max(next.base_lsn - 1);
             let mut reader = self.open(header.number)?;
             while reader.next_lsn() < next.base_lsn {
+                let begins_at = reader.offset();
                 match reader.step()? {
-                    Step::Record(record) => durable = durable.max(record.durable_lsn),
+                    Step::Record(record) => {
+                        durable = durable.max(record.durable_lsn);
+                        self.advance(reader.offset() - begins_at, None)?;
+                    }
                     Step::End | Step::Bad => return Err(self.lost(&reader, next.base_lsn - 1)),
                 }
             }
             if reader.chain() != next.previous_chain {
                 return Err(Error::corrupt(format!(
                     "{}: the segment does not continue the one before it",
-                    self.place.segment(next.number).display()
+                    self.opening.place.segment(next.number).display()
                 )));
             }
         }
@@ -240,17 +290,21 @@ impl Recovery<'_> {
         };
         let mut reader = self.open(last.number)?;
         let tail = loop {
+            let begins_at = reader.offset();
             match reader.step()? {
-                Step::Record(record) => durable = durable.max(record.durable_lsn),
-                Step::End => break Tail::default(),
-                Step::Bad => break reader.tail()?,
+                Step::Record(record) => {
+                    durable = durable.max(record.durable_lsn);
+                    self.advance(reader.offset() - begins_at, None)?;
+                }
+                Step::End if !last.roomy => break Tail::default(),
+                end @ (Step::End | Step::Bad) => break reader.tail(end == Step::Bad)?,
             }
         };
         durable = durable.max(tail.durable_lsn);
         if reader.next_lsn() <= durable {
             return Err(self.lost(&reader, durable));
         }
-        Ok(Scan { durable, end: reader.next_lsn() - 1, tail })
+        Ok(Scan { durable, end: reader.next_lsn() - 1, end_offset: reader.offset(), tail })
     }
 
     /// The error for a record that is not there, or not what was written, though it was durable.
@@ -258,7 +312,7 @@ impl Recovery<'_> {
         Error::corrupt(format!(
             "{}: record {} at offset {} is damaged or missing, though all up to {durable} were \
              durable",
-            self.place.segment(reader.header().number).display(),
+            self.opening.place.segment(reader.header().number).display(),
             reader.next_lsn(),
             reader.offset()
         ))
@@ -275,15 +329,17 @@ impl Recovery<'_> {
             base_lsn: scan.durable + 1,
             generation: random_generation(),
             previous_chain: reader.chain(),
+            applied_lsn: self.opening.evidence.applied,
+            roomy: self.opening.place.is_roomy(),
         };
-        let mut current = Appender::create(self.place, header)?;
+        let mut current = Appender::create(self.opening.place, header)?;
         let mut torn = Torn { bytes: scan.tail.bytes, records: scan.tail.records };
         while reader.next_lsn() <= scan.end {
             let (lsn, begins_at) = (reader.next_lsn(), reader.offset());
             let payload = self.valid_step(&mut reader)?;
             if !self.intact(&payload)? {
                 warn!(lsn, "a log record refers to data that is not there: cut the log before it");
-                torn.bytes = reader.file_bytes() - begins_at;
+                torn.bytes += scan.end_offset - begins_at;
                 torn.records += scan.end - lsn + 1;
                 break;
             }
@@ -292,8 +348,8 @@ impl Recovery<'_> {
                 current.write_out()?;
             }
         }
-        self.attachments.sync()?;
-        current.publish(self.place)?;
+        self.opening.attachments.sync()?;
+        current.publish(self.opening.place)?;
         Ok((current, (torn != Torn { bytes: 0, records: 0 }).then_some(torn)))
     }
 
@@ -306,11 +362,12 @@ impl Recovery<'_> {
         replay: &mut Replay<'_>,
     ) -> Result<Replayed> {
         let mut reader = self.open(number)?;
-        let mut done = Replayed { file_bytes: reader.file_bytes(), ..Replayed::default() };
+        let mut done = Replayed::default();
         while reader.next_lsn() <= last_lsn {
             let (lsn, begins_at) = (reader.next_lsn(), reader.offset());
             let payload = self.valid_step(&mut reader)?;
-            if lsn <= self.evidence.applied {
+            self.advance(reader.offset() - begins_at, Some(lsn))?;
+            if lsn <= self.opening.evidence.applied {
                 continue;
             }
             if ask_intact && !self.intact(&payload)? {
@@ -322,6 +379,7 @@ impl Recovery<'_> {
             done.records += 1;
             done.bytes += reader.offset() - begins_at;
         }
+        done.segment_bytes = reader.offset();
         info!(segment = number, records = done.records, bytes = done.bytes, "replayed a segment");
         Ok(done)
     }
@@ -329,20 +387,20 @@ impl Recovery<'_> {
     /// A record that an earlier pass has found valid.
     fn valid_step(&self, reader: &mut SegmentReader) -> Result<Payload> {
         match reader.step()? {
-            Step::Record(header) => Payload::decode(header.kind, reader.payload()),
+            Step::Record(header) => Payload::decode(&header, reader.payload()),
             Step::End | Step::Bad => Err(self.lost(reader, reader.next_lsn())),
         }
     }
 
     fn intact(&self, payload: &Payload) -> Result<bool> {
         match payload {
-            Payload::Block(block) => self.attachments.intact(block),
+            Payload::Block(block) => self.opening.attachments.intact(block),
             Payload::Plain(_) => Ok(true),
         }
     }
 
     fn open(&self, number: u64) -> Result<SegmentReader> {
-        SegmentReader::open(&*self.place.fs, &self.place.segment(number), number)
+        SegmentReader::open(&*self.opening.place.fs, &self.opening.place.segment(number), number)
     }
 }
 
@@ -351,5 +409,6 @@ impl Recovery<'_> {
 struct Replayed {
     records: u64,
     bytes: u64,
-    file_bytes: u64,
+    /// Up to the last record that counts.
+    segment_bytes: u64,
 }

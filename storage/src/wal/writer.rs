@@ -4,36 +4,13 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::file_system::{File, FileSystem, temporary_path};
-use crate::wal::format::{
-    Change, SEGMENT_HEADER_BYTES, SegmentHeader, encode_record, segment_name,
-};
+use crate::file_system::{File, temporary_path};
+use crate::wal::format::{Change, Encoder, Position, RECORD_HEADER_BYTES, SegmentHeader};
+use crate::wal::place::{NewFile, Place};
 use crate::wal_buffered::Lsn;
-
-/// Where a log is.
-#[derive(Debug, Clone)]
-pub(crate) struct Place {
-    /// The file system.
-    pub(crate) fs: Arc<dyn FileSystem>,
-    /// The log's own directory.
-    pub(crate) dir: PathBuf,
-}
-
-impl Place {
-    /// The path of a segment.
-    pub(crate) fn segment(&self, number: u64) -> PathBuf {
-        self.dir.join(segment_name(number))
-    }
-
-    /// The path of the clean marker.
-    pub(crate) fn marker(&self) -> PathBuf {
-        self.dir.join(super::MARKER_NAME)
-    }
-}
 
 /// A random number for a new segment. The standard library seeds it from the operating system.
 pub(crate) fn random_generation() -> u64 {
@@ -51,6 +28,9 @@ pub(crate) struct Appender {
     written: u64,
     /// Encoded records that are not yet written; reused for every record.
     buffer: Vec<u8>,
+    encoder: Encoder,
+    /// The file holds old records: zeros are written behind the new ones to say where they end.
+    reused: bool,
 }
 
 impl Appender {
@@ -59,10 +39,11 @@ impl Appender {
     pub(crate) fn create(place: &Place, header: SegmentHeader) -> Result<Self> {
         let page = header.encode();
         let (_, chain) = SegmentHeader::decode(&page)?;
-        let file = place.fs.create_new(&temporary_path(&place.segment(header.number)))?;
-        file.write_all_at(0, &page)?;
-        let written = as_u64(SEGMENT_HEADER_BYTES);
-        Ok(Self { file, header, chain, next_lsn: header.base_lsn, written, buffer: Vec::new() })
+        let NewFile { file, reused } = place.create(header.number)?;
+        let encoder = Encoder::new(place.compress_bytes_min);
+        let buffer = page.to_vec();
+        let next_lsn = header.base_lsn;
+        Ok(Self { file, header, chain, next_lsn, written: 0, buffer, encoder, reused })
     }
 
     /// Makes what was appended durable and then gives the segment its name.
@@ -77,8 +58,9 @@ impl Appender {
     /// Encodes a record into the buffer and returns its number.
     pub(crate) fn append(&mut self, durable_lsn: Lsn, change: Change<'_>) -> Result<Lsn> {
         let lsn = self.next_lsn;
-        let seed = (self.chain, self.header.generation);
-        self.chain = encode_record(&mut self.buffer, seed, (lsn, durable_lsn), change)?;
+        let (chain, generation) = (self.chain, self.header.generation);
+        let at = Position { chain, generation, lsn, durable_lsn };
+        self.chain = self.encoder.encode(&mut self.buffer, at, change)?;
         self.next_lsn += 1;
         Ok(lsn)
     }
@@ -90,11 +72,16 @@ impl Appender {
 
     /// Writes the buffer to the file.
     pub(crate) fn write_out(&mut self) -> Result<()> {
-        if !self.buffer.is_empty() {
-            self.file.write_all_at(self.written, &self.buffer)?;
-            self.written += as_u64(self.buffer.len());
-            self.buffer.clear();
+        if self.buffer.is_empty() {
+            return Ok(());
         }
+        let bytes = as_u64(self.buffer.len());
+        if self.reused {
+            self.buffer.extend_from_slice(&[0; RECORD_HEADER_BYTES]);
+        }
+        self.file.write_all_at(self.written, &self.buffer)?;
+        self.written += bytes;
+        self.buffer.clear();
         Ok(())
     }
 
@@ -156,6 +143,11 @@ impl Log {
         Ok((Arc::clone(&self.current.file), self.current.last_lsn()))
     }
 
+    /// The file whose [`File::settle`] waits for what was handed over.
+    pub(crate) fn current_file(&self) -> Arc<dyn File> {
+        Arc::clone(&self.current.file)
+    }
+
     /// The size of the last segment.
     pub(crate) fn current_bytes(&self) -> u64 {
         self.current.bytes()
@@ -166,20 +158,24 @@ impl Log {
         self.current.next_lsn == self.current.header.base_lsn
     }
 
-    /// Begins a new segment. The caller has fsynced the last one.
-    pub(crate) fn rotate(&mut self) -> Result<()> {
+    /// Begins a new segment. The caller has fsynced the last one, and knows that the database
+    /// durably holds all up to `applied_lsn`.
+    pub(crate) fn rotate(&mut self, applied_lsn: Lsn) -> Result<()> {
         let old = &self.current;
         let header = SegmentHeader {
             number: old.header.number + 1,
             base_lsn: old.next_lsn,
             generation: random_generation(),
             previous_chain: old.chain,
+            applied_lsn,
+            roomy: self.place.is_roomy(),
         };
         let closed =
             Closed { number: old.header.number, last_lsn: old.last_lsn(), bytes: old.bytes() };
         let mut next = Appender::create(&self.place, header)?;
         next.publish(&self.place)?;
         next.buffer = std::mem::take(&mut self.current.buffer);
+        next.encoder = std::mem::take(&mut self.current.encoder);
         self.current = next;
         self.closed.push_back(closed);
         Ok(())

@@ -109,7 +109,7 @@ impl<D: Database> Inner<D> {
     fn commit(&self, writer: &mut Writer, change: Change<'_>, staged: bool) -> Result<Lsn> {
         self.make_room(writer)?;
         if self.syncer.with_log(|log| log.current_bytes()) >= self.options.segment_bytes {
-            self.syncer.rotate()?;
+            self.syncer.rotate(read(&self.view).applied)?;
         }
         let tip = match change {
             Change::Block(block) => Some(block.tip),
@@ -247,7 +247,7 @@ impl<D: Database> Inner<D> {
             self.freeze(writer);
             self.queue.wait_idle(&self.health)?;
         }
-        self.syncer.rotate()?;
+        self.syncer.rotate(read(&self.view).applied)?;
         self.remove_obsolete_segments();
         Ok(())
     }

@@ -52,7 +52,10 @@ use std::time::{Duration, Instant};
 
 use tracing::warn;
 
-pub use self::options::{BUFFERED_BYTES_MAX, Durability, UNSYNCED_BYTES_MAX, WalOptions};
+pub use self::options::{
+    BUFFERED_BYTES_MAX, Durability, LogWriter, ReplayHook, ReplayProgress, SPARE_SEGMENTS_MAX,
+    SegmentFiles, UNSYNCED_BYTES_MAX, WalOptions,
+};
 pub use self::types::{Attachments, BlockBatch, Lsn, NoAttachments, Recovery, Stats, Tip, Torn};
 
 use self::flusher::{FlushQueue, Frozen};
@@ -181,7 +184,7 @@ impl<D: Database + 'static> WalBuffered<D> {
         inner.health.guard(|| {
             let fs = &*inner.place.fs;
             write_atomic(fs, &inner.place.marker(), &encode_marker(applied))?;
-            crate::wal::remove_segments(&inner.place, &numbers)
+            inner.place.remove(&numbers)
         })
     }
 
@@ -282,7 +285,7 @@ impl<D: Database> Inner<D> {
     fn remove_obsolete_segments(&self) {
         let applied = read(&self.view).applied;
         let numbers = self.syncer.with_log(|log| log.take_obsolete(applied));
-        if let Err(error) = crate::wal::remove_segments(&self.place, &numbers) {
+        if let Err(error) = self.place.retire(&numbers) {
             warn!(error = error.chain(), "cannot remove log segments that are not needed any more");
         }
     }

@@ -12,7 +12,7 @@ use crate::database::{Database, STATE_TREE, Tree, check_tree, check_trees};
 use crate::error::{Error, Result};
 use crate::file_system::FileSystem;
 use crate::wal::format::Payload;
-use crate::wal::{Evidence, Place, open_log};
+use crate::wal::{Evidence, Opening, Place, open_log};
 use crate::wal_buffered::commit::{generation_bytes_max, hash_of};
 use crate::wal_buffered::flusher::{FlushQueue, Frozen};
 use crate::wal_buffered::health::Health;
@@ -52,12 +52,16 @@ impl<D: Database + 'static> WalBuffered<D> {
         // killed. It becomes durable before anything is decided, or removed, because of it.
         backend.flush()?;
         let rows = StateRows::read(&backend)?;
-        let place = Place { fs, dir: dir.to_path_buf() };
+        let place = Place::new(fs, dir.to_path_buf(), &options)?;
         let mut replayer = Replayer::new(&backend, generation_bytes_max(&options), rows);
         let evidence = Evidence { applied: rows.applied, writing: rows.writing };
-        let opened = open_log(&place, evidence, &*attachments, &mut |lsn, payload| {
-            replayer.replay(lsn, payload)
-        })?;
+        let opening = Opening {
+            place: &place,
+            evidence,
+            attachments: &*attachments,
+            hook: options.replay_hook.as_ref(),
+        };
+        let opened = open_log(opening, &mut |lsn, payload| replayer.replay(lsn, payload))?;
         let view = replayer.into_view();
         let recovery = Recovery {
             clean: opened.clean,

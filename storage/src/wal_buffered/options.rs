@@ -1,6 +1,11 @@
 //! `WalOptions`, `Durability`: what a buffered store promises and how much it may hold.
 
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::wal_buffered::Lsn;
 
 /// What [`commit`](crate::WalBuffered::commit) promises when it returns.
 ///
@@ -53,6 +58,73 @@ pub const UNSYNCED_BYTES_MAX: u64 = 64 << 20;
 /// In async mode, how many bytes of log are gathered in memory before they are written.
 pub const BUFFERED_BYTES_MAX: usize = 1 << 20;
 
+/// Where the bytes of a log segment go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SegmentFiles {
+    /// A file that grows with each record.
+    #[default]
+    Growing,
+    /// A file of `segment_bytes` from the beginning, so that an fsync has no new size to record.
+    Preallocated,
+    /// As preallocated; and up to [`SPARE_SEGMENTS_MAX`] files of segments that are not needed any
+    /// more are used again, so that an fsync has no new blocks to record either.
+    Recycled,
+}
+
+/// How many files of old segments are kept for new ones.
+pub const SPARE_SEGMENTS_MAX: usize = 2;
+
+/// Who hands records to the operating system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogWriter {
+    /// The thread that commits.
+    #[default]
+    Direct,
+    /// A thread of its own, while the committing one applies the batch to memory. A commit still
+    /// returns only after what its mode promises.
+    Thread,
+    /// The thread that commits, by copying into a memory mapping of the segment, which is then
+    /// preallocated. Needs the cargo feature `mmap`, else it is [`LogWriter::Direct`]; a disk that
+    /// fails may end the process by a signal instead of an error.
+    Mapped,
+}
+
+/// How far the replay of a log is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ReplayProgress {
+    /// Bytes of log read so far. The log is read twice: first all of it is checked, then applied.
+    pub done_bytes: u64,
+    /// Bytes to read in both passes, at most.
+    pub total_bytes: u64,
+    /// The last record applied.
+    pub lsn: Lsn,
+}
+
+/// Is told how far a replay is, and may end it.
+///
+/// Called about every 8 MiB of log. After `Break`, opening fails with
+/// [`Error::Interrupted`](crate::Error::Interrupted); nothing is lost, the next opening begins
+/// where the database is.
+#[derive(Clone)]
+pub struct ReplayHook(Arc<dyn Fn(ReplayProgress) -> ControlFlow<()> + Send + Sync>);
+
+impl ReplayHook {
+    /// Wraps a function.
+    pub fn new(call: impl Fn(ReplayProgress) -> ControlFlow<()> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(call))
+    }
+
+    pub(crate) fn call(&self, progress: ReplayProgress) -> ControlFlow<()> {
+        (self.0)(progress)
+    }
+}
+
+impl fmt::Debug for ReplayHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ReplayHook")
+    }
+}
+
 /// How a [`WalBuffered`](crate::WalBuffered) store is run.
 #[derive(Debug, Clone)]
 pub struct WalOptions {
@@ -69,6 +141,19 @@ pub struct WalOptions {
     pub log_bytes_max: u64,
     /// A log segment that has reached this size is followed by a new one.
     pub segment_bytes: u64,
+    /// How segments get their files.
+    pub segment_files: SegmentFiles,
+    /// Who writes the log.
+    pub writer: LogWriter,
+    /// Records whose payload has at least so many bytes are compressed with LZ4, unless that makes
+    /// them no smaller. Coins hardly shrink: for slow disks and compressible values.
+    pub compress_bytes_min: Option<usize>,
+    /// While the log's disk would have less free space than this, the next batch and what is
+    /// buffered written, commits are refused with [`Error::NoSpace`](crate::Error::NoSpace).
+    /// Nothing has been written then and nothing is poisoned: the same commit may be tried again.
+    pub reserve_bytes: u64,
+    /// Is told of a long replay.
+    pub replay_hook: Option<ReplayHook>,
     /// Check every `put_new` against the store, at the cost of a read.
     pub verify_freshness: bool,
 }
@@ -83,6 +168,11 @@ impl Default for WalOptions {
             // At 100 MB/s of replay: forty seconds after a crash.
             log_bytes_max: 4 << 30,
             segment_bytes: 64 << 20,
+            segment_files: SegmentFiles::default(),
+            writer: LogWriter::default(),
+            compress_bytes_min: None,
+            reserve_bytes: 64 << 20,
+            replay_hook: None,
             verify_freshness: cfg!(debug_assertions),
         }
     }

@@ -114,6 +114,10 @@ impl Syncer {
 
     /// Returns when a record is as durable as the mode promises at the end of a commit.
     pub(crate) fn wait_promised(&self, lsn: Lsn) -> Result<()> {
+        if matches!(lock(&self.state).mode, Durability::Relaxed { .. }) {
+            let file = lock(&self.log).current_file();
+            self.health.guard(|| file.settle())?;
+        }
         let mut state = lock(&self.state);
         loop {
             let kept = match state.mode {
@@ -157,12 +161,12 @@ impl Syncer {
 
     /// Makes everything durable and begins a new segment, unless the last one has no record yet.
     /// The caller lets no commit in.
-    pub(crate) fn rotate(&self) -> Result<()> {
+    pub(crate) fn rotate(&self, applied_lsn: Lsn) -> Result<()> {
         let _one_at_a_time = lock(&self.fsync);
         self.health.guard(|| {
             self.sync_alone()?;
             let mut log = lock(&self.log);
-            if log.current_is_empty() { Ok(()) } else { log.rotate() }
+            if log.current_is_empty() { Ok(()) } else { log.rotate(applied_lsn) }
         })
     }
 

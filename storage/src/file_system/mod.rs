@@ -7,6 +7,9 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+#[cfg(feature = "mmap")]
+mod mapped;
+
 use crate::error::{Error, Result};
 
 /// The part of a file system that a crash-safe store needs.
@@ -71,6 +74,16 @@ pub trait FileSystem: Debug + Send + Sync {
     /// If the system cannot tell.
     fn exists(&self, path: &Path) -> Result<bool>;
 
+    /// How many bytes can still be written to the disk that holds a directory; none if unknown.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses.
+    fn free_bytes(&self, dir: &Path) -> Result<Option<u64>> {
+        let _ = dir;
+        Ok(None)
+    }
+
     /// Takes an exclusive lock by means of the file `path`, which is made if need be.
     ///
     /// # Errors
@@ -101,6 +114,36 @@ pub trait File: Debug + Send + Sync {
     ///
     /// If the system refuses.
     fn set_len(&self, bytes: u64) -> Result<()>;
+
+    /// Extends the file with zeros to at least `bytes`, with the blocks for them, if the file system
+    /// can give any.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses, as when there is no space.
+    fn allocate(&self, bytes: u64) -> Result<()> {
+        if self.len()? < bytes { self.set_len(bytes) } else { Ok(()) }
+    }
+
+    /// The same file with its first `bytes` written through a memory mapping, allocated before; none
+    /// if that cannot be done.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses.
+    fn map(&self, bytes: u64) -> Result<Option<Arc<dyn File>>> {
+        let _ = bytes;
+        Ok(None)
+    }
+
+    /// Returns when the system has taken all earlier writes: they survive the process.
+    ///
+    /// # Errors
+    ///
+    /// If one of them failed.
+    fn settle(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// The file's size in bytes.
     ///
@@ -245,6 +288,12 @@ impl FileSystem for StdFileSystem {
         path.try_exists().map_err(|source| Error::io("look up", path, source))
     }
 
+    fn free_bytes(&self, dir: &Path) -> Result<Option<u64>> {
+        let stat = rustix::fs::statvfs(dir)
+            .map_err(|source| Error::io("ask for the free space of", dir, source.into()))?;
+        Ok(Some(stat.f_bavail.saturating_mul(stat.f_frsize)))
+    }
+
     fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>> {
         let file = OpenOptions::new()
             .write(true)
@@ -305,6 +354,23 @@ impl File for StdFile {
 
     fn set_len(&self, bytes: u64) -> Result<()> {
         self.file.set_len(bytes).map_err(self.error("resize"))
+    }
+
+    fn allocate(&self, bytes: u64) -> Result<()> {
+        let mode = rustix::fs::FallocateFlags::empty();
+        match rustix::fs::fallocate(&self.file, mode, 0, bytes) {
+            Ok(()) => Ok(()),
+            Err(rustix::io::Errno::OPNOTSUPP) if self.len()? < bytes => self.set_len(bytes),
+            Err(rustix::io::Errno::OPNOTSUPP) => Ok(()),
+            Err(source) => Err(Error::io("allocate", &self.path, source.into())),
+        }
+    }
+
+    #[cfg(feature = "mmap")]
+    fn map(&self, bytes: u64) -> Result<Option<Arc<dyn File>>> {
+        let file = self.file.try_clone().map_err(self.error("clone"))?;
+        let mapped = mapped::MappedFile::new(Self { file, path: self.path.clone() }, bytes)?;
+        Ok(mapped.map(|mapped| Arc::new(mapped) as Arc<dyn File>))
     }
 
     fn len(&self) -> Result<u64> {
