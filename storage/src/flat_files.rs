@@ -241,7 +241,7 @@ impl FlatFiles {
     /// The path of the file of that number.
     #[must_use]
     pub fn path(&self, number: u32) -> PathBuf {
-        self.dir.join(format!("{}{number:05}.dat", self.options.prefix))
+        self.dir.join(file_name(self.options.prefix, number))
     }
 
     fn xor(&self, offset: u64, bytes: &mut [u8]) {
@@ -305,13 +305,14 @@ fn remember(state: &mut State, number: u32, file: &Arc<dyn File>) {
     state.open.insert(number, Arc::clone(file));
 }
 
-/// The number in `<prefix>NNNNN.dat`.
+/// The number in `<prefix>NNNNN.dat`. A name with more digits than it needs is a foreign file.
 fn number(prefix: &str, name: &str) -> Option<u32> {
-    let digits = name.strip_prefix(prefix)?.strip_suffix(".dat")?;
-    if digits.len() < 5 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    digits.parse().ok()
+    let number = name.strip_prefix(prefix)?.strip_suffix(".dat")?.parse().ok()?;
+    (file_name(prefix, number) == name).then_some(number)
+}
+
+fn file_name(prefix: &str, number: u32) -> String {
+    format!("{prefix}{number:05}.dat")
 }
 
 /// A length in memory as a length in a file.
@@ -391,7 +392,14 @@ mod tests {
 
     #[test]
     fn foreign_files_are_not_counted() {
-        for name in ["blk1.dat", "blk00001.dat.tmp", "rev00003.dat", "blk0000x.dat", "xor.dat"] {
+        for name in [
+            "blk1.dat",
+            "blk000001.dat",
+            "blk00001.dat.tmp",
+            "rev00003.dat",
+            "blk0000x.dat",
+            "xor.dat",
+        ] {
             assert_eq!(number("blk", name), None, "{name}");
         }
         assert_eq!(number("blk", "blk00042.dat"), Some(42));

@@ -68,10 +68,14 @@ pub(crate) struct SegmentHeader {
 impl SegmentHeader {
     /// The header's page.
     pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
+        self.encode_as(VERSION)
+    }
+
+    fn encode_as(&self, version: u32) -> [u8; SEGMENT_HEADER_BYTES] {
         let mut page = [0; SEGMENT_HEADER_BYTES];
         let fields = [
             &SEGMENT_MAGIC[..],
-            &VERSION.to_le_bytes(),
+            &version.to_le_bytes(),
             &if self.roomy { FLAG_ROOMY } else { 0 }.to_le_bytes(),
             &self.number.to_le_bytes(),
             &self.base_lsn.to_le_bytes(),
@@ -96,12 +100,16 @@ impl SegmentHeader {
         if chain != u32::from_le_bytes(*crc) {
             return Err(Error::corrupt("the checksum of a log segment's header is wrong"));
         }
-        Self::fields(body)
-            .map(|header| header.map(|header| (header, chain)))
-            .unwrap_or_else(|| Err(Error::corrupt("a log segment's header has another magic")))
+        let (version, header) = Self::fields(body)
+            .unwrap_or_else(|| Err(Error::corrupt("a log segment's header has another magic")))?;
+        let of_later_version = version < VERSION && (header.roomy || header.applied_lsn > 0);
+        if of_later_version || header.encode_as(version) != *page {
+            return Err(Error::corrupt("a log segment's header has bytes where zeros must be"));
+        }
+        Ok((header, chain))
     }
 
-    fn fields(body: &[u8]) -> Option<Result<Self>> {
+    fn fields(body: &[u8]) -> Option<Result<(u32, Self)>> {
         if field::<8>(body, 0)? != SEGMENT_MAGIC {
             return None;
         }
@@ -122,7 +130,7 @@ impl SegmentHeader {
             && (1..=NUMBER_MAX).contains(&header.base_lsn)
             && header.applied_lsn < header.base_lsn;
         let unbounded = || Error::corrupt("a log segment's header has a number out of bounds");
-        Some(if bounded { Ok(header) } else { Err(unbounded()) })
+        Some(if bounded { Ok((found, header)) } else { Err(unbounded()) })
     }
 }
 
@@ -468,13 +476,11 @@ pub(crate) fn segment_name(number: u64) -> String {
     format!("wal-{number:010}.log")
 }
 
-/// The number in a segment's file name.
+/// The number in a segment's file name. A name with more digits than it needs is a foreign file:
+/// the file of that number has another one.
 pub(crate) fn segment_number(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix("wal-")?.strip_suffix(".log")?;
-    if digits.len() < 10 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    digits.parse().ok().filter(|number| *number <= NUMBER_MAX)
+    let number = name.strip_prefix("wal-")?.strip_suffix(".log")?.parse().ok()?;
+    (number <= NUMBER_MAX && segment_name(number) == name).then_some(number)
 }
 
 #[cfg(test)]
@@ -553,15 +559,27 @@ mod tests {
 
     #[test]
     fn a_segment_of_another_version_says_so() {
+        let plain = SegmentHeader { roomy: false, applied_lsn: 0, ..HEADER };
         for (at, byte, known) in [(8, 0, false), (8, 1, true), (8, 3, false), (12, 3, false)] {
-            let mut page = HEADER.encode();
+            let mut page = plain.encode();
             page[at] = byte;
             let crc = crc32fast::hash(&page[..4092]);
             page[4092..].copy_from_slice(&crc.to_le_bytes());
             match SegmentHeader::decode(&page) {
-                Ok((header, _)) => assert!(known && header == HEADER),
+                Ok((header, _)) => assert!(known && header == plain),
                 Err(error) => assert!(!known && matches!(error, Error::Version { .. })),
             }
+        }
+    }
+
+    #[test]
+    fn bytes_that_mean_nothing_are_refused_even_with_a_right_checksum() {
+        for (version, at) in [(2, 52), (2, 4091), (1, 12), (1, 44), (1, 52)] {
+            let mut page = SegmentHeader { roomy: false, applied_lsn: 0, ..HEADER }.encode();
+            (page[8], page[at]) = (version, 1);
+            let crc = crc32fast::hash(&page[..4092]);
+            page[4092..].copy_from_slice(&crc.to_le_bytes());
+            assert!(matches!(SegmentHeader::decode(&page), Err(Error::Corrupt { .. })), "{at}");
         }
     }
 
@@ -640,7 +658,13 @@ mod tests {
         assert_eq!(segment_name(12), "wal-0000000012.log");
         assert_eq!(segment_number(&segment_name(NUMBER_MAX)), Some(NUMBER_MAX));
         assert_eq!(segment_number(&segment_name(NUMBER_MAX + 1)), None);
-        for name in ["wal-12.log", "wal-0000000012.log.tmp", "wal-00000000+1.log", "clean"] {
+        for name in [
+            "wal-12.log",
+            "wal-00000000012.log",
+            "wal-0000000012.log.tmp",
+            "wal-00000000+1.log",
+            "clean",
+        ] {
             assert_eq!(segment_number(name), None, "{name}");
         }
     }
