@@ -5,10 +5,12 @@
 //! - [`SimDatabase`]: a database on a file system, which keeps its contract and nothing more.
 //! - [`Model`]: what any database must look like after given batches.
 //! - [`Random`]: reproducible random numbers.
+//! - [`fuzz`]: what a fuzzer calls.
 //! - [`effort`]: how much of an enumeration to walk through.
 
 pub mod conformance;
 mod effort;
+pub mod fuzz;
 mod model;
 mod random;
 mod sim_database;
