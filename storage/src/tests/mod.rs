@@ -1,11 +1,14 @@
 //! Questions that span the whole crate, and what their tests share.
 
 mod behaviour;
+mod bit_flips;
 mod conformance;
 mod crash;
 mod damage;
+mod damaged_log;
 mod faults;
 mod generations;
+mod image;
 mod log_options;
 
 use std::path::Path;
