@@ -5,6 +5,7 @@ mod bit_flips;
 mod conformance;
 mod crash;
 mod damage;
+mod damage_rows;
 mod damaged_log;
 mod faults;
 mod generations;
