@@ -240,6 +240,11 @@ impl Ops<'_> {
     pub(crate) const fn offset(&self) -> usize {
         self.offset
     }
+
+    /// The size of the operations that are left.
+    pub(crate) const fn remaining_bytes(&self) -> usize {
+        self.bytes.len().saturating_sub(self.offset)
+    }
 }
 
 impl<'a> Iterator for Ops<'a> {

@@ -75,6 +75,6 @@ pub use file_system::{File, FileLock, FileSystem, StdFileSystem, read_small, wri
 pub use flat_files::{FilePosition, FlatFiles, FlatFilesOptions};
 pub use wal_buffered::{
     Attachments, BUFFERED_BYTES_MAX, BlockBatch, Durability, LogWriter, Lsn, NoAttachments,
-    Recovery, ReplayHook, ReplayProgress, SPARE_SEGMENTS_MAX, SegmentFiles, Stats, Tip, Torn,
-    UNSYNCED_BYTES_MAX, WalBuffered, WalOptions,
+    NoSpaceHook, Recovery, ReplayHook, ReplayProgress, SPARE_SEGMENTS_MAX, SegmentFiles, Stats,
+    Tip, Torn, UNSYNCED_BYTES_MAX, WalBuffered, WalOptions,
 };

@@ -60,6 +60,8 @@ pub(crate) struct Disk {
     pub(crate) crashed: bool,
     /// The error to inject.
     pub(crate) fault: Option<Fault>,
+    /// What is said to be free; nothing is said if none.
+    pub(crate) free_bytes: Option<u64>,
     /// The most bytes asked for in one read.
     pub(crate) largest_read: usize,
 }

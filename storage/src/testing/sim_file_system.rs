@@ -39,6 +39,11 @@ impl SimFileSystem {
         lock(&self.disk).largest_read
     }
 
+    /// Lets the file system say that so much is free. Writes are not refused because of it.
+    pub fn set_free_bytes(&self, free_bytes: Option<u64>) {
+        lock(&self.disk).free_bytes = free_bytes;
+    }
+
     /// Lets the operation of that number, and all that follow it, not happen.
     pub fn crash_at(&self, op: u64) {
         lock(&self.disk).crash_at = Some(op);
@@ -159,6 +164,10 @@ impl FileSystem for SimFileSystem {
         let disk = lock(&self.disk);
         disk.check_alive("look up", path)?;
         Ok(disk.names.contains_key(path) || disk.dirs.contains(path))
+    }
+
+    fn free_bytes(&self, _: &Path) -> Result<Option<u64>> {
+        Ok(lock(&self.disk).free_bytes)
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>> {

@@ -11,6 +11,7 @@ mod faults;
 mod generations;
 mod image;
 mod log_options;
+mod space;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -74,6 +74,13 @@ impl Arena {
         self.chunk_bytes + free * size_of::<Handle>()
     }
 
+    /// The most memory that storing entries of that many bytes in all can take. What does not fit
+    /// into the rest of a chunk leaves it unused: that is less than the entry itself.
+    pub(crate) fn growth(&self, entry_bytes: usize) -> usize {
+        let room = self.chunks.last().map_or(0, |chunk| chunk.len().saturating_sub(self.tail));
+        if entry_bytes <= room { 0 } else { 2 * entry_bytes + self.next_chunk_bytes() }
+    }
+
     /// Stores an entry.
     pub(crate) fn insert(&mut self, state: u8, key: &[u8], value: &[u8]) -> Handle {
         let units = units(key.len(), value.len());
@@ -139,14 +146,16 @@ impl Arena {
         value_to.copy_from_slice(value);
     }
 
+    fn next_chunk_bytes(&self) -> usize {
+        CHUNK_BYTES.min(FIRST_CHUNK_BYTES << self.chunks.len().min(16))
+    }
+
     /// Takes `units` new units at the end.
     fn grow(&mut self, units: usize) -> Handle {
         let size = units * UNIT_BYTES;
         let room = self.chunks.last().map_or(0, |chunk| chunk.len().saturating_sub(self.tail));
         if room < size {
-            let doublings = self.chunks.len().min(16);
-            let usual = CHUNK_BYTES.min(FIRST_CHUNK_BYTES << doublings);
-            let chunk = vec![0; usual.max(size)].into_boxed_slice();
+            let chunk = vec![0; self.next_chunk_bytes().max(size)].into_boxed_slice();
             self.chunk_bytes += chunk.len();
             self.chunks.push(chunk);
             self.tail = 0;

@@ -13,9 +13,15 @@ use crate::wal::format::{Change, PAYLOAD_BYTES_MAX, payload_too_large};
 use crate::wal_buffered::arena::ARENA_BYTES_MAX;
 use crate::wal_buffered::flusher::Frozen;
 use crate::wal_buffered::memtable::{Freshness, Lookup, Memtable};
+use crate::wal_buffered::metrics;
 use crate::wal_buffered::staged::{BatchIndex, Staged};
 use crate::wal_buffered::view::View;
 use crate::wal_buffered::{BlockBatch, Inner, Lsn, Tip, WalBuffered, WalOptions, Writer};
+
+/// The most that is applied under one lock of the view: some 100 microseconds.
+const LOCKED_OPS_MAX: usize = 500;
+/// A batch of at most that many bytes, or the rest of one, is applied under one lock.
+const LOCKED_BYTES_MAX: usize = LOCKED_OPS_MAX * 64;
 
 impl<D: Database + 'static> WalBuffered<D> {
     /// Makes a batch visible to reads. It is neither logged nor committed.
@@ -107,7 +113,8 @@ impl<D: Database> Inner<D> {
 
     /// Log, then memory, then perhaps freeze.
     fn commit(&self, writer: &mut Writer, change: Change<'_>, staged: bool) -> Result<Lsn> {
-        self.make_room(writer)?;
+        self.wait_for_space(change)?;
+        self.make_room(writer, change)?;
         if self.syncer.with_log(|log| log.current_bytes()) >= self.options.segment_bytes {
             self.syncer.rotate(read(&self.view).applied)?;
         }
@@ -116,21 +123,36 @@ impl<D: Database> Inner<D> {
             Change::Plain(_) => read(&self.view).tip,
         };
         let lsn = self.syncer.append(change, tip)?;
-        let taken = {
-            let mut view = write(&self.view);
-            view.active.apply(change.batch(), Freshness::Trusted);
-            (view.lsn, view.tip) = (lsn, tip);
-            if staged { view.staged.pop_front() } else { None }
-        };
-        drop(taken);
+        self.apply(change.batch(), (lsn, tip), staged);
         writer.blocks = writer.blocks.saturating_add(1);
         let payload = u64::try_from(change.payload_len()).unwrap_or(u64::MAX);
         writer.log_bytes = writer.log_bytes.saturating_add(payload);
         self.counters.commits.fetch_add(1, Ordering::Relaxed);
+        metrics::commit(payload, change.batch().len());
         if !self.queue.is_busy() && self.is_due(writer) {
             self.freeze(writer);
         }
         Ok(lsn)
+    }
+
+    /// Makes a batch part of the active generation, whole for readers.
+    ///
+    /// One that is staged goes in by parts, so that no reader waits long: until the last part is
+    /// in, and it is staged no more, readers see the staged batch above, which says the same.
+    fn apply(&self, batch: &Batch, (lsn, tip): (Lsn, Option<Tip>), staged: bool) {
+        let mut ops = batch.ops();
+        while staged && ops.remaining_bytes() > LOCKED_BYTES_MAX {
+            let mut view = write(&self.view);
+            view.active.apply(ops.by_ref().take(LOCKED_OPS_MAX), Freshness::Trusted);
+        }
+        let taken = {
+            let mut view = write(&self.view);
+            view.active.apply(ops, Freshness::Trusted);
+            (view.lsn, view.tip) = (lsn, tip);
+            if staged { view.staged.pop_front() } else { None }
+        };
+        // Its memory is given back outside the lock.
+        drop(taken);
     }
 
     /// What is refused before anything is logged. Returns an index of the batch if it is wanted.
@@ -194,35 +216,66 @@ impl<D: Database> Inner<D> {
         self.backend.get(tree, key)
     }
 
+    /// Before a commit: refuses it while the disk has no room for it and for what is buffered.
+    fn wait_for_space(&self, change: Change<'_>) -> Result<()> {
+        let reserve_bytes = self.options.reserve_bytes;
+        if reserve_bytes == 0 {
+            return Ok(());
+        }
+        loop {
+            let Some(free_bytes) = self.place.fs.free_bytes(&self.place.dir)? else {
+                return Ok(());
+            };
+            let buffered = {
+                let view = read(&self.view);
+                let frozen = view.frozen.as_ref().map_or(0, |frozen| frozen.table.bytes());
+                view.active.bytes() + frozen + change.payload_len()
+            };
+            let buffered = u64::try_from(buffered).unwrap_or(u64::MAX);
+            let wanted_bytes = reserve_bytes.saturating_add(buffered);
+            if free_bytes >= wanted_bytes {
+                return Ok(());
+            }
+            self.health.check()?;
+            let path = self.place.dir.clone();
+            let error = Error::NoSpace { path, free_bytes, wanted_bytes };
+            match &self.options.no_space_hook {
+                Some(hook) if hook.call(&error).is_continue() => {}
+                _ => return Err(error),
+            }
+        }
+    }
+
     /// Before a commit: freezes what is due. Waits only if memory is used up.
-    fn make_room(&self, writer: &mut Writer) -> Result<()> {
+    fn make_room(&self, writer: &mut Writer, change: Change<'_>) -> Result<()> {
         self.health.check()?;
-        if !self.is_due(writer) {
+        let has_room = read(&self.view).active.bytes_with(change.batch())
+            <= generation_bytes_max(&self.options);
+        if writer.blocks == 0 || (has_room && !self.is_due(writer)) {
             return Ok(());
         }
         if self.queue.is_busy() {
-            if !self.is_full() {
+            if has_room {
                 return Ok(());
             }
             self.counters.back_pressure_waits.fetch_add(1, Ordering::Relaxed);
+            let since = Instant::now();
             self.queue.wait_idle(&self.health)?;
+            metrics::back_pressure(since.elapsed());
         }
         self.freeze(writer);
         Ok(())
     }
 
-    fn is_full(&self) -> bool {
-        read(&self.view).active.bytes() >= generation_bytes_max(&self.options)
-    }
-
     /// Whether the active generation has reached one of its bounds.
     fn is_due(&self, writer: &Writer) -> bool {
         let options = &self.options;
+        let asked_for = options.flush_every_blocks.is_some_and(|blocks| writer.blocks >= blocks)
+            || options.flush_every.is_some_and(|time| writer.since.elapsed() >= time)
+            || writer.log_bytes >= options.log_bytes_max;
         writer.blocks > 0
-            && (options.flush_every_blocks.is_some_and(|blocks| writer.blocks >= blocks)
-                || options.flush_every.is_some_and(|time| writer.since.elapsed() >= time)
-                || writer.log_bytes >= options.log_bytes_max
-                || self.is_full())
+            && ((asked_for && self.flushing.load(Ordering::Relaxed))
+                || read(&self.view).active.bytes() >= generation_bytes_max(options))
     }
 
     /// Hands the active generation to the flush thread. None is in flight.

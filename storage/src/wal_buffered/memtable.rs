@@ -29,6 +29,7 @@
 //!   interrupted the write-back of just these batches, so the backend may have the key.
 
 use std::hash::BuildHasher as _;
+use std::mem::size_of;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
@@ -100,6 +101,16 @@ impl State {
     }
 }
 
+/// By how much an entry may be longer than its operation: a deletion's value length, and padding.
+const OP_OVERHEAD_BYTES: usize = 4 + 7;
+
+/// The memory of a lookup table for so many entries: a handle and a control byte a slot, a power of
+/// two of slots, at most seven of eight of them used.
+fn table_bytes(entries: usize) -> usize {
+    let slots = (entries + entries / 7 + 8).next_power_of_two();
+    slots * (size_of::<Handle>() + 1) + 64
+}
+
 /// The entries of one tree.
 #[derive(Debug)]
 struct TreeTable {
@@ -118,10 +129,21 @@ pub(crate) struct Memtable {
 }
 
 impl Memtable {
-    /// Memory held, in bytes: entries, garbage and lookup tables.
+    /// Memory held, in bytes: entries, garbage, lookup tables, and the order of the write-back.
     pub(crate) fn bytes(&self) -> usize {
         let slots: usize = self.trees.iter().map(|tree| tree.slots.allocation_size()).sum();
-        self.arena.bytes() + slots
+        self.arena.bytes() + slots + self.len() * size_of::<Handle>()
+    }
+
+    /// The most memory that is held at any time while a batch is applied. A lookup table that has
+    /// to grow is there twice meanwhile, once in its new size.
+    pub(crate) fn bytes_with(&self, batch: &Batch) -> usize {
+        let ops = batch.len();
+        let tables: usize = self.trees.iter().map(|tree| tree.growth(ops)).sum();
+        let trees_to_come = if self.trees.is_empty() { table_bytes(ops) } else { 0 };
+        let entries = self.arena.growth(batch.byte_len() + ops * OP_OVERHEAD_BYTES);
+        let lists = ops * 3 * size_of::<Handle>();
+        self.bytes() + tables + trees_to_come + entries + lists
     }
 
     /// The number of entries.
@@ -129,9 +151,9 @@ impl Memtable {
         self.trees.iter().map(|tree| tree.slots.len()).sum()
     }
 
-    /// Applies all operations of a batch.
-    pub(crate) fn apply(&mut self, batch: &Batch, freshness: Freshness) {
-        for op in batch.ops() {
+    /// Applies operations in their order.
+    pub(crate) fn apply<'a>(&mut self, ops: impl Iterator<Item = Op<'a>>, freshness: Freshness) {
+        for op in ops {
             self.write(op, freshness);
         }
     }
@@ -246,6 +268,15 @@ impl Memtable {
 }
 
 impl TreeTable {
+    /// The memory that is taken when so many entries are added.
+    fn growth(&self, entries: usize) -> usize {
+        let len = self.slots.len() + entries;
+        if len <= self.slots.capacity() {
+            return 0;
+        }
+        table_bytes(len).max(2 * self.slots.allocation_size())
+    }
+
     fn count(&mut self, before: Option<State>, after: Option<State>) {
         let one = |state, of| u64::from(state == Some(of));
         self.fresh = self.fresh + one(after, State::Fresh) - one(before, State::Fresh);
@@ -305,7 +336,7 @@ mod tests {
             }
             model = batch.ops().next().unwrap().value().map(<[u8]>::to_vec);
             let table = &mut tables[usize::from(step >= frozen_steps)];
-            table.apply(&batch, Freshness::Trusted);
+            table.apply(batch.ops(), Freshness::Trusted);
         }
         let read = |tables: &[Memtable], backend: &Option<Vec<u8>>| {
             let newest_first = tables.iter().rev().map(|table| table.get(1, b"k"));
@@ -334,7 +365,7 @@ mod tests {
             let mut batch = Batch::new();
             batch.put_new(TREE, &round.to_le_bytes(), &[1; 50]);
             batch.delete(TREE, &round.to_le_bytes());
-            table.apply(&batch, Freshness::Trusted);
+            table.apply(batch.ops(), Freshness::Trusted);
             assert_eq!((table.len(), table.sorted_ops().count()), (0, 0));
             if round == 100 {
                 bytes = table.bytes();
@@ -349,7 +380,7 @@ mod tests {
         let mut batch = Batch::new();
         batch.put_new(TREE, b"k", b"v");
         batch.delete(TREE, b"k");
-        table.apply(&batch, Freshness::Ignored);
+        table.apply(batch.ops(), Freshness::Ignored);
         let ops: Vec<Op<'_>> = table.sorted_ops().collect();
         assert_eq!(ops, [Op::Delete { tree_id: 1, key: b"k" }]);
     }
@@ -361,7 +392,7 @@ mod tests {
         for (id, key) in [(2, "b"), (1, "z"), (2, "a"), (1, "y"), (1, "")] {
             batch.put(Tree { id, name: "t" }, key.as_bytes(), b"");
         }
-        table.apply(&batch, Freshness::Trusted);
+        table.apply(batch.ops(), Freshness::Trusted);
         let order: Vec<(u8, &[u8])> =
             table.sorted_ops().map(|op| (op.tree_id(), op.key())).collect();
         assert_eq!(order, [(1, &b""[..]), (1, b"y"), (1, b"z"), (2, b"a"), (2, b"b")]);
@@ -375,8 +406,34 @@ mod tests {
         batch.put_new(TREE, b"b", b"");
         batch.delete(TREE, b"a");
         batch.delete(TREE, b"c");
-        table.apply(&batch, Freshness::Trusted);
+        table.apply(batch.ops(), Freshness::Trusted);
         assert_eq!(table.fresh_and_deleted(1), (1, 1));
         assert!(table.touches(1) && !table.touches(2));
+    }
+
+    /// The prediction is what the memory bound rests on.
+    #[test]
+    fn no_batch_takes_more_memory_than_predicted() {
+        let mut table = Memtable::default();
+        let mut n: u32 = 0;
+        for round in 0..3000_usize {
+            let mut batch = Batch::new();
+            for op in 0..round % 70 {
+                let key = n.wrapping_mul(2_654_435_761).to_le_bytes();
+                match (round + op) % 5 {
+                    0 => batch.delete(
+                        TREE,
+                        &n.wrapping_sub(100).wrapping_mul(2_654_435_761).to_le_bytes(),
+                    ),
+                    1 => batch.put(TREE, &key, &vec![1; (round * op) % 3000]),
+                    _ => batch.put_new(TREE, &key, &[2; 45]),
+                }
+                n += 1;
+            }
+            let predicted = table.bytes_with(&batch);
+            table.apply(batch.ops(), Freshness::Trusted);
+            assert!(table.bytes() <= predicted, "round {round}: {} > {predicted}", table.bytes());
+        }
+        assert!(table.len() > 50_000);
     }
 }

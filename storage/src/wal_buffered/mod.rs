@@ -36,6 +36,7 @@ mod flusher;
 mod health;
 mod memtable;
 mod merge;
+mod metrics;
 mod open;
 mod options;
 mod staged;
@@ -45,7 +46,7 @@ mod types;
 mod view;
 
 use std::mem;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -53,8 +54,8 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 pub use self::options::{
-    BUFFERED_BYTES_MAX, Durability, LogWriter, ReplayHook, ReplayProgress, SPARE_SEGMENTS_MAX,
-    SegmentFiles, UNSYNCED_BYTES_MAX, WalOptions,
+    BUFFERED_BYTES_MAX, Durability, LogWriter, NoSpaceHook, ReplayHook, ReplayProgress,
+    SPARE_SEGMENTS_MAX, SegmentFiles, UNSYNCED_BYTES_MAX, WalOptions,
 };
 pub use self::types::{Attachments, BlockBatch, Lsn, NoAttachments, Recovery, Stats, Tip, Torn};
 
@@ -97,6 +98,8 @@ struct Inner<D> {
     view: RwLock<View>,
     writer: Mutex<Writer>,
     queue: FlushQueue,
+    /// Whether write-backs begin before memory is used up.
+    flushing: AtomicBool,
     counters: Counters,
     _lock: Box<dyn FileLock>,
 }
@@ -151,6 +154,23 @@ impl<D: Database + 'static> WalBuffered<D> {
     /// If that failed; the store is then poisoned.
     pub fn sync(&self) -> Result<()> {
         self.inner.syncer.sync()
+    }
+
+    /// Lets generations be written back in the background again.
+    pub fn start_flushing(&self) {
+        self.inner.flushing.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits for the write-back in flight, and begins no other but when memory is used up or a
+    /// checkpoint is asked for: for a time in which the disk is wanted for something else.
+    ///
+    /// # Errors
+    ///
+    /// If the store is poisoned.
+    pub fn stop_flushing(&self) -> Result<()> {
+        self.inner.flushing.store(false, Ordering::Relaxed);
+        let _no_commit = lock(&self.inner.writer);
+        self.inner.queue.wait_idle(&self.inner.health)
     }
 
     /// Changes what later commits promise.
@@ -241,6 +261,7 @@ impl<D: Database> Inner<D> {
             match self.flush(&frozen) {
                 Ok(ops) => {
                     *lock(&self.counters.last_flush) = Some(started.elapsed());
+                    metrics::flush(started.elapsed(), ops);
                     self.counters.flushes.fetch_add(1, Ordering::Relaxed);
                     self.counters.flushed_ops.fetch_add(ops, Ordering::Relaxed);
                     drop(frozen);

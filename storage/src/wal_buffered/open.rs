@@ -17,6 +17,7 @@ use crate::wal_buffered::commit::{generation_bytes_max, hash_of};
 use crate::wal_buffered::flusher::{FlushQueue, Frozen};
 use crate::wal_buffered::health::Health;
 use crate::wal_buffered::memtable::{Freshness, Memtable};
+use crate::wal_buffered::metrics;
 use crate::wal_buffered::state_rows::StateRows;
 use crate::wal_buffered::syncer::Syncer;
 use crate::wal_buffered::view::View;
@@ -73,6 +74,7 @@ impl<D: Database + 'static> WalBuffered<D> {
             tip: view.tip,
             elapsed: started.elapsed(),
         };
+        metrics::recovery(recovery.elapsed, recovery.bytes);
         info!(
             records = recovery.records,
             bytes = recovery.bytes,
@@ -99,6 +101,7 @@ impl<D: Database + 'static> WalBuffered<D> {
             view: RwLock::new(view),
             writer: Mutex::new(writer),
             queue: FlushQueue::default(),
+            flushing: AtomicBool::new(true),
             counters: Counters::default(),
             _lock: lock,
         };
@@ -163,7 +166,7 @@ impl<'a> Replayer<'a> {
             }
         };
         check_trees(self.backend.trees(), &batch)?;
-        self.table.apply(&batch, Freshness::Ignored);
+        self.table.apply(batch.ops(), Freshness::Ignored);
         self.lsn = lsn;
         // The log is durable up to its end, so this may be written back at once.
         if self.table.bytes() >= self.bytes_max {

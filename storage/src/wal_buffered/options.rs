@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::error::Error;
 use crate::wal_buffered::Lsn;
 
 /// What [`commit`](crate::WalBuffered::commit) promises when it returns.
@@ -125,13 +126,40 @@ impl fmt::Debug for ReplayHook {
     }
 }
 
+/// Asked while the disk has too little room for a commit.
+///
+/// `Continue` has the room looked at again: the function should wait a while first. `Break` lets
+/// the commit fail with [`Error::NoSpace`](crate::Error::NoSpace), as it does without a hook.
+#[derive(Clone)]
+pub struct NoSpaceHook(Arc<NoSpaceFn>);
+
+type NoSpaceFn = dyn Fn(&Error) -> ControlFlow<()> + Send + Sync;
+
+impl NoSpaceHook {
+    /// Wraps a function; its argument is the error that the commit would end with.
+    pub fn new(call: impl Fn(&Error) -> ControlFlow<()> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(call))
+    }
+
+    pub(crate) fn call(&self, error: &Error) -> ControlFlow<()> {
+        (self.0)(error)
+    }
+}
+
+impl fmt::Debug for NoSpaceHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NoSpaceHook")
+    }
+}
+
 /// How a [`WalBuffered`](crate::WalBuffered) store is run.
 #[derive(Debug, Clone)]
 pub struct WalOptions {
     /// What a commit promises; can be changed later.
     pub durability: Durability,
-    /// Memory for buffered entries, of the active and the frozen generation together, allocator
-    /// overhead and lookup tables included. One batch may be added on top.
+    /// Memory for buffered entries, of the active and the frozen generation together: garbage,
+    /// lookup tables, their copies while they grow, and the order of a write-back included. A batch
+    /// that does not fit into half of it alone is taken nevertheless.
     pub memtable_bytes: usize,
     /// Begin to write back after so many commits at the latest.
     pub flush_every_blocks: Option<u32>,
@@ -152,6 +180,8 @@ pub struct WalOptions {
     /// buffered written, commits are refused with [`Error::NoSpace`](crate::Error::NoSpace).
     /// Nothing has been written then and nothing is poisoned: the same commit may be tried again.
     pub reserve_bytes: u64,
+    /// Is asked what to do when the reserve is reached.
+    pub no_space_hook: Option<NoSpaceHook>,
     /// Is told of a long replay.
     pub replay_hook: Option<ReplayHook>,
     /// Check every `put_new` against the store, at the cost of a read.
@@ -172,6 +202,7 @@ impl Default for WalOptions {
             writer: LogWriter::default(),
             compress_bytes_min: None,
             reserve_bytes: 64 << 20,
+            no_space_hook: None,
             replay_hook: None,
             verify_freshness: cfg!(debug_assertions),
         }

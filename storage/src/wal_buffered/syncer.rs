@@ -13,6 +13,7 @@ use crate::lock::{lock, wait, wait_timeout};
 use crate::wal::Log;
 use crate::wal::format::Change;
 use crate::wal_buffered::health::{Health, PanicGuard};
+use crate::wal_buffered::metrics;
 use crate::wal_buffered::{
     Attachments, BUFFERED_BYTES_MAX, Durability, Lsn, Tip, UNSYNCED_BYTES_MAX,
 };
@@ -150,9 +151,12 @@ impl Syncer {
     /// As `sync`; the caller holds `fsync`.
     fn sync_alone(&self) -> Result<()> {
         let (file, lsn) = lock(&self.log).sync_target()?;
-        if lsn > self.durable_lsn() {
+        let before = self.durable_lsn();
+        if lsn > before {
             self.attachments.sync()?;
+            let since = Instant::now();
             file.sync_data()?;
+            metrics::fsync(since.elapsed(), lsn - before);
             lock(&self.state).advance(lsn);
             self.changed.notify_all();
         }

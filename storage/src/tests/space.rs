@@ -1,0 +1,72 @@
+//! A disk that fills up: commits are refused before anything is written, and go on with more room.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::{COINS, TREES, block, commit, open_log_only, open_over, options};
+use crate::testing::SimFileSystem;
+use crate::{Database, Durability, Error, MemoryDatabase, NoSpaceHook, WalOptions};
+
+const RESERVE_BYTES: u64 = 64 << 20;
+
+#[test]
+fn a_commit_that_would_use_the_reserve_is_refused_and_can_be_tried_again() {
+    let fs = SimFileSystem::new();
+    let (store, _) = open_log_only(&fs, Durability::Strict).unwrap();
+    commit(&store, |batch| batch.put(COINS, b"first", &[1; 1000]));
+    let next = block(&store, &[], |batch| batch.put(COINS, b"second", b"2"));
+    store.stage(next.clone()).unwrap();
+
+    fs.set_free_bytes(Some(RESERVE_BYTES + 500));
+    let (ops, stats) = (fs.ops(), store.stats());
+    for _ in 0..3 {
+        let error = store.commit_staged().unwrap_err();
+        let Error::NoSpace { free_bytes, wanted_bytes, .. } = error else {
+            panic!("{}", error.chain())
+        };
+        assert_eq!(free_bytes, RESERVE_BYTES + 500);
+        // The reserve, what is buffered, and the batch.
+        assert!(wanted_bytes > RESERVE_BYTES + 1000, "{wanted_bytes}");
+    }
+    let batch = next.batch.clone();
+    assert!(matches!(store.apply(&batch), Err(Error::Misuse { .. })), "something is staged");
+    assert_eq!((fs.ops(), store.stats()), (ops, stats), "nothing was written or counted");
+    assert_eq!(store.get(COINS, b"second").unwrap(), Some(b"2".to_vec()), "still staged");
+    // What is buffered may be written: that is what the reserve is for.
+    assert_eq!(store.abort_staged(), 1);
+    store.checkpoint().unwrap();
+
+    fs.set_free_bytes(Some(RESERVE_BYTES + (1 << 20)));
+    store.commit(next).unwrap();
+    assert_eq!(store.tip().unwrap().height, 1);
+}
+
+#[test]
+fn a_hook_can_wait_for_room() {
+    let fs = SimFileSystem::new();
+    let asked = Arc::new(AtomicU32::new(0));
+    let hook = {
+        let (fs, asked) = (fs.clone(), Arc::clone(&asked));
+        NoSpaceHook::new(move |error| {
+            assert!(matches!(error, Error::NoSpace { .. }));
+            match asked.fetch_add(1, Ordering::Relaxed) {
+                2 => fs.set_free_bytes(Some(1 << 40)),
+                5 => return ControlFlow::Break(()),
+                _ => {}
+            }
+            ControlFlow::Continue(())
+        })
+    };
+    let options = WalOptions { no_space_hook: Some(hook), ..options(Durability::Strict) };
+    let (store, _) = open_over(&fs, options, Box::new(MemoryDatabase::new(&TREES))).unwrap();
+    fs.set_free_bytes(Some(1000));
+    commit(&store, |batch| batch.put(COINS, b"k", b"v"));
+    assert_eq!(asked.load(Ordering::Relaxed), 3);
+    fs.set_free_bytes(Some(1000));
+    let next = block(&store, &[], |batch| batch.put(COINS, b"k", b"w"));
+    assert!(matches!(store.commit(next.clone()), Err(Error::NoSpace { .. })));
+    assert_eq!(asked.load(Ordering::Relaxed), 6);
+    fs.set_free_bytes(None);
+    store.commit(next).unwrap();
+}
