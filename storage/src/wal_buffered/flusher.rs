@@ -133,6 +133,8 @@ impl FlushQueue {
 
     /// The generation in flight failed: whoever waits for it looks at the store's health.
     pub(crate) fn wake_waiters(&self) {
+        // With the lock: who has just looked holds it until it waits.
+        let _job = lock(&self.job);
         self.changed.notify_all();
     }
 

@@ -105,6 +105,10 @@ impl Syncer {
         state.appended_bytes = state.appended_bytes.saturating_add(payload);
         let end_bytes = state.appended_bytes;
         state.pending.push_back(Pending { lsn, tip, end_bytes, since: Instant::now() });
+        // An fsync of another thread may have covered the record before it was noted here. Nothing
+        // would take it out then, and the fsync thread would find work for ever.
+        let durable_lsn = state.durable_lsn;
+        state.advance(durable_lsn);
         let wake = state.pending.len() == 1 || state.due().is_some_and(|due| due <= Instant::now());
         drop(state);
         if wake {
@@ -143,9 +147,16 @@ impl Syncer {
         let _one_at_a_time = lock(&self.fsync);
         let synced = self.health.guard(|| self.sync_alone());
         if synced.is_err() {
-            self.changed.notify_all();
+            self.wake_all();
         }
         synced
+    }
+
+    /// Lets everybody who waits look at the store's health. With the lock: who has just looked
+    /// holds it until it waits.
+    fn wake_all(&self) {
+        let _state = lock(&self.state);
+        self.changed.notify_all();
     }
 
     /// As `sync`; the caller holds `fsync`.
@@ -221,6 +232,8 @@ impl Syncer {
                 },
             };
         }
+        // Who waits for this thread must not wait for one that has ended.
+        self.changed.notify_all();
     }
 }
 
