@@ -15,11 +15,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::file_system::{File, FileSystem};
 use crate::lock::lock;
+use crate::sync::Mutex;
 
 /// Open files kept for reading. Mainnet has over five thousand; a process may have 1024.
 const OPEN_FILES_MAX: usize = 64;

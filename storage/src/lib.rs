@@ -55,6 +55,7 @@ mod error;
 mod file_system;
 mod flat_files;
 mod lock;
+mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! `MemoryDatabase`: the reference semantics, and the database of tests.
 
 use std::collections::BTreeMap;
-use std::sync::RwLock;
 
 use crate::batch::{Batch, Op};
 use crate::database::{
@@ -9,6 +8,7 @@ use crate::database::{
 };
 use crate::error::Result;
 use crate::lock::{read, write};
+use crate::sync::RwLock;
 
 /// The entries of one tree.
 type TreeMap = BTreeMap<Vec<u8>, Vec<u8>>;

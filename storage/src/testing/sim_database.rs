@@ -5,7 +5,7 @@
 //! that are whole. No real engine forgets as badly, so what survives on this one survives on them.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::backend::MemoryDatabase;
 use crate::batch::Batch;
@@ -13,6 +13,7 @@ use crate::database::{Count, Database, Entries, KeyRange, Tree};
 use crate::error::Result;
 use crate::file_system::{File, FileSystem, read_small};
 use crate::lock::lock;
+use crate::sync::Mutex;
 
 /// A small bound shows what writing back in many batches does.
 const OPS_MAX: usize = 7;

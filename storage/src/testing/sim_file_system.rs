@@ -7,11 +7,12 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::file_system::{File, FileLock, FileSystem, parent};
 use crate::lock::lock;
+use crate::sync::Mutex;
 use crate::testing::sim_disk::{CrashModel, Disk, Fault, Inode, Pending, overwrite};
 
 /// A simulated file system; clones share one disk.

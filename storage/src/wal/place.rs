@@ -7,11 +7,12 @@
 //! number it is obsolete, and nobody reads those; as a spare or temporary file it is removed.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::error::Result;
 use crate::file_system::{File, FileSystem, temporary_path};
 use crate::lock::lock;
+use crate::sync::Mutex;
 use crate::wal::format::segment_name;
 use crate::wal::writer_thread::WriterThread;
 use crate::wal_buffered::{LogWriter, SPARE_SEGMENTS_MAX, SegmentFiles, WalOptions};

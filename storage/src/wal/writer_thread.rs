@@ -5,13 +5,13 @@
 //! reported by the next of these, or by the next write, and by all that follow.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
 
 use crate::error::{Error, Result};
 use crate::file_system::File;
 use crate::lock::{lock, wait};
+use crate::sync::{Condvar, Mutex, thread};
 
 /// How many writes may wait: as many records, of a block each.
 const JOBS_MAX: usize = 16;

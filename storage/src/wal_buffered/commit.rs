@@ -3,12 +3,12 @@
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use crate::batch::{Batch, Op};
 use crate::database::{Database, STATE_TREE, Tree, check_tree, check_trees};
 use crate::error::{Error, Result, hex};
 use crate::lock::{lock, read, write};
+use crate::sync::Instant;
 use crate::wal::format::{Change, PAYLOAD_BYTES_MAX, payload_too_large};
 use crate::wal_buffered::arena::ARENA_BYTES_MAX;
 use crate::wal_buffered::flusher::Frozen;

@@ -9,14 +9,14 @@
 //! 4. the generation is taken out of the reads, and the epoch moves;
 //! 5. the log segments whose records are all in the database are removed, oldest first.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
 
 use crate::batch::Batch;
 use crate::database::Database;
 use crate::error::{Error, Result};
-use crate::lock::{lock, wait, wait_timeout};
+use crate::lock::{lock, wait, wait_polling};
+use crate::sync::{Condvar, Mutex};
 use crate::wal_buffered::health::Health;
 use crate::wal_buffered::memtable::Memtable;
 use crate::wal_buffered::state_rows::{ROWS, StateRows};
@@ -24,9 +24,6 @@ use crate::wal_buffered::{Lsn, Tip};
 
 /// A batch of a write-back is closed when it has that many bytes: the engine copies it.
 const BATCH_BYTES_MAX: usize = 8 << 20;
-
-/// How often a waiting caller looks whether the store was poisoned by another thread.
-const HEALTH_POLL: Duration = Duration::from_millis(20);
 
 /// A generation that is written back.
 #[derive(Debug)]
@@ -106,7 +103,7 @@ impl FlushQueue {
         let mut job = lock(&self.job);
         while job.frozen.is_some() {
             health.check()?;
-            job = wait_timeout(&self.changed, job, HEALTH_POLL);
+            job = wait_polling(&self.changed, job);
         }
         health.check()
     }

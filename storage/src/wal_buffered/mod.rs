@@ -39,6 +39,8 @@ mod merge;
 mod metrics;
 mod open;
 mod options;
+#[cfg(all(test, shuttle, feature = "testing"))]
+mod schedules;
 mod staged;
 mod state_rows;
 mod syncer;
@@ -46,10 +48,9 @@ mod types;
 mod view;
 
 use std::mem;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tracing::warn;
 
@@ -70,6 +71,8 @@ use crate::database::{Count, Database, Entries, KeyRange, Tree, check_tree};
 use crate::error::Result;
 use crate::file_system::{FileLock, write_atomic};
 use crate::lock::{lock, read, write};
+use crate::sync::thread::JoinHandle;
+use crate::sync::{Instant, Mutex, RwLock};
 use crate::wal::Place;
 use crate::wal::format::encode_marker;
 

@@ -1,16 +1,16 @@
 //! Opening a store: what the backend holds, what the log adds, and the threads.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, RwLock};
-use std::thread::{self, JoinHandle};
-use std::time::Instant;
 
 use tracing::info;
 
 use crate::database::{Database, STATE_TREE, Tree, check_tree, check_trees};
 use crate::error::{Error, Result};
 use crate::file_system::FileSystem;
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Instant, Mutex, RwLock};
 use crate::wal::format::Payload;
 use crate::wal::{Evidence, Opening, Place, open_log};
 use crate::wal_buffered::commit::{generation_bytes_max, hash_of};

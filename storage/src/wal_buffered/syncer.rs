@@ -5,11 +5,12 @@
 //! written), `state` (a few lines, never across I/O).
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::Result;
-use crate::lock::{lock, wait, wait_timeout};
+use crate::lock::{lock, wait, wait_polling};
+use crate::sync::{Condvar, Instant, Mutex, wait_timeout};
 use crate::wal::Log;
 use crate::wal::format::Change;
 use crate::wal_buffered::health::{Health, PanicGuard};
@@ -17,9 +18,6 @@ use crate::wal_buffered::metrics;
 use crate::wal_buffered::{
     Attachments, BUFFERED_BYTES_MAX, Durability, Lsn, Tip, UNSYNCED_BYTES_MAX,
 };
-
-/// How often a waiting commit looks whether the store was poisoned by another thread.
-const HEALTH_POLL: Duration = Duration::from_millis(20);
 
 /// How long a commit of another mode may stay unsynced after a change to `strict`.
 const STRICT_SWEEP: Duration = Duration::from_millis(10);
@@ -138,7 +136,7 @@ impl Syncer {
                 drop(state);
                 return self.sync();
             }
-            state = wait_timeout(&self.changed, state, HEALTH_POLL);
+            state = wait_polling(&self.changed, state);
         }
     }
 
@@ -220,7 +218,9 @@ impl Syncer {
             state = match state.due() {
                 None => wait(&self.changed, state),
                 Some(due) => match due.checked_duration_since(Instant::now()) {
-                    Some(left) if !left.is_zero() => wait_timeout(&self.changed, state, left),
+                    Some(left) if !left.is_zero() => {
+                        wait_timeout(&self.changed, &self.state, state, left)
+                    }
                     _ => {
                         drop(state);
                         // A failure has poisoned the store, which ends the loop.
