@@ -28,6 +28,8 @@ use crate::undo::undo_checksum;
 const FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
 /// Magic and length before each record.
 const FRAME_LEN: u32 = 8;
+/// What follows undo data: its checksum.
+const UNDO_CHECKSUM_LEN: u64 = 32;
 
 /// The block and undo files of one chain.
 #[derive(Debug)]
@@ -113,28 +115,48 @@ impl Attachments for BlockFiles {
         self.undo.sync()
     }
 
-    /// Tells whether every block and undo extent that the batch names can be read back, and makes
-    /// the next sync cover their files: a killed process may have left them in the page cache.
+    /// Tells whether every block and undo extent that the batch names can be read back.
     fn intact(&self, batch: &BlockBatch) -> cofferdam_storage::Result<bool> {
+        let Some(extents) = self.extents(batch) else {
+            return Ok(false);
+        };
+        for (files, at) in extents {
+            if !is_intact(files, at)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes every extent that the batch names again, with its frame and checksum.
+    fn rewrite(&self, batch: &BlockBatch) -> cofferdam_storage::Result<()> {
+        for (files, at) in self.extents(batch).unwrap_or_default() {
+            let FilePosition { file, offset } = at.position;
+            let begin = offset.saturating_sub(FRAME_LEN);
+            let end = u64::from(offset) + u64::from(at.length) + UNDO_CHECKSUM_LEN;
+            let len = end.min(files.file_len(file)?).saturating_sub(u64::from(begin));
+            let len = usize::try_from(len).unwrap_or(usize::MAX);
+            files.rewrite(FilePosition { file, offset: begin }, len)?;
+        }
+        Ok(())
+    }
+}
+
+impl BlockFiles {
+    /// The extents that a batch names, each with its files; none if a row is malformed.
+    fn extents(&self, batch: &BlockBatch) -> Option<Vec<(&FlatFiles, Extent)>> {
+        let mut extents = Vec::new();
         for op in batch.batch.ops() {
             let (Op::Put { tree_id, key, value } | Op::PutNew { tree_id, key, value }) = op else {
                 continue;
             };
-            if tree_id != HEADERS.id {
-                continue;
-            }
-            let Ok(row) = HeaderRow::decode(key, value) else {
-                return Ok(false);
-            };
-            for (files, at) in [(&self.blocks, row.block), (&self.undo, row.undo)] {
-                let Some(at) = at else { continue };
-                if !is_intact(files, at)? {
-                    return Ok(false);
-                }
-                files.mark_dirty(at.position.file)?;
+            if tree_id == HEADERS.id {
+                let row = HeaderRow::decode(key, value).ok()?;
+                extents.extend(row.block.map(|at| (&self.blocks, at)));
+                extents.extend(row.undo.map(|at| (&self.undo, at)));
             }
         }
-        Ok(true)
+        Some(extents)
     }
 }
 

@@ -9,7 +9,7 @@
 //!   [`FlatFiles::sync`] fsyncs every file that was dirty when it began. So what was appended
 //!   before a `sync` began is durable when that `sync` returns.
 //! - What an earlier process appended may be in the page cache only: the last file and the
-//!   directory are dirty from the start, other files by [`FlatFiles::mark_dirty`].
+//!   directory are dirty from the start, and [`FlatFiles::rewrite`] is for records it may have lost.
 //! - After a failed fsync every append and sync is refused: the system may have dropped bytes and
 //!   would answer "done" to a second fsync.
 
@@ -81,23 +81,25 @@ impl FlatFiles {
         let (dir, sync) = (dir.to_path_buf(), Mutex::new(()));
         let files = Self { fs, dir, options, state: Mutex::new(state), sync };
         if let Some(last) = last {
-            files.mark_dirty(last)?;
+            let mut state = lock(&files.state);
+            let file = files.existing_file(&mut state, last)?;
+            state.dirty.insert(last, file);
         }
         Ok(files)
     }
 
-    /// Lets the next [`FlatFiles::sync`] cover an existing file, whoever wrote it. For
-    /// [`Attachments::intact`](crate::Attachments::intact): what a record that is not proven
-    /// durable refers to may have been written by a process that was killed before its fsync.
+    /// Writes a record again that is there, so that the next [`FlatFiles::sync`] covers it, whoever
+    /// wrote it. For [`Attachments::rewrite`](crate::Attachments::rewrite): if an fsync of an
+    /// earlier process failed, the system shows bytes that it will never write, and answers the
+    /// next fsync with "done".
     ///
     /// # Errors
     ///
-    /// If the file cannot be opened.
-    pub fn mark_dirty(&self, number: u32) -> Result<()> {
-        let mut state = lock(&self.state);
-        let file = self.existing_file(&mut state, number)?;
-        state.dirty.insert(number, file);
-        Ok(())
+    /// [`Error::OutOfBounds`] if the file does not hold it; or if the system refuses.
+    pub fn rewrite(&self, position: FilePosition, len: usize) -> Result<()> {
+        let bytes = self.read(position, len)?;
+        let file = self.existing_file(&mut lock(&self.state), position.file)?;
+        self.write(&file, position, &bytes).map(|_| ())
     }
 
     /// Appends a record to the last file, or to the next one if it would become too long. Returns

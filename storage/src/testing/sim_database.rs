@@ -2,7 +2,8 @@
 //!
 //! Every batch is a file of its own, with a checksum. `flush` makes all files durable; without it
 //! a crash may take *any* of them, also older ones than those it leaves. Opening applies the files
-//! that are whole. No real engine forgets as badly, so what survives on this one survives on them.
+//! that are whole, and writes them again: the next `flush` covers them too, even if one of an
+//! earlier process failed. No real engine forgets as badly, so what survives on this one survives on them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -224,6 +224,9 @@ impl Attachments for Missing {
     fn intact(&self, block: &BlockBatch) -> Result<bool> {
         Ok(block.tip.height != self.0)
     }
+    fn rewrite(&self, _: &BlockBatch) -> Result<()> {
+        Ok(())
+    }
 }
 
 #[test]

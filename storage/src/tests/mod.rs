@@ -80,24 +80,33 @@ fn block_bytes(tip: &Tip) -> Vec<u8> {
     tip.hash.repeat(1 + usize::from(tip.hash[0] % 8))
 }
 
+/// Where the row of a block says that its bytes are.
+fn place(block: &BlockBatch) -> Option<FilePosition> {
+    let row = block.batch.ops().find(|op| op.tree_id() == PLACES.id)?;
+    let (file, offset) = row.value().unwrap().split_at(4);
+    let number = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().unwrap());
+    Some(FilePosition { file: number(file), offset: number(offset) })
+}
+
 impl Attachments for BlockFiles {
     fn sync(&self) -> Result<()> {
         self.0.sync()
     }
 
     fn intact(&self, block: &BlockBatch) -> Result<bool> {
-        let Some(row) = block.batch.ops().find(|op| op.tree_id() == PLACES.id) else {
+        let Some(at) = place(block) else {
             return Ok(true);
         };
-        let (file, offset) = row.value().unwrap().split_at(4);
-        let number = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().unwrap());
-        let at = FilePosition { file: number(file), offset: number(offset) };
         let expected = block_bytes(&block.tip);
         match self.0.read(at, expected.len()) {
-            Ok(bytes) if bytes == expected => self.0.mark_dirty(at.file).map(|()| true),
+            Ok(bytes) if bytes == expected => Ok(true),
             Ok(_) | Err(Error::OutOfBounds { .. }) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    fn rewrite(&self, block: &BlockBatch) -> Result<()> {
+        place(block).map_or(Ok(()), |at| self.0.rewrite(at, block_bytes(&block.tip).len()))
     }
 }
 

@@ -343,6 +343,9 @@ impl Recovery<'_> {
                 torn.records += scan.end - lsn + 1;
                 break;
             }
+            if let Payload::Block(block) = &payload {
+                self.opening.attachments.rewrite(block)?;
+            }
             current.append(scan.durable, payload.as_change())?;
             if current.buffered() >= BUFFERED_BYTES_MAX {
                 current.write_out()?;

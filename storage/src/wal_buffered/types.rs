@@ -42,9 +42,8 @@ pub struct BlockBatch {
 pub trait Attachments: Debug + Send + Sync {
     /// Makes everything durable that was attached before the call.
     ///
-    /// At opening it is called once after `intact` was asked for the records that are not proven
-    /// durable. It must then cover what these refer to, although a process that was killed wrote
-    /// it: see [`FlatFiles::mark_dirty`](crate::FlatFiles::mark_dirty).
+    /// At opening it is called once after `rewrite` was called for the records that are not proven
+    /// durable, and must then cover what these refer to.
     ///
     /// # Errors
     ///
@@ -60,6 +59,16 @@ pub trait Attachments: Debug + Send + Sync {
     ///
     /// If it cannot be found out; opening fails.
     fn intact(&self, batch: &BlockBatch) -> Result<bool>;
+
+    /// Writes all that `batch` refers to again, where it is. Called at opening for the records
+    /// that are intact but not proven durable: the process that wrote this may have been killed,
+    /// and may have seen an fsync fail, after which the system shows bytes that never reach the
+    /// disk. See [`FlatFiles::rewrite`](crate::FlatFiles::rewrite).
+    ///
+    /// # Errors
+    ///
+    /// If that failed; opening fails.
+    fn rewrite(&self, batch: &BlockBatch) -> Result<()>;
 }
 
 /// For stores whose records refer to nothing outside.
@@ -73,6 +82,10 @@ impl Attachments for NoAttachments {
 
     fn intact(&self, _: &BlockBatch) -> Result<bool> {
         Ok(true)
+    }
+
+    fn rewrite(&self, _: &BlockBatch) -> Result<()> {
+        Ok(())
     }
 }
 
