@@ -21,5 +21,5 @@ pub use self::effort::{Effort, effort};
 pub use self::model::{Model, assert_same};
 pub use self::random::Random;
 pub use self::sim_database::SimDatabase;
-pub use self::sim_disk::{CrashModel, Fault};
+pub use self::sim_disk::{CallFault, CrashModel, Fault};
 pub use self::sim_file_system::SimFileSystem;

@@ -37,6 +37,19 @@ pub struct Fault {
     pub sticky: bool,
 }
 
+/// An error to inject into calls of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CallFault {
+    /// Which kind, by the verb of its error: `fsync`, `read`, `sync directory`, ...
+    pub action: &'static str,
+    /// How many calls of the kind succeed before.
+    pub after: u64,
+    /// What the system answers; without a number it wrote less than it was asked to.
+    pub errno: Option<i32>,
+    /// Whether every later call of the kind fails too.
+    pub sticky: bool,
+}
+
 /// What a simulated disk holds.
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
@@ -62,6 +75,10 @@ pub(crate) struct Disk {
     pub(crate) fault: Option<Fault>,
     /// What is said to be free; nothing is said if none.
     pub(crate) free_bytes: Option<u64>,
+    /// The error to inject into calls of one kind.
+    pub(crate) call_fault: Option<CallFault>,
+    /// How many calls that one has let fail.
+    pub(crate) failed_calls: u64,
     /// The most bytes asked for in one read.
     pub(crate) largest_read: usize,
 }
@@ -144,13 +161,32 @@ impl Disk {
         if self.crash_at.is_some_and(|at| op >= at) {
             self.crashed = true;
         }
-        self.check_alive(action, path)?;
+        self.call(action, path)?;
         match self.fault {
             Some(fault) if fault.at == op || (fault.sticky && op > fault.at) => {
                 Err(Error::io(action, path, fault.kind.into()))
             }
             _ => Ok(()),
         }
+    }
+
+    /// Begins any call: says whether it fails.
+    pub(crate) fn call(&mut self, action: &'static str, path: &Path) -> Result<()> {
+        self.check_alive(action, path)?;
+        let Some(fault) = self.call_fault.as_mut().filter(|fault| fault.action == action) else {
+            return Ok(());
+        };
+        if fault.after > 0 {
+            fault.after -= 1;
+            return Ok(());
+        }
+        let (errno, sticky) = (fault.errno, fault.sticky);
+        if !sticky {
+            self.call_fault = None;
+        }
+        self.failed_calls += 1;
+        let short = || io::ErrorKind::WriteZero.into();
+        Err(Error::io(action, path, errno.map_or_else(short, io::Error::from_raw_os_error)))
     }
 
     pub(crate) fn check_alive(&self, action: &'static str, path: &Path) -> Result<()> {

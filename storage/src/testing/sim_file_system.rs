@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::file_system::{File, FileLock, FileSystem, parent};
 use crate::lock::lock;
 use crate::sync::Mutex;
-use crate::testing::sim_disk::{CrashModel, Disk, Fault, Inode, Pending, overwrite};
+use crate::testing::sim_disk::{CallFault, CrashModel, Disk, Fault, Inode, Pending, overwrite};
 
 /// A simulated file system; clones share one disk.
 #[derive(Debug, Clone, Default)]
@@ -60,6 +60,17 @@ impl SimFileSystem {
     /// make durable, as Linux does, and later fsyncs do not bring them back.
     pub fn inject(&self, fault: Fault) {
         lock(&self.disk).fault = Some(fault);
+    }
+
+    /// Injects an error into a call of one kind, or into all from then on.
+    pub fn inject_call(&self, fault: CallFault) {
+        lock(&self.disk).call_fault = Some(fault);
+    }
+
+    /// How many calls [`SimFileSystem::inject_call`] has let fail.
+    #[must_use]
+    pub fn failed_calls(&self) -> u64 {
+        lock(&self.disk).failed_calls
     }
 
     /// What is on the disk after a crash now, as a new file system.
@@ -115,13 +126,15 @@ impl FileSystem for SimFileSystem {
     }
 
     fn open(&self, path: &Path) -> Result<Arc<dyn File>> {
-        let file = lock(&self.disk).find("open", path)?;
+        let mut disk = lock(&self.disk);
+        disk.call("open", path)?;
+        let file = disk.find("open", path)?;
         Ok(self.handle(file, path))
     }
 
     fn list(&self, dir: &Path) -> Result<Vec<String>> {
-        let disk = lock(&self.disk);
-        disk.check_alive("list", dir)?;
+        let mut disk = lock(&self.disk);
+        disk.call("list", dir)?;
         let inside = disk.names.keys().filter(|path| parent(path) == dir);
         let names = inside.filter_map(|path| path.file_name()?.to_str());
         Ok(names.map(str::to_owned).collect())
@@ -149,7 +162,7 @@ impl FileSystem for SimFileSystem {
 
     fn create_dir_all(&self, dir: &Path) -> Result<()> {
         let mut disk = lock(&self.disk);
-        disk.check_alive("create directory", dir)?;
+        disk.call("create directory", dir)?;
         disk.dirs.extend(dir.ancestors().map(Path::to_path_buf));
         Ok(())
     }
@@ -162,8 +175,8 @@ impl FileSystem for SimFileSystem {
     }
 
     fn exists(&self, path: &Path) -> Result<bool> {
-        let disk = lock(&self.disk);
-        disk.check_alive("look up", path)?;
+        let mut disk = lock(&self.disk);
+        disk.call("look up", path)?;
         Ok(disk.names.contains_key(path) || disk.dirs.contains(path))
     }
 
@@ -173,7 +186,7 @@ impl FileSystem for SimFileSystem {
 
     fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>> {
         let mut disk = lock(&self.disk);
-        disk.check_alive("lock", path)?;
+        disk.call("lock", path)?;
         if !disk.locks.insert(path.to_path_buf()) {
             return Err(Error::Locked { path: path.to_path_buf() });
         }
@@ -220,7 +233,7 @@ impl File for SimFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<usize> {
         let offset = self.in_memory(offset)?;
         let mut disk = lock(&self.disk);
-        disk.check_alive("read", &self.path)?;
+        disk.call("read", &self.path)?;
         disk.largest_read = disk.largest_read.max(buffer.len());
         disk.inode(self.file, |inode| {
             let from = inode.live.get(offset..).unwrap_or_default();
@@ -259,7 +272,7 @@ impl File for SimFile {
 
     fn len(&self) -> Result<u64> {
         let mut disk = lock(&self.disk);
-        disk.check_alive("stat", &self.path)?;
+        disk.call("stat", &self.path)?;
         disk.inode(self.file, |inode| u64::try_from(inode.live.len()).unwrap_or(u64::MAX))
     }
 

@@ -7,6 +7,7 @@ mod crash;
 mod damage;
 mod damage_rows;
 mod damaged_log;
+mod fault_calls;
 mod faults;
 mod generations;
 mod image;
