@@ -12,6 +12,7 @@ mod faults;
 mod generations;
 mod image;
 mod log_options;
+mod model;
 mod space;
 
 use std::path::Path;
