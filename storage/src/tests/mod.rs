@@ -2,6 +2,7 @@
 
 mod behaviour;
 mod bit_flips;
+mod concurrent;
 mod conformance;
 mod crash;
 mod damage;

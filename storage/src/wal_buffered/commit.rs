@@ -22,6 +22,8 @@ use crate::wal_buffered::{BlockBatch, Inner, Lsn, Tip, WalBuffered, WalOptions, 
 const LOCKED_OPS_MAX: usize = 500;
 /// A batch of at most that many bytes, or the rest of one, is applied under one lock.
 const LOCKED_BYTES_MAX: usize = LOCKED_OPS_MAX * 64;
+/// How often a read is made that write-backs keep overtaking, before it keeps commits out.
+const READ_TRIES: u32 = 3;
 
 impl<D: Database + 'static> WalBuffered<D> {
     /// Makes a batch visible to reads. It is neither logged nor committed.
@@ -246,6 +248,23 @@ impl<D: Database> Inner<D> {
         }
     }
 
+    /// Runs a read of memory and then of the backend so that both see the same batches.
+    ///
+    /// A generation that is frozen in between may have reached the backend, in part: the read is
+    /// then made anew, the last time with commits kept out. (What a generation frozen before
+    /// changes is answered by memory, and what is committed or staged meanwhile is not looked at.)
+    pub(super) fn at_one_moment<T>(&self, read_both: impl Fn() -> Result<T>) -> Result<T> {
+        for _ in 0..READ_TRIES {
+            let freezes = read(&self.view).freezes;
+            let found = read_both()?;
+            if read(&self.view).freezes == freezes {
+                return Ok(found);
+            }
+        }
+        let _no_commit = lock(&self.writer);
+        read_both()
+    }
+
     /// Before a commit: freezes what is due. Waits only if memory is used up.
     fn make_room(&self, writer: &mut Writer, change: Change<'_>) -> Result<()> {
         self.health.check()?;
@@ -286,6 +305,7 @@ impl<D: Database> Inner<D> {
             let table = mem::replace(&mut view.active, fresh);
             let frozen = Arc::new(Frozen { table, lsn: view.lsn, tip: view.tip });
             view.frozen = Some(Arc::clone(&frozen));
+            view.freezes += 1;
             frozen
         };
         *writer = Writer::new();

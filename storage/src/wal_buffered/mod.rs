@@ -18,6 +18,8 @@
 //!   since nothing in memory remembers the change any more. Who reads ahead takes
 //!   [`WalBuffered::epoch`] *before* the read, and reads again if the epoch has moved when the
 //!   value is used and no layer in memory has overridden it.
+//! - A read of several keys sees the batches of one moment: if a generation was frozen while it
+//!   went on, the backend may have shown a part of it, and it is made anew.
 //! - The first failed write or fsync of log, attachments or backend poisons the store: nothing is
 //!   acknowledged and nothing is written after it, reads go on.
 //!
@@ -315,21 +317,13 @@ impl<D: Database> Inner<D> {
     }
 }
 
-impl<D: Database + 'static> Database for WalBuffered<D> {
-    fn trees(&self) -> &[Tree] {
-        &self.inner.trees
-    }
-
-    fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.inner.get(tree, key)
-    }
-
+impl<D: Database> Inner<D> {
+    /// The values of keys: memory first, then the backend for what memory does not know.
     fn multi_get(&self, tree: Tree, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>> {
-        check_tree(&self.inner.trees, tree.id)?;
         let mut values = vec![None; keys.len()];
         let mut missing = Vec::new();
         {
-            let view = read(&self.inner.view);
+            let view = read(&self.view);
             for (key, value) in keys.iter().zip(&mut values) {
                 match view.get(tree.id, key) {
                     Lookup::Value(found) => *value = Some(found.to_vec()),
@@ -339,31 +333,56 @@ impl<D: Database + 'static> Database for WalBuffered<D> {
             }
         }
         let missing_keys: Vec<&[u8]> = missing.iter().map(|(key, _)| *key).collect();
-        let found = self.inner.backend.multi_get(tree, &missing_keys)?;
+        let found = self.backend.multi_get(tree, &missing_keys)?;
         for ((_, value), found) in missing.into_iter().zip(found) {
             *value = found;
         }
         Ok(values)
     }
 
+    /// The entries of a range, of memory and the backend.
+    fn range(&self, tree: Tree, range: &KeyRange) -> Result<Merged<'_>> {
+        // Memory before the backend: a generation retired in between is then seen twice, not
+        // never.
+        let (mut buffered, frozen) = {
+            let view = read(&self.view);
+            (view.collect(tree.id, range), view.frozen.clone())
+        };
+        if let Some(frozen) = frozen {
+            frozen.collect_below(tree.id, range, &mut buffered);
+        }
+        let backend = self.backend.range(tree, range.clone())?;
+        Ok(Merged::new(buffered, backend))
+    }
+}
+
+impl<D: Database + 'static> Database for WalBuffered<D> {
+    fn trees(&self) -> &[Tree] {
+        &self.inner.trees
+    }
+
+    fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.inner.get(tree, key)
+    }
+
+    /// The values are those at one moment: no part of a batch is seen without the rest.
+    fn multi_get(&self, tree: Tree, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>> {
+        check_tree(&self.inner.trees, tree.id)?;
+        self.inner.at_one_moment(|| self.inner.multi_get(tree, keys))
+    }
+
     /// Copies what is buffered for the range, in time proportional to what is buffered for the
     /// tree: a long iteration is cheapest after a checkpoint.
+    ///
+    /// The entries are those at one moment if the engine's iterators are snapshots: those of
+    /// memory and RocksDB are.
     fn range(&self, tree: Tree, range: KeyRange) -> Result<Entries<'_>> {
         check_tree(&self.inner.trees, tree.id)?;
         if range.is_empty() {
             return Ok(Box::new(std::iter::empty()));
         }
-        // Memory before the backend: a generation retired in between is then seen twice, not
-        // never.
-        let (mut buffered, frozen) = {
-            let view = read(&self.inner.view);
-            (view.collect(tree.id, &range), view.frozen.clone())
-        };
-        if let Some(frozen) = frozen {
-            frozen.collect_below(tree.id, &range, &mut buffered);
-        }
-        let backend = self.inner.backend.range(tree, range)?;
-        Ok(Box::new(Merged::new(buffered, backend)))
+        let merged = self.inner.at_one_moment(|| self.inner.range(tree, &range))?;
+        Ok(Box::new(merged))
     }
 
     fn len(&self, tree: Tree) -> Result<Count> {

@@ -22,6 +22,8 @@ pub(crate) struct View {
     pub(crate) frozen: Option<Arc<Frozen>>,
     /// Moves when a generation is taken out.
     pub(crate) epoch: u64,
+    /// Moves when a generation is frozen: from then on parts of it may be in the backend.
+    pub(crate) freezes: u64,
     /// The last committed batch.
     pub(crate) lsn: Lsn,
     /// The tip after it.
