@@ -289,40 +289,43 @@ fn segments_missing_swapped_doubled_or_stale_are_found() {
         ("witnessed", DamagedLog::witnessed as fn(u64) -> DamagedLog),
         ("unclean", DamagedLog::unclean),
     ] {
-        let (log, stale) = (make(3), make(3));
-        let image = log.image();
-        let expect_corrupt = |label: String| {
-            assert_eq!(log.open(&image), Outcome::Corrupt, "{name}: {label}");
-        };
-        let count = log.segments.len();
-        for one in 0..count {
-            image.hide(&segment(number(one)));
-            if one + 1 < count {
-                expect_corrupt(format!("{one} is missing"));
-            } else {
-                assert_eq!(log.open(&image), log.without_last_segment(), "{name}: no last one");
-            }
-            image.plant(&segment(number(one)), &stale.segments[one]);
-            expect_corrupt(format!("{one} is stale"));
-            image.plant(&segment(number(count)), &stale.segments[one]);
-            expect_corrupt(format!("{one} is stale, under the next number"));
-            image.plant(&segment(number(count)), &log.segments[one]);
-            expect_corrupt(format!("{one} is there again as the next"));
-            for two in (0..count).filter(|two| *two != one) {
-                image.plant(&segment(number(one)), &log.segments[two]);
-                expect_corrupt(format!("{two} instead of {one}"));
-                image.plant(&segment(number(one)), &log.segments[two]);
-                image.plant(&segment(number(two)), &log.segments[one]);
-                expect_corrupt(format!("{one} and {two} are swapped"));
-            }
-        }
-        image.hide(&segment(1));
-        image.hide(&segment(2));
-        expect_corrupt("only the last is there".to_owned());
-        image.plant(&segment(1), &stale.segments[0]);
-        image.plant(&segment(2), &stale.segments[1]);
-        expect_corrupt("all but the last are stale".to_owned());
+        check_segments(name, &make(3), &make(3));
     }
+}
+
+fn check_segments(name: &str, log: &DamagedLog, stale: &DamagedLog) {
+    let image = log.image();
+    let expect_corrupt = |label: String| {
+        assert_eq!(log.open(&image), Outcome::Corrupt, "{name}: {label}");
+    };
+    let count = log.segments.len();
+    for one in 0..count {
+        image.hide(&segment(number(one)));
+        if one + 1 < count {
+            expect_corrupt(format!("{one} is missing"));
+        } else {
+            assert_eq!(log.open(&image), log.without_last_segment(), "{name}: no last one");
+        }
+        image.plant(&segment(number(one)), &stale.segments[one]);
+        expect_corrupt(format!("{one} is stale"));
+        image.plant(&segment(number(count)), &stale.segments[one]);
+        expect_corrupt(format!("{one} is stale, under the next number"));
+        image.plant(&segment(number(count)), &log.segments[one]);
+        expect_corrupt(format!("{one} is there again as the next"));
+        for two in (0..count).filter(|two| *two != one) {
+            image.plant(&segment(number(one)), &log.segments[two]);
+            expect_corrupt(format!("{two} instead of {one}"));
+            image.plant(&segment(number(one)), &log.segments[two]);
+            image.plant(&segment(number(two)), &log.segments[one]);
+            expect_corrupt(format!("{one} and {two} are swapped"));
+        }
+    }
+    image.hide(&segment(1));
+    image.hide(&segment(2));
+    expect_corrupt("only the last is there".to_owned());
+    image.plant(&segment(1), &stale.segments[0]);
+    image.plant(&segment(2), &stale.segments[1]);
+    expect_corrupt("all but the last are stale".to_owned());
 }
 
 /// Segments that the database does not need any more may be damaged or gone: a crash lets their
@@ -346,4 +349,29 @@ fn damage_to_an_obsolete_segment_is_nobodys_business() {
     // The ones that are needed still are.
     let at = SEGMENT_HEADER_BYTES + 7;
     assert_eq!(open_with_xor(&log, &image, (1, at), 0x40), Outcome::Corrupt);
+}
+
+/// A sample of all this on one thread: panics if damage is not found, or found where none is.
+pub(super) fn detect() {
+    for (name, log) in logs() {
+        let image = log.image();
+        assert_eq!(log.open(&image), log.whole(), "{name}");
+        for bit in (0..LOG_BYTES * 8).step_by(6007) {
+            check_bit(&log, &image, bit);
+        }
+        for len in (0..LOG_BYTES).step_by(1499) {
+            check_cut(&log, &image, locate(&log, len));
+        }
+        // The end of the log, where records are not proven, more closely.
+        let last = log.segments.len() - 1;
+        let from = log.records[log.records.len() - 12].begins;
+        for at in (from..log.segments[last].len()).step_by(61) {
+            let outcome = open_with_xor(&log, &image, (last, at), 0x10);
+            assert_eq!(outcome, log.expected_at(last, at), "{name}: byte {at}");
+            check_cut(&log, &image, (last, at));
+        }
+    }
+    for make in [DamagedLog::witnessed as fn(u64) -> DamagedLog, DamagedLog::unclean] {
+        check_segments("detect", &make(3), &make(3));
+    }
 }

@@ -199,11 +199,12 @@ fn check_typed(error: Option<&Error>, fault: CallFault, label: &str) {
 /// such call any more. Returns the number of runs in which a call has failed.
 fn every_fault(stride: usize, mut run: impl FnMut(CallFault) -> ControlFlow<()>) -> usize {
     let mut runs = 0;
+    let errno_stride = if stride == 1 { 1 } else { 3 };
     for action in ACTIONS {
         for sticky in [false, true] {
             let short = (action == "write").then_some(None);
             let errnos = ERRNOS.map(Some).into_iter().chain(short);
-            for (skip, errno) in errnos.enumerate().step_by(effort().pick(3, 1, 1)) {
+            for (skip, errno) in errnos.enumerate().step_by(errno_stride) {
                 for after in (0..).skip(skip % stride).step_by(stride) {
                     if run(CallFault { action, after, errno, sticky }).is_break() {
                         break;
@@ -216,60 +217,89 @@ fn every_fault(stride: usize, mut run: impl FnMut(CallFault) -> ControlFlow<()>)
     runs
 }
 
+/// Fails calls of a run, every `stride`-th of each kind. Returns the number of runs, and of those
+/// in which somebody got an error.
+fn fail_runs(work: &Workload, options: &WalOptions, stride: usize) -> (usize, usize) {
+    let mut noticed = 0;
+    let runs = every_fault(stride, |fault| {
+        let fs = SimFileSystem::new();
+        fs.inject_call(fault);
+        let reached = run(&fs, work, options);
+        let label = format!("{:?}: {fault:?}", options.durability);
+        check_typed(reached.error.as_ref(), fault, &label);
+        noticed += usize::from(reached.error.is_some());
+        check_healed(&fs, (work, options), &reached, &label);
+        if fs.failed_calls() == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    (runs, noticed)
+}
+
+/// As `fail_runs`, but of the opening of what a crash at some part of the run has left.
+fn fail_recoveries(
+    (work, options): (&Workload, &WalOptions),
+    (part, model): (u64, CrashModel),
+    seed: u64,
+    stride: usize,
+) -> (usize, usize) {
+    let whole = SimFileSystem::new();
+    run(&whole, work, options);
+    let crashed = SimFileSystem::new();
+    crashed.crash_at(whole.ops() * part / 4 + seed);
+    let mut reached = run(&crashed, work, options);
+    let promised = reached.promised(options.durability, model);
+    // From here on the weaker promise counts, whatever comes next.
+    (reached.acknowledged, reached.durable) = (promised, reached.durable.min(promised));
+    let mut noticed = 0;
+    let runs = every_fault(stride, |fault| {
+        let fs = crashed.after_crash(model, seed);
+        fs.inject_call(fault);
+        let label = format!("{:?} {model:?}: {fault:?}", options.durability);
+        let error = open_all(&fs, options.clone()).err();
+        check_typed(error.as_ref(), fault, &label);
+        noticed += usize::from(error.is_some());
+        check_healed(&fs, (work, options), &reached, &label);
+        if fs.failed_calls() == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    (runs, noticed)
+}
+
+fn report((runs, noticed): (usize, usize), started: Instant) {
+    println!("{runs} runs, {noticed} with an error, {:?}", started.elapsed());
+    assert!(noticed * 10 > runs * 9, "only {noticed} of {runs} runs had an error");
+}
+
+fn add(sum: (usize, usize), more: (usize, usize)) -> (usize, usize) {
+    (sum.0 + more.0, sum.1 + more.1)
+}
+
 #[test]
 fn every_call_fails_while_the_store_runs() {
     let (started, work) = (Instant::now(), Workload::new(61, BATCHES));
-    let (mut runs, mut noticed) = (0, 0);
     let stride = effort().pick(41, 1, 1);
-    for options in modes() {
-        runs += every_fault(stride, |fault| {
-            let fs = SimFileSystem::new();
-            fs.inject_call(fault);
-            let reached = run(&fs, &work, &options);
-            let label = format!("{:?}: {fault:?}", options.durability);
-            check_typed(reached.error.as_ref(), fault, &label);
-            noticed += usize::from(reached.error.is_some());
-            check_healed(&fs, (&work, &options), &reached, &label);
-            if fs.failed_calls() == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-    }
-    println!("{runs} runs, {noticed} with an error, {:?}", started.elapsed());
-    assert!(noticed * 10 > runs * 9, "only {noticed} of {runs} runs had an error");
+    let runs = modes().into_iter().map(|options| fail_runs(&work, &options, stride));
+    report(runs.fold((0, 0), add), started);
 }
 
 #[test]
 fn every_call_fails_while_the_store_recovers() {
     let (started, work) = (Instant::now(), Workload::new(62, BATCHES));
-    let (mut runs, mut noticed) = (0, 0);
-    let stride = effort().pick(23, 1, 1);
+    let stride = effort().pick(47, 1, 1);
+    let both = effort() == Effort::Long;
+    let mut sum = (0, 0);
     for (seed, options) in (0..).zip(modes()) {
-        let images = [(2, CrashModel::Kill), (3, CrashModel::Subset)];
-        let both = effort() == Effort::Long;
-        for (part, model) in images.into_iter().filter(|(part, _)| both || part % 2 == seed % 2) {
-            let whole = SimFileSystem::new();
-            run(&whole, &work, &options);
-            let crashed = SimFileSystem::new();
-            crashed.crash_at(whole.ops() * part / 4 + seed);
-            let mut reached = run(&crashed, &work, &options);
-            let promised = reached.promised(options.durability, model);
-            // From here on the weaker promise counts, whatever comes next.
-            (reached.acknowledged, reached.durable) = (promised, reached.durable.min(promised));
-            runs += every_fault(stride, |fault| {
-                let fs = crashed.after_crash(model, seed);
-                fs.inject_call(fault);
-                let label = format!("{:?} {model:?}: {fault:?}", options.durability);
-                let error = open_all(&fs, options.clone()).err();
-                check_typed(error.as_ref(), fault, &label);
-                noticed += usize::from(error.is_some());
-                check_healed(&fs, (&work, &options), &reached, &label);
-                if fs.failed_calls() == 0 {
-                    ControlFlow::Break(())
-                } else {
-                    ControlFlow::Continue(())
-                }
-            });
+        let crashes = [(2, CrashModel::Kill), (3, CrashModel::Subset)];
+        for crash in crashes.into_iter().filter(|(part, _)| both || part % 2 == seed % 2) {
+            sum = add(sum, fail_recoveries((&work, &options), crash, seed, stride));
         }
     }
-    println!("{runs} runs, {noticed} with an error, {:?}", started.elapsed());
-    assert!(noticed * 10 > runs * 9, "only {noticed} of {runs} runs had an error");
+    report(sum, started);
+}
+
+/// A sample of all this: panics if a promise is not kept.
+pub(super) fn detect() {
+    let work = Workload::new(61, BATCHES);
+    let [strict, flushing, ..] = modes();
+    fail_runs(&work, &strict, 53);
+    fail_runs(&work, &flushing, 97);
+    fail_recoveries((&work, &strict), (2, CrashModel::Kill), 0, 53);
 }

@@ -8,6 +8,7 @@ mod crash;
 mod damage;
 mod damage_rows;
 mod damaged_log;
+mod detect;
 mod fault_calls;
 mod faults;
 mod generations;
