@@ -55,6 +55,7 @@ mod error;
 mod file_system;
 mod flat_files;
 mod lock;
+mod read_only;
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -74,6 +75,11 @@ pub use database::{Count, Database, Entries, Entry, KeyRange, STATE_TREE, Tree};
 pub use error::{Error, Result};
 pub use file_system::{File, FileLock, FileSystem, StdFileSystem, read_small, write_atomic};
 pub use flat_files::{FilePosition, FlatFiles, FlatFilesOptions};
+pub use read_only::ReadOnlyFileSystem;
+pub use wal::{
+    Damage, DatabaseState, LogRecord, LogRecords, LogReport, SegmentEnd, SegmentHead,
+    SegmentReport, TornTail, TreeOps, Verdict, inspect_log,
+};
 pub use wal_buffered::{
     Attachments, BUFFERED_BYTES_MAX, BlockBatch, Durability, LogWriter, Lsn, NoAttachments,
     NoSpaceHook, Recovery, ReplayHook, ReplayProgress, SPARE_SEGMENTS_MAX, SegmentFiles, Stats,

@@ -301,23 +301,20 @@ impl FileSystem for StdFileSystem {
             .truncate(false)
             .open(path)
             .map_err(|source| Error::io("open lock file", path, source))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Box::new(StdFileLock { _file: file })),
-            Err(fs::TryLockError::WouldBlock) => Err(Error::Locked { path: path.to_path_buf() }),
-            Err(fs::TryLockError::Error(source)) => Err(Error::io("lock", path, source)),
-        }
+        StdFileLock::take(file, path)
     }
 }
 
 /// An open file of the real file system, with its path for messages.
 #[derive(Debug)]
-struct StdFile {
+pub(crate) struct StdFile {
     file: fs::File,
     path: PathBuf,
 }
 
 impl StdFile {
-    fn wrap(
+    /// Turns the system's answer to an opening into a file.
+    pub(crate) fn wrap(
         file: io::Result<fs::File>,
         action: &'static str,
         path: &Path,
@@ -385,8 +382,19 @@ impl File for StdFile {
 
 /// The operating system drops the lock with the file handle, also when the process dies.
 #[derive(Debug)]
-struct StdFileLock {
+pub(crate) struct StdFileLock {
     _file: fs::File,
+}
+
+impl StdFileLock {
+    /// Locks an open file against every other handle.
+    pub(crate) fn take(file: fs::File, path: &Path) -> Result<Box<dyn FileLock>> {
+        match file.try_lock() {
+            Ok(()) => Ok(Box::new(Self { _file: file })),
+            Err(fs::TryLockError::WouldBlock) => Err(Error::Locked { path: path.to_path_buf() }),
+            Err(fs::TryLockError::Error(source)) => Err(Error::io("lock", path, source)),
+        }
+    }
 }
 
 impl FileLock for StdFileLock {}

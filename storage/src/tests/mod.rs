@@ -13,6 +13,7 @@ mod fault_calls;
 mod faults;
 mod generations;
 mod image;
+mod inspect;
 mod log_options;
 mod model;
 mod space;

@@ -14,15 +14,23 @@
 //! - A record is damaged: with an LSN up to the highest one *known durable* that is corruption and
 //!   stops; above it, it is a tail that was torn by a crash and is cut off and counted.
 
+mod dump;
 pub(crate) mod format;
+mod inspect;
 mod place;
 mod reader;
 mod recovery;
+mod report;
 mod writer;
 mod writer_thread;
 
+pub use self::dump::{LogRecord, LogRecords, TreeOps};
+pub use self::inspect::inspect_log;
 pub(crate) use self::place::Place;
 pub(crate) use self::recovery::{Evidence, Opening, open_log};
+pub use self::report::{
+    Damage, DatabaseState, LogReport, SegmentEnd, SegmentHead, SegmentReport, TornTail, Verdict,
+};
 pub(crate) use self::writer::Log;
 
 /// The file whose presence says that the log is empty because all of it is in the database.

@@ -62,6 +62,8 @@ pub use self::options::{
 };
 pub use self::types::{Attachments, BlockBatch, Lsn, NoAttachments, Recovery, Stats, Tip, Torn};
 
+pub(crate) use self::state_rows::StateRows;
+
 use self::flusher::{FlushQueue, Frozen};
 use self::health::{Health, PanicGuard};
 use self::memtable::Lookup;
