@@ -12,6 +12,7 @@ use clap::builder::styling::Styles;
 use clap::{Arg, ArgAction, Command as Clap};
 
 use crate::options::{Kind, OPTIONS, OptionSpec};
+use crate::tools::Tool;
 
 /// What to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,6 +31,8 @@ pub enum Command {
         /// Its arguments as typed.
         args: Vec<String>,
     },
+    /// Look at what a node has left on a disk.
+    Tool(Tool),
     /// Print this text (help or version) and exit.
     Print(String),
 }
@@ -175,7 +178,8 @@ fn clap_command() -> Clap {
                     .allow_hyphen_values(true)
                     .value_name("METHOD [ARGS]"),
             ),
-        );
+        )
+        .subcommands([wal_command(), db_command()]);
     for spec in OPTIONS {
         command = command.arg(
             Arg::new(spec.name)
@@ -192,6 +196,51 @@ fn clap_command() -> Clap {
     command
 }
 
+fn wal_command() -> Clap {
+    let action = |name, about| {
+        Clap::new(name)
+            .about(about)
+            .disable_help_flag(true)
+            .arg(Arg::new("DIR").required(true).value_parser(clap::value_parser!(PathBuf)))
+    };
+    Clap::new("wal")
+        .about("Look at a write-ahead log: wal inspect DIR, wal verify DIR, wal dump DIR [LSN]")
+        .disable_help_flag(true)
+        .subcommand_required(true)
+        .subcommand(action("inspect", "List the segments"))
+        .subcommand(action("verify", "Check every record"))
+        .subcommand(
+            action("dump", "List the records, or one with its keys and values")
+                .arg(Arg::new("LSN").value_parser(clap::value_parser!(u64))),
+        )
+}
+
+fn db_command() -> Clap {
+    Clap::new("db")
+        .about("Look at a chain state: db stats DIR")
+        .disable_help_flag(true)
+        .subcommand_required(true)
+        .subcommand(
+            Clap::new("stats")
+                .about("Engine, position, entries and sizes")
+                .disable_help_flag(true)
+                .arg(Arg::new("DIR").required(true).value_parser(clap::value_parser!(PathBuf))),
+        )
+}
+
+/// The tool that `wal ACTION` or `db ACTION` names.
+fn tool(group: &str, matches: &clap::ArgMatches) -> Option<Tool> {
+    let (action, matches) = matches.subcommand()?;
+    let dir = matches.get_one::<PathBuf>("DIR")?.clone();
+    match (group, action) {
+        ("wal", "inspect") => Some(Tool::WalInspect { dir }),
+        ("wal", "verify") => Some(Tool::WalVerify { dir }),
+        ("wal", "dump") => Some(Tool::WalDump { dir, lsn: matches.get_one("LSN").copied() }),
+        ("db", "stats") => Some(Tool::DbStats { dir }),
+        _ => None,
+    }
+}
+
 fn command(matches: &clap::ArgMatches) -> Command {
     match matches.subcommand() {
         Some(("import", matches)) => Command::Import {
@@ -201,7 +250,8 @@ fn command(matches: &clap::ArgMatches) -> Command {
             let mut words = matches.get_many::<String>("METHOD").into_iter().flatten().cloned();
             Command::Rpc { method: words.next().unwrap_or_default(), args: words.collect() }
         }
-        _ => Command::Sync,
+        Some((group, matches)) => tool(group, matches).map_or(Command::Sync, Command::Tool),
+        None => Command::Sync,
     }
 }
 
@@ -244,6 +294,24 @@ mod tests {
         let words = ["00ff", "-1", "--named"].map(str::to_owned).to_vec();
         assert_eq!(args.command, Command::Rpc { method: "getblock".into(), args: words });
         assert_eq!(values(&args, "regtest"), ["1"]);
+    }
+
+    #[test]
+    fn tools_name_a_directory() {
+        let dir = || PathBuf::from("d");
+        for (line, tool) in [
+            ("wal inspect d", Tool::WalInspect { dir: dir() }),
+            ("wal verify d", Tool::WalVerify { dir: dir() }),
+            ("wal dump d", Tool::WalDump { dir: dir(), lsn: None }),
+            ("wal dump d 7", Tool::WalDump { dir: dir(), lsn: Some(7) }),
+            ("db stats d", Tool::DbStats { dir: dir() }),
+        ] {
+            assert_eq!(parse(line).unwrap().command, Command::Tool(tool), "{line}");
+        }
+        for line in ["wal", "wal frob d", "wal inspect", "wal dump d x", "db", "db stats"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+        assert_eq!(parse("sync").unwrap().command, Command::Sync);
     }
 
     #[test]

@@ -71,15 +71,9 @@ impl DataDir {
         asked: Option<BackendKind>,
         fs: &Arc<dyn FileSystem>,
     ) -> Result<BackendKind> {
-        let path = self.chain_dir.join("chainstate").join(BACKEND_FILE);
-        let written = match std::fs::read_to_string(&path) {
-            Ok(text) => Some(
-                text.trim().parse::<BackendKind>().with_context(|| path.display().to_string())?,
-            ),
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
-            Err(e) => return Err(e).with_context(|| format!("reading {}", path.display())),
-        };
-        match (written, asked) {
+        let chainstate = self.chain_dir.join("chainstate");
+        let path = chainstate.join(BACKEND_FILE);
+        match (written_backend(&chainstate)?, asked) {
             (Some(written), Some(asked)) if written != asked => bail!(
                 "The data directory {} was written by backend {written}, not {asked}. Use -backend={written}, or another directory.",
                 self.chain_dir.display()
@@ -142,6 +136,16 @@ pub(crate) fn chain_dir(config: &Config) -> PathBuf {
         Network::Regtest => "regtest",
     };
     config.data_dir.join(name)
+}
+
+/// Returns the engine that wrote a directory `chainstate`, if one did.
+pub(crate) fn written_backend(chainstate: &Path) -> Result<Option<BackendKind>> {
+    let path = chainstate.join(BACKEND_FILE);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().map(Some).with_context(|| path.display().to_string()),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e).with_context(|| format!("reading {}", path.display())),
+    }
 }
 
 /// Returns where the cookie of a chain directory is.

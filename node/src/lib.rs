@@ -25,6 +25,7 @@ mod run;
 mod settings;
 mod shutdown;
 mod terminal;
+mod tools;
 
 pub use cli::{Args, Command, Options};
 pub use config::{AssumeValidOption, Config, LogConfig, P2pConfig, RpcConfig};
@@ -32,3 +33,4 @@ pub use node::Node;
 pub use rpc::{CallError, RpcClient};
 pub use run::run;
 pub use shutdown::Shutdown;
+pub use tools::Tool;

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
 
 use crate::cli::{Args, Command};
@@ -17,7 +17,7 @@ use crate::import::{import, print_summary};
 use crate::node::{Node, open_chainstate};
 use crate::rpc::{RpcClient, typed_arguments};
 use crate::shutdown::Shutdown;
-use crate::{logging, terminal};
+use crate::{logging, terminal, tools};
 
 /// Runs the program with a command line, its own name left out.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -37,6 +37,8 @@ fn try_run(words: impl IntoIterator<Item = OsString>) -> Result<ExitCode> {
             terminal::print(&text);
             return Ok(ExitCode::SUCCESS);
         }
+        Command::Tool(tool) if args.options.is_empty() => return tools::run(&tool),
+        Command::Tool(_) => bail!("`wal` and `db` take a directory and no options"),
         command => command,
     };
     let config = Config::load(args.options).map_err(|text| anyhow!(text))?;
