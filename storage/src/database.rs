@@ -126,6 +126,7 @@ pub trait Database: Debug + Send + Sync {
     /// # Errors
     ///
     /// If the tree is unknown or the engine fails; a prefix of the entries may have been written.
+    /// [`Error::Misuse`] if an engine that depends on the order finds it broken.
     fn ingest_sorted(&self, tree: Tree, entries: &mut dyn Iterator<Item = Entry>) -> Result<()> {
         let ops_max = self.batch_ops_max();
         let mut batch = Batch::new();

@@ -3,6 +3,8 @@
 mod memory;
 #[cfg(feature = "rocksdb")]
 mod rocksdb;
+#[cfg(feature = "rocksdb")]
+mod rocksdb_ingest;
 #[cfg(feature = "sled")]
 mod sled;
 

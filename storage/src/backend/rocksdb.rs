@@ -11,9 +11,10 @@ use rocksdb::{
 };
 
 use crate::backend::BackendOptions;
+use crate::backend::rocksdb_ingest::Ingester;
 use crate::batch::{Batch, Op};
 use crate::database::{
-    Count, Database, Entries, KeyRange, Tree, check_tree, check_trees, with_state_tree,
+    Count, Database, Entries, Entry, KeyRange, Tree, check_tree, check_trees, with_state_tree,
 };
 use crate::error::{Error, Result};
 
@@ -31,6 +32,7 @@ const OPEN_FILES_MAX: i32 = 256;
 pub struct RocksDatabase {
     trees: Vec<Tree>,
     db: DB,
+    ingester: Ingester,
 }
 
 impl RocksDatabase {
@@ -61,7 +63,8 @@ impl RocksDatabase {
             .map(|name| ColumnFamilyDescriptor::new(name, family_options(&table_options)));
         let db = DB::open_cf_descriptors(&db_options, path, families)
             .map_err(|error| open_error(path, error))?;
-        Ok(Self { trees, db })
+        let ingester = Ingester::new(path, family_options(&table_options))?;
+        Ok(Self { trees, db, ingester })
     }
 
     fn family(&self, tree_id: u8) -> Result<&ColumnFamily> {
@@ -108,7 +111,8 @@ fn open_error(path: &Path, error: rocksdb::Error) -> Error {
     failed("open")(error)
 }
 
-fn failed(action: &'static str) -> impl FnOnce(rocksdb::Error) -> Error {
+/// Wraps an answer of RocksDB.
+pub(super) fn failed(action: &'static str) -> impl FnOnce(rocksdb::Error) -> Error {
     move |error| match error.kind() {
         rocksdb::ErrorKind::Corruption => Error::corrupt(format!("{ENGINE}: {error}")),
         _ if error.as_ref().contains("No space left on device") => {
@@ -188,6 +192,20 @@ impl Database for RocksDatabase {
             }
         }
         self.write(writes, "apply a batch")
+    }
+
+    /// As table files if they are more than one batch.
+    fn ingest_sorted(&self, tree: Tree, entries: &mut dyn Iterator<Item = Entry>) -> Result<()> {
+        let family = self.family(tree.id)?;
+        let front: Vec<Entry> = entries.take(self.batch_ops_max()).collect();
+        if front.len() >= self.batch_ops_max() {
+            return self.ingester.ingest((&self.db, family), front, entries);
+        }
+        let mut batch = Batch::new();
+        for (key, value) in &front {
+            batch.put(tree, key, value);
+        }
+        self.apply(&batch)
     }
 
     /// Writes the tables of all column families; RocksDB fsyncs them, its manifest and directory.
