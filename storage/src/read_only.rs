@@ -53,10 +53,12 @@ impl FileSystem for ReadOnlyFileSystem {
         StdFileSystem.exists(path)
     }
 
-    /// Takes the lock without making its file.
+    /// Takes the lock without making its file, and shared: two who look do not see each other.
     fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>> {
         let file = fs::File::open(path);
-        StdFileLock::take(file.map_err(|source| Error::io("open lock file", path, source))?, path)
+        let file = file.map_err(|source| Error::io("open lock file", path, source))?;
+        let taken = file.try_lock_shared();
+        StdFileLock::wrap(file, taken, path)
     }
 }
 
@@ -89,6 +91,7 @@ mod tests {
         let held = StdFileSystem.lock(&path).unwrap();
         assert!(matches!(ReadOnlyFileSystem.lock(&path), Err(Error::Locked { .. })));
         drop(held);
+        let _one = ReadOnlyFileSystem.lock(&path).unwrap();
         ReadOnlyFileSystem.lock(&path).unwrap();
     }
 }

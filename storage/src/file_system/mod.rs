@@ -301,7 +301,8 @@ impl FileSystem for StdFileSystem {
             .truncate(false)
             .open(path)
             .map_err(|source| Error::io("open lock file", path, source))?;
-        StdFileLock::take(file, path)
+        let taken = file.try_lock();
+        StdFileLock::wrap(file, taken, path)
     }
 }
 
@@ -387,9 +388,13 @@ pub(crate) struct StdFileLock {
 }
 
 impl StdFileLock {
-    /// Locks an open file against every other handle.
-    pub(crate) fn take(file: fs::File, path: &Path) -> Result<Box<dyn FileLock>> {
-        match file.try_lock() {
+    /// Turns the system's answer to locking an open file into a lock.
+    pub(crate) fn wrap(
+        file: fs::File,
+        taken: std::result::Result<(), fs::TryLockError>,
+        path: &Path,
+    ) -> Result<Box<dyn FileLock>> {
+        match taken {
             Ok(()) => Ok(Box::new(Self { _file: file })),
             Err(fs::TryLockError::WouldBlock) => Err(Error::Locked { path: path.to_path_buf() }),
             Err(fs::TryLockError::Error(source)) => Err(Error::io("lock", path, source)),
