@@ -7,9 +7,9 @@ use super::{LOG_DIR, Workload, commit, open_log_only, open_over, options};
 use crate::testing::{CrashModel, SimDatabase, SimFileSystem, effort};
 use crate::wal::format::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, segment_name};
 use crate::{
-    DatabaseState, Durability, Error, FileSystem, LogRecords, LogReport, MemoryDatabase,
-    NoAttachments, ReadOnlyFileSystem, Result, SegmentEnd, StdFileSystem, TreeOps, Verdict,
-    WalBuffered, WalOptions, inspect_log,
+    Batch, Database, DatabaseState, Durability, Error, FileSystem, LogRecords, LogReport,
+    MemoryDatabase, NoAttachments, ReadOnlyFileSystem, Result, STATE_TREE, SegmentEnd,
+    StdFileSystem, Tip, TreeOps, Verdict, WalBuffered, WalOptions, inspect_log,
 };
 
 const BATCHES: usize = 6;
@@ -247,6 +247,41 @@ fn empty_closed_and_foreign_directories_are_told_apart() {
     assert_eq!((report.marker, report.end_lsn, report.verdict), (Some(1), 1, Verdict::Valid));
     let state = DatabaseState { applied_lsn: 2, ..DatabaseState::default() };
     assert!(matches!(inspect(&closed, Some(&state)).verdict, Verdict::Corrupt(_)));
+}
+
+/// The log of another database: every checksum is right, and it does not follow.
+#[test]
+fn a_log_that_does_not_follow_its_database_is_corrupt() {
+    let fs = SimFileSystem::new();
+    let tip = Tip { height: 6, hash: [5; 32] };
+    let mut rows = Batch::new();
+    rows.put(STATE_TREE, b"tip", &[&tip.height.to_le_bytes()[..], &tip.hash].concat());
+    let other = MemoryDatabase::new(&super::TREES);
+    other.apply(&rows).unwrap();
+    let state = DatabaseState::read(&other).unwrap();
+    assert_eq!(state, DatabaseState { tip: Some(tip), ..DatabaseState::default() });
+    let (store, _) = open_over(&fs, options(Durability::Strict), Box::new(other)).unwrap();
+    commit(&store, |batch| batch.put(super::META, b"k", b"v"));
+    drop(store);
+
+    assert_eq!(inspect(&fs, Some(&state)).verdict, Verdict::Valid);
+    let report = inspect(&fs, Some(&DatabaseState::default()));
+    let Verdict::Corrupt(damage) = &report.verdict else { panic!("{report:?}") };
+    assert_eq!((damage.offset, damage.lsn), (SEGMENT_HEADER_BYTES as u64, Some(1)));
+    assert!(damage.what.contains("does not follow the tip"), "{}", damage.what);
+    agree(&report, open_recovery(&fs.copy()), "a log of another database");
+}
+
+#[test]
+fn a_marker_that_is_no_marker_is_corrupt() {
+    for bytes in [&b""[..], b"CFDAMEND", &[0; 5000]] {
+        let fs = sample(Durability::Strict, 1 << 20);
+        fs.plant(&Path::new(LOG_DIR).join("clean"), bytes);
+        let report = inspect(&fs, None);
+        let Verdict::Corrupt(damage) = &report.verdict else { panic!("{report:?}") };
+        assert!(damage.path.ends_with("clean"), "{damage:?}");
+        assert!(open_recovery(&fs).is_err());
+    }
 }
 
 #[test]
