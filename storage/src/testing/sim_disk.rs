@@ -3,14 +3,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::mem;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::file_system::parent;
 use crate::testing::Random;
 
 /// What a disk writes whole or not at all.
-const SECTOR_BYTES: usize = 512;
+pub(crate) const SECTOR_BYTES: usize = 512;
+
+/// What shows where a file was extended and its bytes were not written, unless zeros do.
+pub(crate) const GARBAGE: u8 = 0xa5;
 
 /// What survives a crash, of that which was not synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +28,8 @@ pub enum CrashModel {
     Prefix,
     /// Any subset: of 512-byte sectors, of sizes, of names; holes are zeros or garbage.
     Subset,
+    /// Any subset of names; of the bytes under them all or nothing.
+    Names,
 }
 
 /// An error to inject.
@@ -50,19 +56,19 @@ pub struct CallFault {
     pub sticky: bool,
 }
 
-/// What a simulated disk holds.
-#[derive(Debug, Default)]
+/// What a simulated disk holds. A clone shares the bytes of files until one of both is written.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Disk {
     /// Every file there ever was; names refer to them by index.
     pub(crate) files: Vec<Inode>,
     /// The names as programs see them.
-    pub(crate) names: BTreeMap<PathBuf, usize>,
+    pub(crate) names: Names,
     /// The names that a crash leaves.
-    pub(crate) durable_names: BTreeMap<PathBuf, usize>,
+    pub(crate) durable_names: Names,
     /// Directories; always durable.
-    pub(crate) dirs: BTreeSet<PathBuf>,
+    pub(crate) dirs: BTreeSet<Arc<Path>>,
     /// The lock files that are held.
-    pub(crate) locks: BTreeSet<PathBuf>,
+    pub(crate) locks: BTreeSet<Arc<Path>>,
     /// Changes that a crash may take, in order.
     pub(crate) pending: Vec<Pending>,
     /// How many operations have begun.
@@ -81,25 +87,49 @@ pub(crate) struct Disk {
     pub(crate) failed_calls: u64,
     /// The most bytes asked for in one read.
     pub(crate) largest_read: usize,
+    /// The disk when recording began.
+    pub(crate) recorded_from: Option<Box<Self>>,
+    /// What has happened since then.
+    pub(crate) journal: Option<Vec<Event>>,
 }
+
+/// Which file is under which name.
+pub(crate) type Names = BTreeMap<Arc<Path>, usize>;
 
 /// The bytes of a file.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Inode {
     /// The bytes as programs see them.
-    pub(crate) live: Vec<u8>,
+    pub(crate) live: Arc<Vec<u8>>,
     /// The bytes that a crash leaves.
-    pub(crate) durable: Vec<u8>,
+    pub(crate) durable: Arc<Vec<u8>>,
 }
 
 /// A change that may be lost.
 #[derive(Debug, Clone)]
 pub(crate) enum Pending {
-    Write { file: usize, offset: usize, bytes: Vec<u8> },
+    Write { file: usize, offset: usize, bytes: Arc<[u8]> },
     SetLen { file: usize, bytes: usize },
-    Create { path: PathBuf, file: usize },
-    Rename { from: PathBuf, to: PathBuf, file: usize },
-    Remove { path: PathBuf },
+    Create { path: Arc<Path>, file: usize },
+    Rename { from: Arc<Path>, to: Arc<Path>, file: usize },
+    Remove { path: Arc<Path> },
+}
+
+/// What can happen to a disk.
+#[derive(Debug, Clone)]
+pub(crate) enum Event {
+    /// A change that programs see at once.
+    Change(Pending),
+    /// Bytes and size of a file become durable.
+    SyncFile(usize),
+    /// A failed fsync: what was not durable never will be.
+    ForgetFile(usize),
+    /// The names in a directory become durable.
+    SyncDir(Arc<Path>),
+    /// A directory is there, with those above it.
+    MakeDir(Arc<Path>),
+    /// The driver of the workload says where it is.
+    Mark(u64),
 }
 
 impl Pending {
@@ -122,17 +152,11 @@ impl Pending {
 impl Disk {
     /// The disk after a crash.
     pub(crate) fn after_crash(&self, model: CrashModel, seed: u64) -> Self {
-        let mut after = Self { dirs: self.dirs.clone(), ..Self::default() };
-        after.files = self.files.clone();
-        after.durable_names = self.durable_names.clone();
+        let mut after = self.durable();
         let mut random = Random::new(seed);
         match model {
             CrashModel::SyncedOnly => {}
-            CrashModel::Kill => {
-                after.names = self.names.clone();
-                after.pending = self.pending.clone();
-                return after;
-            }
+            CrashModel::Kill => return self.after_kill(),
             CrashModel::Prefix => {
                 let whole = random.below(self.pending.len() + 1);
                 self.pending.iter().take(whole).for_each(|change| after.make_durable(change));
@@ -146,12 +170,84 @@ impl Disk {
                     after.make_some_durable(change, &mut random);
                 }
             }
+            CrashModel::Names => {
+                let bytes = random.one_in(2);
+                for change in &self.pending {
+                    if change.dir().map_or(bytes, |_| random.one_in(2)) {
+                        after.make_durable(change);
+                    }
+                }
+            }
         }
-        after.names = after.durable_names.clone();
-        for file in &mut after.files {
-            file.live = file.durable.clone();
-        }
+        after.reboot();
         after
+    }
+
+    /// What is durable; programs see it after [`Disk::reboot`].
+    pub(crate) fn durable(&self) -> Self {
+        let (files, dirs) = (self.files.clone(), self.dirs.clone());
+        Self { files, dirs, durable_names: self.durable_names.clone(), ..Self::default() }
+    }
+
+    /// What programs see is what is durable.
+    pub(crate) fn reboot(&mut self) {
+        self.names.clone_from(&self.durable_names);
+        for file in &mut self.files {
+            file.live = Arc::clone(&file.durable);
+        }
+    }
+
+    /// The disk after the death of the process.
+    pub(crate) fn after_kill(&self) -> Self {
+        let (names, pending) = (self.names.clone(), self.pending.clone());
+        Self { names, pending, ..self.durable() }
+    }
+
+    /// Lets something happen, and writes it down if that is wanted.
+    pub(crate) fn happen(&mut self, event: Event) {
+        match &event {
+            Event::Change(change) => {
+                self.make_live(change);
+                self.pending.push(change.clone());
+            }
+            Event::SyncFile(file) => self.sync(|change| change.file() == Some(*file)),
+            Event::ForgetFile(file) => {
+                drop(self.take_pending(|change| change.file() == Some(*file)));
+            }
+            Event::SyncDir(dir) => self.sync(|change| change.dir() == Some(dir)),
+            Event::MakeDir(dir) => self.dirs.extend(dir.ancestors().map(Arc::from)),
+            Event::Mark(_) => {}
+        }
+        if let Some(journal) = &mut self.journal {
+            journal.push(event);
+        }
+    }
+
+    /// Lets programs see a change.
+    fn make_live(&mut self, change: &Pending) {
+        match change {
+            Pending::Write { file, offset, bytes } => {
+                if let Some(inode) = self.files.get_mut(*file) {
+                    overwrite(Arc::make_mut(&mut inode.live), *offset, bytes);
+                }
+            }
+            Pending::SetLen { file, bytes } => {
+                if let Some(inode) = self.files.get_mut(*file) {
+                    Arc::make_mut(&mut inode.live).resize(*bytes, 0);
+                }
+            }
+            Pending::Create { path, file } => {
+                self.files.resize(self.files.len().max(file + 1), Inode::default());
+                self.names.insert(Arc::clone(path), *file);
+            }
+            Pending::Rename { from, to, file } => {
+                self.names.remove(from);
+                self.names.insert(Arc::clone(to), *file);
+            }
+            Pending::Remove { path } => {
+                self.names.remove(path);
+            }
+        }
     }
 
     /// Counts an operation; says whether it fails.
@@ -213,7 +309,16 @@ impl Disk {
 
     pub(crate) fn write_durable(&mut self, file: usize, offset: usize, bytes: &[u8]) {
         if let Some(inode) = self.files.get_mut(file) {
-            overwrite(&mut inode.durable, offset, bytes);
+            overwrite(Arc::make_mut(&mut inode.durable), offset, bytes);
+        }
+    }
+
+    /// Makes a durable file as long as that, if it is shorter.
+    pub(crate) fn extend_durable(&mut self, file: usize, end: usize, filler: u8) {
+        if let Some(inode) = self.files.get_mut(file)
+            && inode.durable.len() < end
+        {
+            Arc::make_mut(&mut inode.durable).resize(end, filler);
         }
     }
 
@@ -222,15 +327,15 @@ impl Disk {
             Pending::Write { file, offset, bytes } => self.write_durable(*file, *offset, bytes),
             Pending::SetLen { file, bytes } => {
                 if let Some(inode) = self.files.get_mut(*file) {
-                    inode.durable.resize(*bytes, 0);
+                    Arc::make_mut(&mut inode.durable).resize(*bytes, 0);
                 }
             }
             Pending::Create { path, file } => {
-                self.durable_names.insert(path.clone(), *file);
+                self.durable_names.insert(Arc::clone(path), *file);
             }
             Pending::Rename { from, to, file } => {
                 self.durable_names.remove(from);
-                self.durable_names.insert(to.clone(), *file);
+                self.durable_names.insert(Arc::clone(to), *file);
             }
             Pending::Remove { path } => {
                 self.durable_names.remove(path);
@@ -247,11 +352,8 @@ impl Disk {
         };
         // The size may be durable before the bytes; what shows then is zeros or old garbage.
         if random.one_in(2) {
-            let filler = if random.one_in(2) { 0 } else { 0xa5 };
-            if let Some(inode) = self.files.get_mut(*file) {
-                let end = inode.durable.len().max(offset + bytes.len());
-                inode.durable.resize(end, filler);
-            }
+            let filler = if random.one_in(2) { 0 } else { GARBAGE };
+            self.extend_durable(*file, offset + bytes.len(), filler);
         }
         let mut done = 0;
         while done < bytes.len() {

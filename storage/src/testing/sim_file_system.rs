@@ -3,7 +3,8 @@
 //! It keeps the promises of [`FileSystem`] and nothing more: a crash may take every byte that no
 //! fsync of its file has covered, and every name that no fsync of its directory has covered, one
 //! by one. Operations that change something are numbered, so that a test can crash or fail at
-//! each of them in turn.
+//! each of them in turn; or a run is recorded once, and [`CrashPoints`](crate::testing::CrashPoints)
+//! gives all the disks that a crash within it can leave.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,8 @@ use crate::error::{Error, Result};
 use crate::file_system::{File, FileLock, FileSystem, parent};
 use crate::lock::lock;
 use crate::sync::Mutex;
-use crate::testing::sim_disk::{CallFault, CrashModel, Disk, Fault, Inode, Pending, overwrite};
+use crate::testing::crash_points::Recording;
+use crate::testing::sim_disk::{CallFault, CrashModel, Disk, Event, Fault, Inode, Pending};
 
 /// A simulated file system; clones share one disk.
 #[derive(Debug, Clone, Default)]
@@ -86,6 +88,27 @@ impl SimFileSystem {
         self.after_crash(CrashModel::Kill, 0)
     }
 
+    /// Begins to write down what happens from now on, for [`SimFileSystem::recording`].
+    pub fn record(&self) {
+        let mut disk = lock(&self.disk);
+        let start = disk.after_kill();
+        disk.recorded_from = Some(Box::new(start));
+        disk.journal = Some(Vec::new());
+    }
+
+    /// Puts a number of the caller into the recording: what was promised up to here, say.
+    pub fn mark(&self, mark: u64) {
+        lock(&self.disk).happen(Event::Mark(mark));
+    }
+
+    /// What has happened since [`SimFileSystem::record`]; nothing if that was not called. Ends it.
+    #[must_use]
+    pub fn recording(&self) -> Recording {
+        let mut disk = lock(&self.disk);
+        let start = disk.recorded_from.take().map_or_else(|| disk.after_kill(), |start| *start);
+        Recording { start, events: disk.journal.take().unwrap_or_default() }
+    }
+
     /// Reads a whole file.
     ///
     /// # Errors
@@ -94,17 +117,23 @@ impl SimFileSystem {
     pub fn read(&self, path: &Path) -> Result<Vec<u8>> {
         let mut disk = lock(&self.disk);
         let file = disk.find("read", path)?;
-        disk.inode(file, |inode| inode.live.clone())
+        disk.inode(file, |inode| inode.live.to_vec())
     }
 
     /// Puts a file there, durably, whatever was there.
     pub fn plant(&self, path: &Path, bytes: &[u8]) {
         let mut disk = lock(&self.disk);
-        let inode = Inode { live: bytes.to_vec(), durable: bytes.to_vec() };
+        let bytes = Arc::new(bytes.to_vec());
         let file = disk.files.len();
-        disk.files.push(inode);
-        disk.names.insert(path.to_path_buf(), file);
-        disk.durable_names.insert(path.to_path_buf(), file);
+        disk.files.push(Inode { live: Arc::clone(&bytes), durable: bytes });
+        disk.names.insert(path.into(), file);
+        disk.durable_names.insert(path.into(), file);
+    }
+}
+
+impl From<Disk> for SimFileSystem {
+    fn from(disk: Disk) -> Self {
+        Self { disk: Arc::new(Mutex::new(disk)) }
     }
 }
 
@@ -119,9 +148,7 @@ impl FileSystem for SimFileSystem {
             return Err(Error::io("create", path, io::ErrorKind::NotFound.into()));
         }
         let file = disk.files.len();
-        disk.files.push(Inode::default());
-        disk.names.insert(path.to_path_buf(), file);
-        disk.pending.push(Pending::Create { path: path.to_path_buf(), file });
+        disk.happen(Event::Change(Pending::Create { path: path.into(), file }));
         Ok(self.handle(file, path))
     }
 
@@ -144,10 +171,8 @@ impl FileSystem for SimFileSystem {
         let mut disk = lock(&self.disk);
         disk.begin("rename", from)?;
         let file = disk.find("rename", from)?;
-        disk.names.remove(from);
-        disk.names.insert(to.to_path_buf(), file);
-        let (from, to) = (from.to_path_buf(), to.to_path_buf());
-        disk.pending.push(Pending::Rename { from, to, file });
+        let (from, to) = (from.into(), to.into());
+        disk.happen(Event::Change(Pending::Rename { from, to, file }));
         Ok(())
     }
 
@@ -155,22 +180,21 @@ impl FileSystem for SimFileSystem {
         let mut disk = lock(&self.disk);
         disk.begin("remove", path)?;
         disk.find("remove", path)?;
-        disk.names.remove(path);
-        disk.pending.push(Pending::Remove { path: path.to_path_buf() });
+        disk.happen(Event::Change(Pending::Remove { path: path.into() }));
         Ok(())
     }
 
     fn create_dir_all(&self, dir: &Path) -> Result<()> {
         let mut disk = lock(&self.disk);
         disk.call("create directory", dir)?;
-        disk.dirs.extend(dir.ancestors().map(Path::to_path_buf));
+        disk.happen(Event::MakeDir(dir.into()));
         Ok(())
     }
 
     fn sync_dir(&self, dir: &Path) -> Result<()> {
         let mut disk = lock(&self.disk);
         disk.begin("sync directory", dir)?;
-        disk.sync(|change| change.dir() == Some(dir));
+        disk.happen(Event::SyncDir(dir.into()));
         Ok(())
     }
 
@@ -187,7 +211,7 @@ impl FileSystem for SimFileSystem {
     fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>> {
         let mut disk = lock(&self.disk);
         disk.call("lock", path)?;
-        if !disk.locks.insert(path.to_path_buf()) {
+        if !disk.locks.insert(path.into()) {
             return Err(Error::Locked { path: path.to_path_buf() });
         }
         let (disk, path) = (Arc::clone(&self.disk), path.to_path_buf());
@@ -196,6 +220,10 @@ impl FileSystem for SimFileSystem {
 }
 
 impl SimFileSystem {
+    pub(crate) fn with_disk<T>(&self, look: impl FnOnce(&Disk) -> T) -> T {
+        look(&lock(&self.disk))
+    }
+
     fn handle(&self, file: usize, path: &Path) -> Arc<dyn File> {
         Arc::new(SimFile { disk: Arc::clone(&self.disk), file, path: path.to_path_buf() })
     }
@@ -211,7 +239,7 @@ impl FileLock for SimLock {}
 
 impl Drop for SimLock {
     fn drop(&mut self) {
-        lock(&self.disk).locks.remove(&self.path);
+        lock(&self.disk).locks.remove(self.path.as_path());
     }
 }
 
@@ -254,10 +282,11 @@ impl File for SimFile {
         }
         let half = bytes.get(..bytes.len() / 2).unwrap_or_default();
         let written = if begun.is_ok() { bytes } else { half };
-        disk.inode(self.file, |inode| {
-            overwrite(&mut inode.live, offset, written);
-        })?;
-        disk.pending.push(Pending::Write { file: self.file, offset, bytes: written.to_vec() });
+        disk.happen(Event::Change(Pending::Write {
+            file: self.file,
+            offset,
+            bytes: written.into(),
+        }));
         begun
     }
 
@@ -265,8 +294,7 @@ impl File for SimFile {
         let bytes = self.in_memory(bytes)?;
         let mut disk = lock(&self.disk);
         disk.begin("resize", &self.path)?;
-        disk.inode(self.file, |inode| inode.live.resize(bytes, 0))?;
-        disk.pending.push(Pending::SetLen { file: self.file, bytes });
+        disk.happen(Event::Change(Pending::SetLen { file: self.file, bytes }));
         Ok(())
     }
 
@@ -278,12 +306,11 @@ impl File for SimFile {
 
     fn sync_data(&self) -> Result<()> {
         let mut disk = lock(&self.disk);
-        let file = Some(self.file);
         let begun = disk.begin("fsync", &self.path);
         match &begun {
-            Ok(()) => disk.sync(|change| change.file() == file),
+            Ok(()) => disk.happen(Event::SyncFile(self.file)),
             Err(_) if disk.crashed => {}
-            Err(_) => drop(disk.take_pending(|change| change.file() == file)),
+            Err(_) => disk.happen(Event::ForgetFile(self.file)),
         }
         begun
     }

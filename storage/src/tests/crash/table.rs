@@ -1,0 +1,57 @@
+//! What is run: workloads, one line each, and options, one line each.
+
+use std::time::Duration;
+
+use crate::WalOptions;
+
+/// A name, and steps as in [`super::script::Script`].
+pub(super) const WORKLOADS: [(&str, &str); 25] = [
+    ("open", ""),
+    ("first", "c"),
+    ("several", "cccc"),
+    ("large", "bcb"),
+    ("roll", "bbbcbc"),
+    ("checkpoint", "ccktc"),
+    ("checkpoint-twice", "ckkc"),
+    ("sync", "cycyc"),
+    ("staged", "stcs"),
+    ("taken-back", "acatc"),
+    ("reorg", "cccrrc"),
+    ("reorg-flushed", "cckrrc"),
+    ("plain", "pcppc"),
+    ("empty", "ecepe"),
+    ("clear", "cpxcc"),
+    ("clear-coins", "ccXcrc"),
+    ("shutdown", "ccdcc"),
+    ("shutdown-at-once", "dcdd"),
+    ("drop", "ccDcc"),
+    ("drop-twice", "cDDc"),
+    ("strict-async-strict", "1c4cc1c"),
+    ("all-modes", "4cb2c3c1c"),
+    ("relaxed-strict", "3cwc1cw"),
+    ("background", "cccwccwc"),
+    ("mixture", "sbkpcrwdbc"),
+];
+
+type Change = fn(WalOptions) -> WalOptions;
+
+/// A name, and what is different from `tests::options`.
+pub(super) const OPTIONS: [(&str, Change); 8] = [
+    ("plain", |options| options),
+    ("flush-1", |options| WalOptions { flush_every_blocks: Some(1), ..options }),
+    ("flush-2", |options| WalOptions { flush_every_blocks: Some(2), ..options }),
+    ("flush-log", |options| WalOptions { log_bytes_max: 600, segment_bytes: 4700, ..options }),
+    ("tiny-memtable", |options| WalOptions { memtable_bytes: 1, ..options }),
+    ("tiny-segments", |options| WalOptions { segment_bytes: 1, ..options }),
+    ("large-segments", |options| WalOptions {
+        segment_bytes: 1 << 20,
+        flush_every: Some(Duration::ZERO),
+        ..options
+    }),
+    ("tiny-all-unverified", |options| WalOptions {
+        memtable_bytes: 1,
+        segment_bytes: 4600,
+        verify_freshness: false,
+        ..options
+    }),
+];
