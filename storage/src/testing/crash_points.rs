@@ -37,7 +37,7 @@ impl Recording {
 pub enum CrashPoint {
     /// A change that a crash may take: new states are those in which a part of it survives.
     Change,
-    /// An fsync, which takes possibilities away, or a directory.
+    /// An fsync, which takes possibilities away; a directory; or a write of what is durably there.
     Sync,
     /// A mark of the caller.
     Mark(u64),
@@ -90,11 +90,14 @@ impl CrashPoints {
         let event = self.events.next()?;
         let point = match &event {
             Event::Mark(mark) => CrashPoint::Mark(*mark),
-            Event::Change(_) => CrashPoint::Change,
+            Event::Change(change) if !self.disk.has(change) => CrashPoint::Change,
             _ => CrashPoint::Sync,
         };
         self.ops += u64::from(!matches!(point, CrashPoint::Mark(_)));
-        self.disk.happen(event);
+        // A change that changes nothing would only be one more that makes no difference.
+        if point == CrashPoint::Change || !matches!(event, Event::Change(_)) {
+            self.disk.happen(event);
+        }
         Some(point)
     }
 

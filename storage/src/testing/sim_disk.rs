@@ -223,6 +223,18 @@ impl Disk {
         }
     }
 
+    /// Whether a change is to bytes that are durably there already.
+    pub(crate) fn has(&self, change: &Pending) -> bool {
+        let Pending::Write { file, offset, bytes } = change else {
+            return false;
+        };
+        let Some(inode) = self.files.get(*file) else {
+            return false;
+        };
+        inode.durable.get(*offset..offset + bytes.len()) == Some(bytes)
+            && !self.pending.iter().any(|pending| pending.file() == Some(*file))
+    }
+
     /// Lets programs see a change.
     fn make_live(&mut self, change: &Pending) {
         match change {

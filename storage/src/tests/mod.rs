@@ -117,13 +117,36 @@ impl Attachments for BlockFiles {
 
 /// A store over [`SimDatabase`] with block files: everything on one simulated disk.
 fn open_all(fs: &SimFileSystem, options: WalOptions) -> Result<(Store, Recovery, Arc<BlockFiles>)> {
+    open_all_by(fs, options, WalBuffered::open)
+}
+
+/// As [`open_all`], without threads.
+fn open_all_to_read(
+    fs: &SimFileSystem,
+    options: WalOptions,
+) -> Result<(Store, Recovery, Arc<BlockFiles>)> {
+    open_all_by(fs, options, WalBuffered::open_to_read)
+}
+
+type Open = fn(
+    WalOptions,
+    Arc<dyn FileSystem>,
+    &Path,
+    Box<dyn Database>,
+    Arc<dyn Attachments>,
+) -> Result<(Store, Recovery)>;
+
+fn open_all_by(
+    fs: &SimFileSystem,
+    options: WalOptions,
+    open: Open,
+) -> Result<(Store, Recovery, Arc<BlockFiles>)> {
     let shared: Arc<dyn FileSystem> = Arc::new(fs.clone());
     let backend = SimDatabase::open(Arc::clone(&shared), Path::new("data/db"), &TREES)?;
     let files = Arc::new(BlockFiles::open(fs)?);
     let attachments: Arc<dyn Attachments> = Arc::clone(&files) as Arc<dyn Attachments>;
-    let backend: Box<dyn Database> = Box::new(backend);
     let (store, recovery) =
-        WalBuffered::open(options, shared, Path::new(LOG_DIR), backend, attachments)?;
+        open(options, shared, Path::new(LOG_DIR), Box::new(backend), attachments)?;
     Ok((store, recovery, files))
 }
 

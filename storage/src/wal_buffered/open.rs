@@ -45,6 +45,30 @@ impl<D: Database + 'static> WalBuffered<D> {
         backend: D,
         attachments: Arc<dyn Attachments>,
     ) -> Result<(Self, Recovery)> {
+        let (inner, recovery) = Self::recover(options, fs, dir, backend, attachments)?;
+        Ok((Self::start(inner)?, recovery))
+    }
+
+    /// Opens a store without its threads: for tests that open millions and only read them.
+    #[cfg(all(test, feature = "testing"))]
+    pub(crate) fn open_to_read(
+        options: WalOptions,
+        fs: Arc<dyn FileSystem>,
+        dir: &Path,
+        backend: D,
+        attachments: Arc<dyn Attachments>,
+    ) -> Result<(Self, Recovery)> {
+        let (inner, recovery) = Self::recover(options, fs, dir, backend, attachments)?;
+        Ok((Self { inner: Arc::new(inner), threads: Vec::new() }, recovery))
+    }
+
+    fn recover(
+        options: WalOptions,
+        fs: Arc<dyn FileSystem>,
+        dir: &Path,
+        backend: D,
+        attachments: Arc<dyn Attachments>,
+    ) -> Result<(Inner<D>, Recovery)> {
         let started = Instant::now();
         fs.create_dir_all(dir)?;
         let lock = fs.lock(&dir.join(LOCK_NAME))?;
@@ -105,7 +129,7 @@ impl<D: Database + 'static> WalBuffered<D> {
             counters: Counters::default(),
             _lock: lock,
         };
-        Ok((Self::start(inner)?, recovery))
+        Ok((inner, recovery))
     }
 
     /// Starts the threads.

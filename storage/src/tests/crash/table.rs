@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::WalOptions;
+use crate::{LogWriter, SegmentFiles, WalOptions};
 
 /// A name, and steps as in [`super::script::Script`].
 pub(super) const WORKLOADS: [(&str, &str); 25] = [
@@ -36,7 +36,7 @@ pub(super) const WORKLOADS: [(&str, &str); 25] = [
 type Change = fn(WalOptions) -> WalOptions;
 
 /// A name, and what is different from `tests::options`.
-pub(super) const OPTIONS: [(&str, Change); 8] = [
+pub(super) const OPTIONS: [(&str, Change); 14] = [
     ("plain", |options| options),
     ("flush-1", |options| WalOptions { flush_every_blocks: Some(1), ..options }),
     ("flush-2", |options| WalOptions { flush_every_blocks: Some(2), ..options }),
@@ -52,6 +52,33 @@ pub(super) const OPTIONS: [(&str, Change); 8] = [
         memtable_bytes: 1,
         segment_bytes: 4600,
         verify_freshness: false,
+        ..options
+    }),
+    ("compressed", |options| WalOptions { compress_bytes_min: Some(64), ..options }),
+    ("preallocated", |options| WalOptions {
+        segment_files: SegmentFiles::Preallocated,
+        compress_bytes_min: Some(64),
+        ..options
+    }),
+    ("recycled", |options| WalOptions {
+        segment_files: SegmentFiles::Recycled,
+        flush_every_blocks: Some(1),
+        segment_bytes: 4700,
+        ..options
+    }),
+    ("recycled-compressed", |options| WalOptions {
+        segment_files: SegmentFiles::Recycled,
+        compress_bytes_min: Some(0),
+        log_bytes_max: 600,
+        segment_bytes: 4700,
+        ..options
+    }),
+    ("thread", |options| WalOptions { writer: LogWriter::Thread, ..options }),
+    ("thread-recycled", |options| WalOptions {
+        writer: LogWriter::Thread,
+        segment_files: SegmentFiles::Recycled,
+        flush_every_blocks: Some(2),
+        segment_bytes: 5000,
         ..options
     }),
 ];

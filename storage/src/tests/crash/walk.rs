@@ -11,7 +11,7 @@ use std::thread;
 use super::life::{Reached, live};
 use super::script::Script;
 use crate::testing::{CrashPoint, CrashPoints, Limits, Model, SimFileSystem, Survival};
-use crate::tests::{BlockFiles, LOG_DIR, PLACES, Store, block_bytes, open_all};
+use crate::tests::{BlockFiles, LOG_DIR, PLACES, Store, block_bytes, open_all_to_read};
 use crate::{Database as _, FilePosition, FileSystem as _, KeyRange, WalOptions};
 
 /// What lives after the first do. The first only opens.
@@ -262,7 +262,7 @@ impl<'a> Walk<'a> {
         (promised, reached): (usize, Reached),
     ) -> Found {
         let _label = Label(self.cell, &self.path);
-        let opened = open_all(fs, self.options.clone());
+        let opened = open_all_to_read(fs, self.options.clone());
         let (store, recovery, files) = opened.unwrap_or_else(|error| panic!("{}", error.chain()));
         let lsn = recovery.to_lsn;
         let read = Model::read(&store).unwrap().without(PLACES.id);
