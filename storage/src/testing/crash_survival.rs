@@ -7,10 +7,6 @@ use std::str::FromStr;
 use crate::testing::Random;
 use crate::testing::sim_disk::{Disk, Pending, SECTOR_BYTES};
 
-/// The bytes at the beginning and the end of a write that are torn one by one whatever the
-/// stride: headers and checksums are there.
-const TORN_EDGE_BYTES: usize = 30;
-
 /// What of the changes that no fsync has covered survives a crash. Displayed and parsed as one
 /// word, so that a failing test can say how to repeat it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,13 +46,15 @@ pub struct Limits {
     /// Beyond: every prefix, each single drop, each single keep, and so many pairs and random
     /// subsets each.
     pub sampled: usize,
-    /// Tear a write at every so many bytes, at every sector, and everywhere near its ends.
+    /// Tear a write at every sector, at every so many bytes,
     pub torn_stride: usize,
+    /// and everywhere in so many bytes at its beginning and its end: headers and checksums.
+    pub torn_edge: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { exhaustive_units: 12, sampled: 32, torn_stride: 1 }
+        Self { exhaustive_units: 12, sampled: 32, torn_stride: 1, torn_edge: 0 }
     }
 }
 
@@ -130,8 +128,8 @@ fn prefixes(disk: &Disk, limits: &Limits, newest: Option<usize>, all: &mut Vec<S
         let stride = limits.torn_stride.max(1);
         let torn = |bytes: &usize| {
             let in_sector = (offset + bytes) % SECTOR_BYTES;
-            *bytes < TORN_EDGE_BYTES
-                || *bytes + TORN_EDGE_BYTES > len
+            *bytes <= limits.torn_edge
+                || *bytes + limits.torn_edge >= len
                 || in_sector < 2
                 || in_sector == SECTOR_BYTES - 1
                 || (offset + bytes).is_multiple_of(stride)

@@ -2,7 +2,15 @@
 
 use std::time::Duration;
 
-use crate::{LogWriter, SegmentFiles, WalOptions};
+use crate::{Durability, LogWriter, SegmentFiles, WalOptions};
+
+/// The modes to begin in.
+pub(super) const MODES: [(&str, Durability); 4] = [
+    ("strict", Durability::Strict),
+    ("batched", Durability::Batched { blocks: 1, interval_ms: 1 }),
+    ("relaxed", Durability::Relaxed { interval_ms: 1 }),
+    ("async", Durability::Async),
+];
 
 /// A name, and steps as in [`super::script::Script`].
 pub(super) const WORKLOADS: [(&str, &str); 25] = [
