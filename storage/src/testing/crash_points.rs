@@ -113,6 +113,12 @@ impl CrashPoints {
         survival::units(&self.disk).len()
     }
 
+    /// Whether the newest change that a crash may take is to a name.
+    #[must_use]
+    pub fn newest_is_a_name(&self) -> bool {
+        self.disk.pending.last().is_some_and(|change| change.dir().is_some())
+    }
+
     /// What a crash now may leave. `newest_only` leaves out what it could also have left before
     /// the last change. `seed` is for what is sampled.
     #[must_use]

@@ -10,8 +10,8 @@
 //!    damaged record. With `n` the first LSN that is not valid: `n <= D` is corruption.
 //! 3. *Secure* the rest: the records above `D` are valid now, but may be in the page cache only,
 //!    and a failed fsync of the earlier process may even have marked them clean. They are copied
-//!    to a new segment, which is fsynced and then gets its name; it begins with `D + 1` and so
-//!    seals the old one at `D`. New records go there.
+//!    to a new segment, which is fsynced and then, once the names of the others are durable, gets
+//!    its own; it begins with `D + 1` and so seals the old one at `D`. New records go there.
 //! 4. *Replay* what the database lacks.
 //!
 //! A crash at any point leaves a log that is opened to the same state: until step 3 has renamed
@@ -352,6 +352,9 @@ impl Recovery<'_> {
             }
         }
         self.opening.attachments.sync()?;
+        // A process that was killed may have left a segment whose name is in memory only. The new
+        // segment must not have its name for good while one that it needs has not.
+        self.opening.place.fs.sync_dir(&self.opening.place.dir)?;
         current.publish(self.opening.place)?;
         Ok((current, (torn != Torn { bytes: 0, records: 0 }).then_some(torn)))
     }

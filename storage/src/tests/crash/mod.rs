@@ -3,7 +3,7 @@
 //!
 //! Each workload runs once with each line of options; then all disks are opened that a crash at
 //! any of its operations can leave (see `walk`). A failure prints a line `COFFERDAM_CRASH='...'`:
-//! with that in the environment just the failing crash is repeated.
+//! with that in the environment the test `one_crash_is_repeated` repeats just the failing crash.
 //!
 //! Threads are real, so what they do falls between other operations from run to run: a repetition
 //! records the workload some fifty times.
@@ -15,12 +15,11 @@ mod table;
 mod walk;
 
 use std::env;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use self::script::Script;
 use self::table::{MODES, OPTIONS, WORKLOADS};
 use self::walk::{Counts, Crash, Plan, Walk};
-use crate::WalOptions;
 use crate::testing::{Effort, Limits, Random, effort};
 
 /// Names the one crash to repeat.
@@ -30,28 +29,35 @@ const REPETITIONS: usize = 50;
 
 /// Crashes in many workloads.
 struct Sweep {
-    effort: Effort,
     plan: Plan,
-    wanted: Option<String>,
+    /// The crashes to repeat, and no others.
+    only: Option<Vec<Crash>>,
     counts: Counts,
     cells: usize,
 }
 
 impl Sweep {
-    fn new(effort: Effort, plan: Plan) -> Self {
-        Self { effort, plan, wanted: wanted(), counts: Counts::default(), cells: 0 }
+    fn new(plan: Plan) -> Self {
+        Self { plan, only: None, counts: Counts::default(), cells: 0 }
     }
 
     /// All workloads with all options in one mode.
     fn run(mode: &str) {
         let (begun, effort) = (Instant::now(), effort());
-        let mut sweep = Self::new(effort, plan(effort));
-        for (number, (workload, steps)) in WORKLOADS.iter().enumerate() {
+        if wanted().is_some() {
+            return;
+        }
+        let mut sweep = Self::new(plan(effort));
+        for (number, (workload, _)) in WORKLOADS.iter().enumerate() {
             for (line, (options, _)) in OPTIONS.iter().enumerate() {
                 // In a quick run every workload and every line is there, but not all pairs.
                 if effort != Effort::Quick || number % OPTIONS.len() == line {
-                    sweep.named_cell(mode, options, workload, (1, steps));
+                    sweep.cell(mode, options, workload, 1);
                 }
+            }
+            if effort != Effort::Quick {
+                let (states, elapsed) = (sweep.counts.states(), begun.elapsed());
+                println!("{mode}: {states} crash states up to {workload}, {elapsed:.1?}");
             }
         }
         let first_seed = effort.pick(100, 200, 1000);
@@ -59,51 +65,37 @@ impl Sweep {
         println!("{mode} ({effort:?}): random workloads of the seeds {seeds:?}");
         for seed in seeds {
             let (options, _) = OPTIONS[Random::new(!seed).below(OPTIONS.len())];
-            sweep.named_cell(mode, options, "random", (seed, &random_steps(seed)));
+            sweep.cell(mode, options, "random", seed);
         }
-        sweep.report(mode, begun.elapsed());
+        let Self { counts, cells, .. } = sweep;
+        let (states, elapsed) = (counts.states(), begun.elapsed());
+        println!("{mode} ({effort:?}): {states} crash states of {cells} workloads, {elapsed:.1?}");
+        println!("{mode}: {counts}");
+        assert!(states > 0, "nothing was checked");
     }
 
     /// A workload in a mode with a line of options; the name holds all that repeats it.
-    fn named_cell(
-        &mut self,
-        mode: &str,
-        options: &str,
-        workload: &str,
-        (seed, steps): (u64, &str),
-    ) {
-        let cell = format!("{mode}/{options}/{workload}/{seed}");
+    fn cell(&mut self, mode: &str, options: &str, workload: &str, seed: u64) {
+        let name = format!("{mode}/{options}/{workload}/{seed}");
         let (_, durability) = MODES.iter().find(|(name, _)| *name == mode).unwrap();
         let (_, change) = OPTIONS.iter().find(|(name, _)| *name == options).unwrap();
-        self.cell(&cell, seed, steps, &change(super::options(*durability)));
-    }
-
-    fn cell(&mut self, cell: &str, seed: u64, steps: &str, options: &WalOptions) {
-        let mut only = None;
-        if let Some(wanted) = &self.wanted {
-            let mut words = wanted.split_whitespace();
-            if words.next() != Some(cell) {
-                return;
-            }
-            only = Some(words.map(|word| word.parse().unwrap()).collect::<Vec<Crash>>());
-        }
-        let script = Script::new(steps, seed);
-        for _ in 0..if only.is_some() { REPETITIONS } else { 1 } {
-            let mut walk = Walk::new(cell, seed, options, self.plan);
-            walk.only.clone_from(&only);
-            walk.run(&script);
-            self.counts.add(&walk.counts);
-        }
+        let options = change(super::options(*durability));
+        let script = Script::new(&steps_of(workload, seed), seed);
+        let mut walk = Walk::new(&name, seed, &options, self.plan);
+        walk.only.clone_from(&self.only);
+        walk.run(&script);
+        self.counts.add(&walk.counts);
         self.cells += 1;
     }
+}
 
-    fn report(&self, mode: &str, elapsed: Duration) {
-        let Self { effort, counts, cells, .. } = self;
-        let states = counts.states();
-        println!("{mode} ({effort:?}): {states} crash states of {cells} workloads, {elapsed:.1?}");
-        println!("{mode}: {counts}");
-        assert!(states > 0 || self.wanted.is_some(), "nothing was checked");
+/// The steps of a workload: of the table, random, or named by themselves.
+fn steps_of(workload: &str, seed: u64) -> String {
+    if workload == "random" {
+        return random_steps(seed);
     }
+    let known = WORKLOADS.iter().find(|(name, _)| *name == workload);
+    known.map_or(workload, |(_, steps)| steps).to_owned()
 }
 
 /// The crash that the environment asks for.
@@ -130,6 +122,7 @@ fn plan(effort: Effort) -> Plan {
             [Some(400), None, None],
             [Some(100), Some(5000), None],
         ),
+        deeper_kill: effort.pick([4, 40], [2, 20], [1, 1]),
         cut: effort.pick(16, 16, 4),
         finish: effort.pick(100, 100, 10),
     }
@@ -140,6 +133,33 @@ fn random_steps(seed: u64) -> String {
     const STEPS: &[u8] = b"ccccccbbeersstpapyyykkwdDxX1234";
     let mut random = Random::new(seed);
     (0..15 + random.below(16)).map(|_| char::from(STEPS[random.below(STEPS.len())])).collect()
+}
+
+/// A process is killed after a segment got its name and before the directory was fsynced; the next
+/// one names another segment, and is cut short before its fsync of the directory: the later name
+/// survives, the earlier one does not.
+#[test]
+fn recovery_names_no_segment_before_those_it_needs_have_their_names_for_good() {
+    let mut plan = plan(Effort::Quick);
+    plan.deeper_kill = [1, 1];
+    let mut sweep = Sweep::new(plan);
+    sweep.cell("strict", "tiny-segments", "ccc", 1);
+    assert!(sweep.counts.depths[1] > 1000, "{}", sweep.counts);
+}
+
+/// What the environment asks for; see the module's documentation.
+#[test]
+fn one_crash_is_repeated() {
+    let Some(wanted) = wanted() else { return };
+    let mut words = wanted.split_whitespace();
+    let cell: Vec<&str> = words.next().unwrap().split('/').collect();
+    let mut sweep = Sweep::new(plan(Effort::Long));
+    sweep.only = Some(words.map(|word| word.parse().unwrap()).collect());
+    for _ in 0..REPETITIONS {
+        sweep.cell(cell[0], cell[1], cell[2], cell[3].parse().unwrap());
+    }
+    println!("{wanted}: {}", sweep.counts);
+    assert!(sweep.counts.states() > 0, "there was no operation of that number");
 }
 
 #[test]

@@ -26,6 +26,9 @@ pub(super) struct Plan {
     pub(super) limits: [Limits; 3],
     /// Crash in the recovery from one in so many states, by depth.
     pub(super) deeper: [Option<u64>; 3],
+    /// The same, if only the process died: just after a change to a name, and otherwise. The next
+    /// crash may take what this one has left unsynced.
+    pub(super) deeper_kill: [u64; 2],
     /// Cut the power after one in so many openings.
     pub(super) cut: u64,
     /// Continue to the end after one in so many.
@@ -34,7 +37,7 @@ pub(super) struct Plan {
 
 /// How many states were opened and checked.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Counts {
+pub(crate) struct Counts {
     /// By model, P0 to P4.
     pub(super) models: [u64; 5],
     /// By depth.
@@ -110,6 +113,7 @@ pub(super) struct Walk<'a> {
     /// Only these crashes, one after the other.
     pub(super) only: Option<Vec<Crash>>,
     pub(super) counts: Counts,
+    kills: [u64; 2],
     /// The crashes so far.
     path: Vec<Crash>,
 }
@@ -135,7 +139,7 @@ struct Found {
 impl<'a> Walk<'a> {
     pub(super) fn new(cell: &'a str, seed: u64, options: &'a WalOptions, plan: Plan) -> Self {
         let (counts, path) = (Counts::default(), Vec::new());
-        Self { cell, seed, options, plan, only: None, counts, path }
+        Self { cell, seed, options, plan, only: None, counts, kills: [0; 2], path }
     }
 
     /// Runs a script from an empty disk, and crashes everywhere in it.
@@ -240,7 +244,13 @@ impl<'a> Walk<'a> {
             self.check(&image, &rest, exactly(rest.last()));
             self.counts.finished += 1;
         }
-        let deeper = self.plan.deeper[depth].filter(|nth| number.is_multiple_of(*nth));
+        let (mut nth, mut number) = (self.plan.deeper[depth], number);
+        if killed && depth == 0 {
+            let kind = usize::from(!points.newest_is_a_name());
+            self.kills[kind] += 1;
+            (nth, number) = (Some(self.plan.deeper_kill[kind]), self.kills[kind]);
+        }
+        let deeper = nth.filter(|nth| number.is_multiple_of(*nth));
         let life = match &self.only {
             Some(only) => only.get(depth + 1).map(|crash| crash.life),
             None => deeper.map(|nth| usize::try_from(number / nth).unwrap() % LIVES.len()),
