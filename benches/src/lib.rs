@@ -6,6 +6,10 @@
     reason = "benchmarks panic on anything unexpected"
 )]
 
+pub mod coin_load;
+pub mod null;
+pub mod report;
+
 use std::path::Path;
 
 use cofferdam_storage::{BackendKind, BackendOptions, Batch, Database, Tree};

@@ -1,0 +1,139 @@
+//! Figures: medians, alternating runs, Markdown tables; and what the environment asks for.
+
+use std::env;
+use std::fmt;
+use std::fs;
+use std::time::Duration;
+
+/// Several measurements of the same thing.
+#[derive(Debug, Clone, Default)]
+pub struct Sample {
+    sorted: Vec<f64>,
+}
+
+impl Sample {
+    /// Takes measurements in any order.
+    #[must_use]
+    pub fn new(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        Self { sorted: values }
+    }
+
+    /// The value that a part `q` of the others does not exceed.
+    #[must_use]
+    pub fn quantile(&self, q: f64) -> f64 {
+        let last = self.sorted.len().saturating_sub(1);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "an index into a vector, between 0 and its last"
+        )]
+        let index = (last as f64 * q).round() as usize;
+        self.sorted.get(index).copied().unwrap_or(f64::NAN)
+    }
+
+    /// The one in the middle.
+    #[must_use]
+    pub fn median(&self) -> f64 {
+        self.quantile(0.5)
+    }
+
+    /// The smallest.
+    #[must_use]
+    pub fn min(&self) -> f64 {
+        self.quantile(0.0)
+    }
+
+    /// The largest.
+    #[must_use]
+    pub fn max(&self) -> f64 {
+        self.quantile(1.0)
+    }
+
+    /// Smallest and largest as text, after a multiplication.
+    #[must_use]
+    pub fn spread(&self, scale: f64, digits: usize) -> String {
+        format!("{:.digits$} to {:.digits$}", self.min() * scale, self.max() * scale)
+    }
+}
+
+/// Measures several things in turn, `rounds` times: what else the machine does then falls on all
+/// of them. Returns the samples by thing, in the order of the rounds.
+pub fn alternate<T>(
+    rounds: usize,
+    things: &[T],
+    mut measure: impl FnMut(&T) -> f64,
+) -> Vec<Vec<f64>> {
+    let mut samples = vec![Vec::with_capacity(rounds); things.len()];
+    for _ in 0..rounds {
+        for (thing, sample) in things.iter().zip(&mut samples) {
+            sample.push(measure(thing));
+        }
+    }
+    samples
+}
+
+/// The quotients of measurements of the same round.
+#[must_use]
+pub fn ratios(numerators: &[f64], denominators: &[f64]) -> Sample {
+    Sample::new(numerators.iter().zip(denominators).map(|(n, d)| n / d).collect())
+}
+
+/// The processor time that the calling thread has used: on a busy machine it says more than the
+/// time of day. The system counts it in steps of some milliseconds.
+#[must_use]
+pub fn thread_time() -> Duration {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
+    let nanoseconds = text.split(' ').next().expect("a field").parse().expect("a number");
+    Duration::from_nanos(nanoseconds)
+}
+
+/// How many a second.
+#[must_use]
+pub fn per_second(count: u64, time: Duration) -> f64 {
+    count as f64 / time.as_secs_f64()
+}
+
+/// A number from the environment.
+#[must_use]
+#[expect(clippy::disallowed_methods, reason = "a benchmark has no configuration but this")]
+pub fn from_env(name: &str, default: usize) -> usize {
+    env::var(name).map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// The words of the command line, without what cargo adds.
+#[must_use]
+pub fn words() -> Vec<String> {
+    env::args().skip(1).filter(|word| !word.starts_with("--")).collect()
+}
+
+/// A Markdown table. The first column is text, the others are figures.
+#[derive(Debug)]
+pub struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// Begins a table.
+    #[must_use]
+    pub fn new(columns: &[&str]) -> Self {
+        Self { rows: vec![columns.iter().map(ToString::to_string).collect()] }
+    }
+
+    /// Adds a row.
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (number, row) in self.rows.iter().enumerate() {
+            writeln!(f, "| {} |", row.join(" | "))?;
+            if number == 0 {
+                writeln!(f, "|---{}|", "|--:".repeat(row.len() - 1))?;
+            }
+        }
+        Ok(())
+    }
+}

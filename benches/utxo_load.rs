@@ -1,0 +1,456 @@
+//! The load of initial block download on the buffered store: 36-byte keys, coins that die young,
+//! block batches of main chain shape. Prints a Markdown table a part, with the aim of each figure.
+//!
+//! `cargo bench -p cofferdam-benches --bench utxo_load -- [write] [log] [flush] [recovery] [reads]`
+//! runs the parts named, or all. `COFFERDAM_BENCH_BLOCKS` (600) and `COFFERDAM_BENCH_ROUNDS` (5)
+//! set the scale. The part `profile` writes into a sink over and over, for a profiler: what is to
+//! be looked at runs in the thread `writer`.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use cofferdam_benches::coin_load::{CoinLoad, Key};
+use cofferdam_benches::null::{NullFileSystem, SinkDatabase};
+use cofferdam_benches::report::{
+    Sample, Table, alternate, from_env, per_second, ratios, thread_time, words,
+};
+use cofferdam_benches::{TREE, open};
+use cofferdam_storage::testing::Random;
+use cofferdam_storage::{
+    BackendKind, BlockBatch, Database, Durability, FileSystem, NoAttachments, Recovery, Stats,
+    StdFileSystem, WalBuffered, WalOptions,
+};
+
+const SEED: u64 = 1;
+/// Small enough for several write-backs in a load that the default would hold whole.
+const FLUSHING_MEMTABLE_BYTES: usize = 64 << 20;
+/// Holds any load of this size.
+const ROOMY_MEMTABLE_BYTES: usize = 2 << 30;
+/// How long reads are counted.
+const READ_TIME: Duration = Duration::from_millis(400);
+/// Keys in a `multi_get`.
+const MULTI: usize = 256;
+
+type Store = WalBuffered<Box<dyn Database>>;
+
+/// The engine below the buffer; none is a sink.
+type Below = Option<BackendKind>;
+
+const ROCKSDB: Below = Some(BackendKind::Rocksdb);
+
+/// Measures and prints; the number is that of rounds.
+type Part = fn(&CoinLoad, usize);
+
+/// How a block is written.
+#[derive(Debug, Clone, Copy)]
+enum How {
+    Commit,
+    Stage,
+}
+
+fn main() {
+    let rounds = from_env("COFFERDAM_BENCH_ROUNDS", 5);
+    let load = CoinLoad::generate(SEED, from_env("COFFERDAM_BENCH_BLOCKS", 600));
+    println!(
+        "{} blocks, {} operations, {} MB of batches, seed {SEED}; {rounds} rounds\n",
+        load.blocks.len(),
+        load.ops,
+        load.bytes / 1_000_000
+    );
+    let wanted = words();
+    let parts: [(&str, Part); 6] = [
+        ("write", write),
+        ("log", log),
+        ("flush", flush),
+        ("recovery", recovery),
+        ("reads", reads),
+        ("profile", profile),
+    ];
+    for (name, part) in parts {
+        let asked = wanted.iter().any(|word| word == name);
+        if asked || wanted.is_empty() && name != "profile" {
+            println!("### {name}\n");
+            part(&load, rounds);
+            println!();
+        }
+    }
+}
+
+/// Operations a second into the buffer.
+fn write(load: &CoinLoad, rounds: usize) {
+    let variants = [
+        ("sink, `commit`", None, How::Commit),
+        ("sink, `stage` and `commit_staged`", None, How::Stage),
+        ("RocksDB flushing, `commit`", ROCKSDB, How::Commit),
+        ("RocksDB flushing, `stage` and `commit_staged`", ROCKSDB, How::Stage),
+    ];
+    let mut processor = Vec::new();
+    let samples = alternate(rounds, &variants, |(_, kind, how)| {
+        let bytes = if kind.is_some() { FLUSHING_MEMTABLE_BYTES } else { ROOMY_MEMTABLE_BYTES };
+        let home = Home::new(*kind, options(Durability::default(), bytes));
+        let store = home.open(Arc::new(StdFileSystem)).0;
+        let blocks = load.blocks.clone();
+        let before = thread_time();
+        let time = run(&store, blocks, *how);
+        processor.push((thread_time() - before).as_secs_f64());
+        time.as_secs_f64()
+    });
+    let columns = ["relaxed log on disk, below it", "M ops/s", "spread", "aim", "CPU ns/op"];
+    let mut table = Table::new(&columns);
+    for (number, ((name, ..), times)) in variants.iter().zip(samples).enumerate() {
+        let rate = Sample::new(times.iter().map(|time| load.ops as f64 / time).collect());
+        let own = processor.iter().skip(number).step_by(variants.len()).copied().collect();
+        table.row([
+            (*name).to_owned(),
+            format!("{:.2}", rate.median() / 1e6),
+            rate.spread(1e-6, 2),
+            ">= 1.5".to_owned(),
+            format!("{:.0}", Sample::new(own).median() / load.ops as f64 * 1e9),
+        ]);
+    }
+    println!("{table}");
+    println!("CPU is that of the writer's thread.");
+}
+
+/// What the log costs: the file system by leaving it out, encoding and checksums on their own.
+fn log(load: &CoinLoad, rounds: usize) {
+    let relaxed = Durability::default();
+    let variants = [(false, relaxed), (true, relaxed), (false, Durability::Async)];
+    let samples = alternate(rounds, &variants, |(null, durability)| {
+        let home = Home::new(None, options(*durability, ROOMY_MEMTABLE_BYTES));
+        let fs: Arc<dyn FileSystem> =
+            if *null { Arc::new(NullFileSystem) } else { Arc::new(StdFileSystem) };
+        let store = home.open(fs).0;
+        run(&store, load.blocks.clone(), How::Commit).as_secs_f64()
+    });
+    let encoding = alternate(rounds, &[()], |()| {
+        let started = Instant::now();
+        let (mut buffer, mut sum) = (Vec::new(), crc32fast::Hasher::new());
+        for block in &load.blocks {
+            buffer.clear();
+            buffer.extend_from_slice(block.batch.as_bytes());
+            sum.update(&buffer);
+        }
+        std::hint::black_box(sum.finalize());
+        started.elapsed().as_secs_f64()
+    });
+    let [relaxed, null, asynchronous] = samples.as_slice() else {
+        unreachable!("a sample a variant")
+    };
+    let [encoding] = encoding.as_slice() else { unreachable!("one sample") };
+    // Per cent of the time without any log.
+    let bare: Vec<f64> =
+        null.iter().zip(encoding).map(|(null, encoding)| null - encoding).collect();
+    let mut table = Table::new(&["log", "cost", "spread", "aim"]);
+    let mut row = |name: &str, times: &[f64], aim: &str| {
+        let cost: Vec<f64> = times.iter().zip(&bare).map(|(time, bare)| time - bare).collect();
+        let cost = ratios(&cost, &bare);
+        let median = format!("{:.1} %", cost.median() * 100.0);
+        table.row([name.to_owned(), median, cost.spread(100.0, 1), aim.to_owned()]);
+    };
+    row("relaxed, on disk", relaxed, "<= 15 %");
+    row("async, on disk", asynchronous, "");
+    row("a file system that writes nothing", null, "");
+    println!("{table}");
+    println!(
+        "Per cent of the time without a log, which is the last row's less copying and CRC of the \
+         same bytes, measured alone ({:.0} ms of {:.0} ms).",
+        Sample::new(encoding.clone()).median() * 1e3,
+        Sample::new(null.clone()).median() * 1e3
+    );
+}
+
+/// How much slower the writer is while a generation is written back.
+fn flush(load: &CoinLoad, rounds: usize) {
+    let flushing = || options(Durability::default(), FLUSHING_MEMTABLE_BYTES);
+    let (mut paired, mut within, mut whole) = (Vec::new(), Vec::new(), Vec::new());
+    let mut last = Stats::default();
+    let mut share = Vec::new();
+    for _ in 0..rounds {
+        // The same generations end at the same blocks in both.
+        let below = [None, ROCKSDB].map(|kind| {
+            let home = Home::new(kind, flushing());
+            let store = home.open(Arc::new(StdFileSystem)).0;
+            let blocks = run_watching_flushes(&store, load.blocks.clone());
+            last = store.stats();
+            blocks
+        });
+        let [sink, rocks] = below;
+        let sum = |blocks: &[(Duration, u64, bool)], flushing: Option<bool>| {
+            let chosen =
+                blocks.iter().filter(|(_, _, busy)| flushing.is_none_or(|want| want == *busy));
+            chosen.fold((0.0, 0), |(time, ops), (t, n, _)| (time + t.as_secs_f64(), ops + n))
+        };
+        let during = sum(&rocks, Some(true));
+        let same: f64 = rocks
+            .iter()
+            .zip(&sink)
+            .filter(|((_, _, busy), _)| *busy)
+            .map(|(_, (time, ..))| time.as_secs_f64())
+            .sum();
+        let without = sum(&rocks, Some(false));
+        paired.push(during.0 / same - 1.0);
+        within.push((during.0 / during.1 as f64) / (without.0 / without.1 as f64) - 1.0);
+        whole.push(sum(&rocks, None).0 / sum(&sink, None).0 - 1.0);
+        share.push(during.0 / sum(&rocks, None).0);
+    }
+    let mut table = Table::new(&["RocksDB, 64 MiB of memory", "figure", "spread", "aim"]);
+    for (name, values, aim) in [
+        ("more time a block while flushing than with a sink below", paired, "<= 20 %"),
+        ("more time an operation while flushing than between flushes", within, "<= 20 %"),
+        ("more time for the whole load than with a sink below", whole, ""),
+        ("part of the time in which a flush was running", share, ""),
+    ] {
+        let sample = Sample::new(values);
+        let median = format!("{:.1} %", sample.median() * 100.0);
+        table.row([name.to_owned(), median, sample.spread(100.0, 1), aim.to_owned()]);
+    }
+    table.row([
+        "flushes, commits that waited for one".to_owned(),
+        format!("{}, {}", last.flushes, last.back_pressure_waits),
+        String::new(),
+        String::new(),
+    ]);
+    println!("{table}");
+}
+
+/// Replay after a kill, and opening after a shutdown.
+fn recovery(load: &CoinLoad, rounds: usize) {
+    let kinds = [None, ROCKSDB];
+    let mut table = Table::new(&["opening", "figure", "spread", "aim"]);
+    for kind in kinds {
+        let (mut replay, mut clean, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for _ in 0..rounds.min(3) {
+            let home = Home::new(kind, options(Durability::default(), ROOMY_MEMTABLE_BYTES));
+            let store = home.open(Arc::new(StdFileSystem)).0;
+            run(&store, load.blocks.clone(), How::Commit);
+            drop(store);
+            let (store, found, time) = home.open(Arc::new(StdFileSystem));
+            assert_eq!(found.records, load.blocks.len() as u64, "nothing was flushed before");
+            bytes = found.bytes;
+            replay.push(found.bytes as f64 / time.as_secs_f64() / 1e6);
+            store.shutdown().expect("closes");
+            if kind.is_some() {
+                let (_, found, time) = home.open(Arc::new(StdFileSystem));
+                assert!(found.clean);
+                clean.push(time.as_secs_f64() * 1e3);
+            }
+        }
+        let replay = Sample::new(replay);
+        let kind = kind.map_or("sink", BackendKind::name);
+        let name = format!("{kind}: replay of {} MB after a kill", bytes / 1_000_000);
+        let figure = format!("{:.0} MB/s", replay.median());
+        table.row([name, figure, replay.spread(1.0, 0), ">= 100 MB/s".to_owned()]);
+        if !clean.is_empty() {
+            let clean = Sample::new(clean);
+            let figure = format!("{:.1} ms", clean.median());
+            let name = format!("{kind}: after a shutdown");
+            table.row([name, figure, clean.spread(1.0, 1), "< 100 ms".to_owned()]);
+        }
+    }
+    println!("{table}");
+    println!("Engine and log are opened; the log is in the page cache, as after a kill.");
+}
+
+/// Reads of buffered keys on one and two threads, alone and beside a writer.
+fn reads(load: &CoinLoad, rounds: usize) {
+    let half = load.blocks.len() / 2;
+    let mut table = Table::new(&[
+        "reads of buffered keys",
+        "one thread",
+        "two threads",
+        "ratio",
+        "spread",
+        "aim",
+    ]);
+    for (name, multi) in [("`get`", false), ("`multi_get` of 256", true)] {
+        for writing in [false, true] {
+            let mut written = Vec::new();
+            let samples = alternate(rounds, &[1, 2], |threads| {
+                let home = Home::new(None, options(Durability::default(), ROOMY_MEMTABLE_BYTES));
+                let store = home.open(Arc::new(StdFileSystem)).0;
+                let mut blocks = load.blocks.clone();
+                let rest = blocks.split_off(half);
+                run(&store, blocks, How::Commit);
+                // Coins of the first half that are alive at the end are buffered all the time.
+                let keys = found_keys(&store, &load.alive);
+                let (reads, ops) =
+                    read_beside(&store, &keys, (*threads, multi), writing.then_some(rest));
+                written.push(ops);
+                reads
+            });
+            let [one, two] = samples.as_slice() else { unreachable!("a sample a variant") };
+            let ratio = ratios(two, one);
+            let rate =
+                |values: &[f64]| format!("{:.2} M/s", Sample::new(values.to_vec()).median() / 1e6);
+            let written = Sample::new(written).median() / 1e6;
+            let beside =
+                if writing { format!(", a writer at {written:.2} M ops/s") } else { String::new() };
+            table.row([
+                format!("{name}{beside}"),
+                rate(one),
+                rate(two),
+                format!("{:.2}", ratio.median()),
+                ratio.spread(1.0, 2),
+                if writing { String::new() } else { ">= 1.7".to_owned() },
+            ]);
+        }
+    }
+    println!("{table}");
+}
+
+/// For a profiler.
+fn profile(load: &CoinLoad, rounds: usize) {
+    let how = if words().iter().any(|word| word == "stage") { How::Stage } else { How::Commit };
+    for _ in 0..rounds {
+        let home = Home::new(None, options(Durability::default(), ROOMY_MEMTABLE_BYTES));
+        let store = home.open(Arc::new(StdFileSystem)).0;
+        let blocks = load.blocks.clone();
+        let time = thread::scope(|scope| {
+            let writer = thread::Builder::new().name("writer".to_owned());
+            let writer = writer.spawn_scoped(scope, || run(&store, blocks, how));
+            writer.expect("a thread").join().expect("no panic")
+        });
+        println!("{:.2} M ops/s", per_second(load.ops, time) / 1e6);
+    }
+}
+
+/// Directories of a store that is opened several times.
+struct Home {
+    kind: Below,
+    options: WalOptions,
+    dir: tempfile::TempDir,
+}
+
+impl Home {
+    fn new(kind: Below, options: WalOptions) -> Self {
+        Self { kind, options, dir: tempfile::tempdir().expect("room") }
+    }
+
+    /// Opens engine and log; says how long it took.
+    fn open(&self, fs: Arc<dyn FileSystem>) -> (Store, Recovery, Duration) {
+        let path = self.dir.path();
+        let started = Instant::now();
+        let backend = self.backend(path);
+        let (store, recovery) = WalBuffered::open(
+            self.options.clone(),
+            fs,
+            &path.join("log"),
+            backend,
+            Arc::new(NoAttachments),
+        )
+        .expect("opens");
+        (store, recovery, started.elapsed())
+    }
+
+    fn backend(&self, path: &Path) -> Box<dyn Database> {
+        match self.kind {
+            None => Box::new(SinkDatabase),
+            Some(kind) => {
+                let path = path.join("db");
+                std::fs::create_dir_all(&path).expect("room");
+                open(kind, &path)
+            }
+        }
+    }
+}
+
+fn options(durability: Durability, memtable_bytes: usize) -> WalOptions {
+    WalOptions { durability, memtable_bytes, ..WalOptions::default() }
+}
+
+/// Writes all blocks; a write-back that is still running then is not waited for.
+fn run(store: &Store, blocks: Vec<BlockBatch>, how: How) -> Duration {
+    let started = Instant::now();
+    for block in blocks {
+        match how {
+            How::Commit => {
+                store.commit(block).expect("room");
+            }
+            How::Stage => {
+                store.stage(block).expect("follows");
+                store.commit_staged().expect("room");
+            }
+        }
+    }
+    started.elapsed()
+}
+
+/// Time and operations of each block, and whether a generation was being written back.
+fn run_watching_flushes(store: &Store, blocks: Vec<BlockBatch>) -> Vec<(Duration, u64, bool)> {
+    let commit = |block: BlockBatch| {
+        let ops = block.batch.len() as u64;
+        let started = Instant::now();
+        store.commit(block).expect("room");
+        let time = started.elapsed();
+        (time, ops, store.stats().frozen_bytes > 0)
+    };
+    blocks.into_iter().map(commit).collect()
+}
+
+fn found_keys(store: &Store, keys: &[Key]) -> Vec<Key> {
+    let present = |key: &&Key| store.get(TREE, *key).expect("readable").is_some();
+    keys.iter().filter(present).copied().collect()
+}
+
+/// Keys read a second by `threads` together, and operations a second of the writer beside them.
+fn read_beside(
+    store: &Store,
+    keys: &[Key],
+    (threads, multi): (usize, bool),
+    blocks: Option<Vec<BlockBatch>>,
+) -> (f64, f64) {
+    let (stop, count) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (stop, count) = (&stop, &count);
+    let started = Instant::now();
+    let written = thread::scope(|scope| {
+        for number in 0..threads as u64 {
+            scope.spawn(move || {
+                let read = read_until(stop, (store, keys), (number, multi));
+                count.fetch_add(read, Ordering::Relaxed);
+            });
+        }
+        let mut ops = 0;
+        for block in blocks.into_iter().flatten() {
+            if started.elapsed() >= READ_TIME {
+                break;
+            }
+            ops += block.batch.len() as u64;
+            store.commit(block).expect("room");
+        }
+        let written = per_second(ops, started.elapsed());
+        thread::sleep(READ_TIME.saturating_sub(started.elapsed()));
+        stop.store(true, Ordering::Relaxed);
+        written
+    });
+    (per_second(count.load(Ordering::Relaxed), started.elapsed()), written)
+}
+
+/// Reads random keys until it is told to stop; returns how many.
+fn read_until(
+    stop: &AtomicBool,
+    (store, keys): (&Store, &[Key]),
+    (seed, multi): (u64, bool),
+) -> u64 {
+    let mut random = Random::new(seed);
+    let mut read = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let mut chosen: Vec<&[u8]> =
+            (0..MULTI).filter_map(|_| keys.get(random.below(keys.len()))).map(|k| &k[..]).collect();
+        if multi {
+            chosen.sort_unstable();
+            let values = store.multi_get(TREE, &chosen).expect("readable");
+            assert_eq!(values.len(), chosen.len());
+        } else {
+            for key in chosen {
+                std::hint::black_box(store.get(TREE, key).expect("readable"));
+            }
+        }
+        read += MULTI as u64;
+    }
+    read
+}
