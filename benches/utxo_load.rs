@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use cofferdam_benches::coin_load::{CoinLoad, Key};
 use cofferdam_benches::null::{NullFileSystem, SinkDatabase};
 use cofferdam_benches::report::{
-    Sample, Table, alternate, from_env, per_second, ratios, thread_time, words,
+    Sample, Spent, Table, alternate, from_env, per_second, ratios, words,
 };
 use cofferdam_benches::{TREE, open};
 use cofferdam_storage::testing::Random;
@@ -88,28 +88,23 @@ fn write(load: &CoinLoad, rounds: usize) {
         ("RocksDB flushing, `commit`", ROCKSDB, How::Commit),
         ("RocksDB flushing, `stage` and `commit_staged`", ROCKSDB, How::Stage),
     ];
-    let mut processor = Vec::new();
-    let samples = alternate(rounds, &variants, |(_, kind, how)| {
+    let spent = alternate(rounds, &variants, |(_, kind, how)| {
         let bytes = if kind.is_some() { FLUSHING_MEMTABLE_BYTES } else { ROOMY_MEMTABLE_BYTES };
         let home = Home::new(*kind, options(Durability::default(), bytes));
         let store = home.open(Arc::new(StdFileSystem)).0;
-        let blocks = load.blocks.clone();
-        let before = thread_time();
-        let time = run(&store, blocks, *how);
-        processor.push((thread_time() - before).as_secs_f64());
-        time.as_secs_f64()
+        run(&store, load.blocks.clone(), *how)
     });
     let columns = ["relaxed log on disk, below it", "M ops/s", "spread", "aim", "CPU ns/op"];
     let mut table = Table::new(&columns);
-    for (number, ((name, ..), times)) in variants.iter().zip(samples).enumerate() {
-        let rate = Sample::new(times.iter().map(|time| load.ops as f64 / time).collect());
-        let own = processor.iter().skip(number).step_by(variants.len()).copied().collect();
+    for ((name, ..), spent) in variants.iter().zip(spent) {
+        let rate = Sample::new(spent.iter().map(|spent| load.ops as f64 / spent.wall).collect());
+        let own = Sample::new(spent.iter().map(|spent| spent.processor).collect());
         table.row([
             (*name).to_owned(),
             format!("{:.2}", rate.median() / 1e6),
             rate.spread(1e-6, 2),
             ">= 1.5".to_owned(),
-            format!("{:.0}", Sample::new(own).median() / load.ops as f64 * 1e9),
+            format!("{:.0}", own.median() / load.ops as f64 * 1e9),
         ]);
     }
     println!("{table}");
@@ -118,17 +113,7 @@ fn write(load: &CoinLoad, rounds: usize) {
 
 /// What the log costs: the file system by leaving it out, encoding and checksums on their own.
 fn log(load: &CoinLoad, rounds: usize) {
-    let relaxed = Durability::default();
-    let variants = [(false, relaxed), (true, relaxed), (false, Durability::Async)];
-    let samples = alternate(rounds, &variants, |(null, durability)| {
-        let home = Home::new(None, options(*durability, ROOMY_MEMTABLE_BYTES));
-        let fs: Arc<dyn FileSystem> =
-            if *null { Arc::new(NullFileSystem) } else { Arc::new(StdFileSystem) };
-        let store = home.open(fs).0;
-        run(&store, load.blocks.clone(), How::Commit).as_secs_f64()
-    });
-    let encoding = alternate(rounds, &[()], |()| {
-        let started = Instant::now();
+    let encode = || {
         let (mut buffer, mut sum) = (Vec::new(), crc32fast::Hasher::new());
         for block in &load.blocks {
             buffer.clear();
@@ -136,31 +121,44 @@ fn log(load: &CoinLoad, rounds: usize) {
             sum.update(&buffer);
         }
         std::hint::black_box(sum.finalize());
-        started.elapsed().as_secs_f64()
-    });
-    let [relaxed, null, asynchronous] = samples.as_slice() else {
-        unreachable!("a sample a variant")
     };
-    let [encoding] = encoding.as_slice() else { unreachable!("one sample") };
-    // Per cent of the time without any log.
-    let bare: Vec<f64> =
-        null.iter().zip(encoding).map(|(null, encoding)| null - encoding).collect();
-    let mut table = Table::new(&["log", "cost", "spread", "aim"]);
-    let mut row = |name: &str, times: &[f64], aim: &str| {
-        let cost: Vec<f64> = times.iter().zip(&bare).map(|(time, bare)| time - bare).collect();
-        let cost = ratios(&cost, &bare);
-        let median = format!("{:.1} %", cost.median() * 100.0);
-        table.row([name.to_owned(), median, cost.spread(100.0, 1), aim.to_owned()]);
+    let log = |null: bool, durability| {
+        let home = Home::new(None, options(durability, ROOMY_MEMTABLE_BYTES));
+        let fs: Arc<dyn FileSystem> =
+            if null { Arc::new(NullFileSystem) } else { Arc::new(StdFileSystem) };
+        let store = home.open(fs).0;
+        run(&store, load.blocks.clone(), How::Commit)
     };
-    row("relaxed, on disk", relaxed, "<= 15 %");
-    row("async, on disk", asynchronous, "");
-    row("a file system that writes nothing", null, "");
+    let relaxed = Durability::default();
+    let variants: [(&str, &dyn Fn() -> Spent, &str); 4] = [
+        ("copying and CRC alone", &|| Spent::on(encode).1, ""),
+        ("a file system that writes nothing", &|| log(true, relaxed), ""),
+        ("relaxed, on disk", &|| log(false, relaxed), "<= 15 %"),
+        ("async, on disk", &|| log(false, Durability::Async), ""),
+    ];
+    let spent = alternate(rounds, &variants, |(_, measure, _)| measure());
+    let [encoding, null, ..] = spent.as_slice() else { unreachable!("a sample a variant") };
+    let mut table =
+        Table::new(&["log", "time by the clock", "spread", "aim", "CPU time", "spread"]);
+    for ((name, _, aim), spent) in variants.iter().zip(&spent).skip(1) {
+        let [(clock, clock_spread), (processor, processor_spread)] =
+            [|spent: &Spent| spent.wall, |spent: &Spent| spent.processor].map(|of| {
+                // Per cent of the time without any log.
+                let costs =
+                    spent.iter().zip(null).zip(encoding).map(|((spent, null), encoding)| {
+                        let bare = of(null) - of(encoding);
+                        (of(spent) - bare) / bare
+                    });
+                let costs = Sample::new(costs.collect());
+                (format!("+{:.1} %", costs.median() * 100.0), costs.spread(100.0, 1))
+            });
+        let (name, aim) = ((*name).to_owned(), (*aim).to_owned());
+        table.row([name, clock, clock_spread, aim, processor, processor_spread]);
+    }
     println!("{table}");
     println!(
-        "Per cent of the time without a log, which is the last row's less copying and CRC of the \
-         same bytes, measured alone ({:.0} ms of {:.0} ms).",
-        Sample::new(encoding.clone()).median() * 1e3,
-        Sample::new(null.clone()).median() * 1e3
+        "In addition to a store without a log, which is taken to be the one on a file system that\n\
+         writes nothing, less copying and CRC of the same bytes. CPU is that of the writer's thread."
     );
 }
 
@@ -221,9 +219,9 @@ fn flush(load: &CoinLoad, rounds: usize) {
 /// Replay after a kill, and opening after a shutdown.
 fn recovery(load: &CoinLoad, rounds: usize) {
     let kinds = [None, ROCKSDB];
-    let mut table = Table::new(&["opening", "figure", "spread", "aim"]);
+    let mut table = Table::new(&["opening", "figure", "spread", "aim", "a CPU second"]);
     for kind in kinds {
-        let (mut replay, mut clean, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let (mut replay, mut own, mut clean, mut bytes) = (vec![], vec![], vec![], 0);
         for _ in 0..rounds.min(3) {
             let home = Home::new(kind, options(Durability::default(), ROOMY_MEMTABLE_BYTES));
             let store = home.open(Arc::new(StdFileSystem)).0;
@@ -232,24 +230,26 @@ fn recovery(load: &CoinLoad, rounds: usize) {
             let (store, found, time) = home.open(Arc::new(StdFileSystem));
             assert_eq!(found.records, load.blocks.len() as u64, "nothing was flushed before");
             bytes = found.bytes;
-            replay.push(found.bytes as f64 / time.as_secs_f64() / 1e6);
+            replay.push(found.bytes as f64 / time.wall / 1e6);
+            own.push(found.bytes as f64 / time.processor / 1e6);
             store.shutdown().expect("closes");
             if kind.is_some() {
                 let (_, found, time) = home.open(Arc::new(StdFileSystem));
                 assert!(found.clean);
-                clean.push(time.as_secs_f64() * 1e3);
+                clean.push(time.wall * 1e3);
             }
         }
         let replay = Sample::new(replay);
         let kind = kind.map_or("sink", BackendKind::name);
         let name = format!("{kind}: replay of {} MB after a kill", bytes / 1_000_000);
         let figure = format!("{:.0} MB/s", replay.median());
-        table.row([name, figure, replay.spread(1.0, 0), ">= 100 MB/s".to_owned()]);
+        let own = format!("{:.0} MB", Sample::new(own).median());
+        table.row([name, figure, replay.spread(1.0, 0), ">= 100 MB/s".to_owned(), own]);
         if !clean.is_empty() {
             let clean = Sample::new(clean);
             let figure = format!("{:.1} ms", clean.median());
             let name = format!("{kind}: after a shutdown");
-            table.row([name, figure, clean.spread(1.0, 1), "< 100 ms".to_owned()]);
+            table.row([name, figure, clean.spread(1.0, 1), "< 100 ms".to_owned(), String::new()]);
         }
     }
     println!("{table}");
@@ -315,7 +315,7 @@ fn profile(load: &CoinLoad, rounds: usize) {
             let writer = writer.spawn_scoped(scope, || run(&store, blocks, how));
             writer.expect("a thread").join().expect("no panic")
         });
-        println!("{:.2} M ops/s", per_second(load.ops, time) / 1e6);
+        println!("{:.2} M ops/s", load.ops as f64 / time.wall / 1e6);
     }
 }
 
@@ -332,19 +332,21 @@ impl Home {
     }
 
     /// Opens engine and log; says how long it took.
-    fn open(&self, fs: Arc<dyn FileSystem>) -> (Store, Recovery, Duration) {
+    fn open(&self, fs: Arc<dyn FileSystem>) -> (Store, Recovery, Spent) {
         let path = self.dir.path();
-        let started = Instant::now();
-        let backend = self.backend(path);
-        let (store, recovery) = WalBuffered::open(
-            self.options.clone(),
-            fs,
-            &path.join("log"),
-            backend,
-            Arc::new(NoAttachments),
-        )
-        .expect("opens");
-        (store, recovery, started.elapsed())
+        let open = || {
+            let backend = self.backend(path);
+            WalBuffered::open(
+                self.options.clone(),
+                fs,
+                &path.join("log"),
+                backend,
+                Arc::new(NoAttachments),
+            )
+            .expect("opens")
+        };
+        let ((store, recovery), spent) = Spent::on(open);
+        (store, recovery, spent)
     }
 
     fn backend(&self, path: &Path) -> Box<dyn Database> {
@@ -364,20 +366,17 @@ fn options(durability: Durability, memtable_bytes: usize) -> WalOptions {
 }
 
 /// Writes all blocks; a write-back that is still running then is not waited for.
-fn run(store: &Store, blocks: Vec<BlockBatch>, how: How) -> Duration {
-    let started = Instant::now();
-    for block in blocks {
-        match how {
-            How::Commit => {
-                store.commit(block).expect("room");
-            }
-            How::Stage => {
-                store.stage(block).expect("follows");
-                store.commit_staged().expect("room");
-            }
+fn run(store: &Store, blocks: Vec<BlockBatch>, how: How) -> Spent {
+    let write = |block| match how {
+        How::Commit => {
+            store.commit(block).expect("room");
         }
-    }
-    started.elapsed()
+        How::Stage => {
+            store.stage(block).expect("follows");
+            store.commit_staged().expect("room");
+        }
+    };
+    Spent::on(|| blocks.into_iter().for_each(write)).1
 }
 
 /// Time and operations of each block, and whether a generation was being written back.

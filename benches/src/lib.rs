@@ -7,6 +7,7 @@
 )]
 
 pub mod coin_load;
+pub mod counting;
 pub mod null;
 pub mod report;
 

@@ -3,7 +3,7 @@
 use std::env;
 use std::fmt;
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Several measurements of the same thing.
 #[derive(Debug, Clone, Default)]
@@ -58,13 +58,13 @@ impl Sample {
 }
 
 /// Measures several things in turn, `rounds` times: what else the machine does then falls on all
-/// of them. Returns the samples by thing, in the order of the rounds.
-pub fn alternate<T>(
+/// of them. Returns the results by thing, in the order of the rounds.
+pub fn alternate<T, R>(
     rounds: usize,
     things: &[T],
-    mut measure: impl FnMut(&T) -> f64,
-) -> Vec<Vec<f64>> {
-    let mut samples = vec![Vec::with_capacity(rounds); things.len()];
+    mut measure: impl FnMut(&T) -> R,
+) -> Vec<Vec<R>> {
+    let mut samples: Vec<Vec<R>> = things.iter().map(|_| Vec::new()).collect();
     for _ in 0..rounds {
         for (thing, sample) in things.iter().zip(&mut samples) {
             sample.push(measure(thing));
@@ -79,10 +79,28 @@ pub fn ratios(numerators: &[f64], denominators: &[f64]) -> Sample {
     Sample::new(numerators.iter().zip(denominators).map(|(n, d)| n / d).collect())
 }
 
+/// What something took.
+#[derive(Debug, Clone, Copy)]
+pub struct Spent {
+    /// Seconds by the clock.
+    pub wall: f64,
+    /// Processor seconds of the calling thread alone.
+    pub processor: f64,
+}
+
+impl Spent {
+    /// Runs something and takes its time.
+    pub fn on<T>(something: impl FnOnce() -> T) -> (T, Self) {
+        let (started, processor) = (Instant::now(), thread_time());
+        let done = something();
+        let wall = started.elapsed().as_secs_f64();
+        (done, Self { wall, processor: (thread_time() - processor).as_secs_f64() })
+    }
+}
+
 /// The processor time that the calling thread has used: on a busy machine it says more than the
 /// time of day. The system counts it in steps of some milliseconds.
-#[must_use]
-pub fn thread_time() -> Duration {
+fn thread_time() -> Duration {
     let text = fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
     let nanoseconds = text.split(' ').next().expect("a field").parse().expect("a number");
     Duration::from_nanos(nanoseconds)
