@@ -63,6 +63,23 @@ fn check_healed(fs: &SimFileSystem, work: &Workload, acknowledged: usize, label:
     }
 }
 
+/// The process dies after the failure, the next one opens what the page cache shows, and then the
+/// power is cut: what it has opened must not depend on bytes that the failed fsync dropped.
+fn check_reopened_then_cut(fs: &SimFileSystem, work: &Workload, acknowledged: usize, label: &str) {
+    let killed = fs.after_crash(CrashModel::Kill, 9);
+    let opened = open_all(&killed, small(None));
+    let (store, recovery, _) = opened.unwrap_or_else(|e| panic!("{label}: {}", e.chain()));
+    let j = usize::try_from(recovery.to_lsn).unwrap();
+    assert!(j >= acknowledged, "{label}: {j} of {acknowledged}");
+    let cut = killed.after_crash(CrashModel::SyncedOnly, 9);
+    drop(store);
+    let opened = open_all(&cut, small(None));
+    let (store, recovery, _) =
+        opened.unwrap_or_else(|e| panic!("{label}, opened, then cut: {}", e.chain()));
+    assert_eq!(usize::try_from(recovery.to_lsn).unwrap(), j, "{label}: opened was not durable");
+    work.check(&store, j, label);
+}
+
 fn fail_everywhere(flush_every: Option<u32>) {
     let work = Workload::new(31, 20);
     let whole = SimFileSystem::new();
@@ -80,6 +97,7 @@ fn fail_everywhere(flush_every: Option<u32>) {
             let label = format!("{kind:?} at {at}, sticky {sticky}: {error:?}");
             full += u32::from(matches!(error, Some(Error::Full { .. })));
             check_healed(&fs, &work, acknowledged, &label);
+            check_reopened_then_cut(&fs, &work, acknowledged, &label);
         }
     }
     assert!(full > 100, "a full disk is reported as such: {full} times");
