@@ -12,7 +12,8 @@ use crate::wal_buffered::{BlockBatch, Lsn, Tip};
 /// The version of the segments that this build writes. Version 1, which it reads too, has neither
 /// compressed records nor room behind them, and its headers have zeros for flags and `applied_lsn`.
 pub(crate) const VERSION: u32 = 2;
-const VERSION_MIN: u32 = 1;
+/// The oldest version of segments that is read.
+pub(crate) const VERSION_MIN: u32 = 1;
 /// The version of the clean marker.
 const MARKER_VERSION: u32 = 1;
 /// A segment's header has a page of its own, so that no record's write can tear it.
@@ -71,7 +72,8 @@ impl SegmentHeader {
         self.encode_as(VERSION)
     }
 
-    fn encode_as(&self, version: u32) -> [u8; SEGMENT_HEADER_BYTES] {
+    /// The page as that version of the format has it.
+    pub(crate) fn encode_as(&self, version: u32) -> [u8; SEGMENT_HEADER_BYTES] {
         let mut page = [0; SEGMENT_HEADER_BYTES];
         let fields = [
             &SEGMENT_MAGIC[..],
