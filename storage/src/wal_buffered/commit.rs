@@ -164,10 +164,10 @@ impl<D: Database> Inner<D> {
         }
         let batch = change.batch();
         check_trees(&self.trees, batch)?;
-        let mut index = BatchIndex::default();
         if !want_index && !self.options.verify_freshness {
-            return Ok(index);
+            return Ok(BatchIndex::default());
         }
+        let mut index = BatchIndex::with_capacity(batch.len());
         let mut ops = batch.ops();
         loop {
             let offset = u32::try_from(ops.offset()).unwrap_or(u32::MAX);
@@ -299,7 +299,7 @@ impl<D: Database> Inner<D> {
 
     /// Hands the active generation to the flush thread. None is in flight.
     fn freeze(&self, writer: &mut Writer) {
-        let fresh = Memtable::default();
+        let fresh = Memtable::like(&read(&self.view).active);
         let frozen = {
             let mut view = write(&self.view);
             let table = mem::replace(&mut view.active, fresh);

@@ -24,6 +24,8 @@ use crate::wal_buffered::{Lsn, Tip};
 
 /// A batch of a write-back is closed when it has that many bytes: the engine copies it.
 const BATCH_BYTES_MAX: usize = 8 << 20;
+/// Room for the operation with which a batch becomes too long, unless its value is longer still.
+const BATCH_SLACK_BYTES: usize = 64 << 10;
 
 /// A generation that is written back.
 #[derive(Debug)]
@@ -41,7 +43,9 @@ impl Frozen {
     /// `stop` is set in between, which leaves what a crash would leave.
     pub(crate) fn write_back(&self, backend: &dyn Database, stop: &AtomicBool) -> Result<u64> {
         let ops_max = backend.batch_ops_max().saturating_sub(ROWS).max(1);
-        let (mut batch, mut ops, mut several) = (Batch::new(), 0, false);
+        // With its memory at once: a buffer that doubles as it grows would take twice as much.
+        let bytes = self.table.bytes().min(BATCH_BYTES_MAX) + BATCH_SLACK_BYTES;
+        let (mut batch, mut ops, mut several) = (Batch::with_capacity(bytes), 0, false);
         for op in self.table.sorted_ops() {
             if batch.len() >= ops_max || batch.byte_len() >= BATCH_BYTES_MAX {
                 if stop.load(Ordering::Relaxed) {

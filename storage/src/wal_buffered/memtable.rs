@@ -120,6 +120,10 @@ struct TreeTable {
     tombstones: u64,
 }
 
+/// Where an entry belongs in the order of a write-back: the first bytes of its key as numbers, so that
+/// most comparisons need not look the key up, and where to find the rest.
+type SortKey = ([u32; 2], Handle);
+
 /// Buffered writes over all trees.
 #[derive(Debug, Default)]
 pub(crate) struct Memtable {
@@ -129,10 +133,22 @@ pub(crate) struct Memtable {
 }
 
 impl Memtable {
+    /// An empty table with lookup tables for as many entries as `before` has: a generation is
+    /// about as large as the one before it, and a table that grows has to be filled anew.
+    pub(crate) fn like(before: &Self) -> Self {
+        let tree = |tree: &TreeTable| TreeTable {
+            id: tree.id,
+            slots: HashTable::with_capacity(tree.slots.len()),
+            fresh: 0,
+            tombstones: 0,
+        };
+        Self { trees: before.trees.iter().map(tree).collect(), ..Self::default() }
+    }
+
     /// Memory held, in bytes: entries, garbage, lookup tables, and the order of the write-back.
     pub(crate) fn bytes(&self) -> usize {
         let slots: usize = self.trees.iter().map(|tree| tree.slots.allocation_size()).sum();
-        self.arena.bytes() + slots + self.len() * size_of::<Handle>()
+        self.arena.bytes() + slots + self.len() * size_of::<SortKey>()
     }
 
     /// The most memory that is held at any time while a batch is applied. A lookup table that has
@@ -142,7 +158,7 @@ impl Memtable {
         let tables: usize = self.trees.iter().map(|tree| tree.growth(ops)).sum();
         let trees_to_come = if self.trees.is_empty() { table_bytes(ops) } else { 0 };
         let entries = self.arena.growth(batch.byte_len() + ops * OP_OVERHEAD_BYTES);
-        let lists = ops * 3 * size_of::<Handle>();
+        let lists = ops * (2 * size_of::<Handle>() + size_of::<SortKey>());
         self.bytes() + tables + trees_to_come + entries + lists
     }
 
@@ -244,10 +260,15 @@ impl Memtable {
         let mut trees: Vec<&TreeTable> = self.trees.iter().collect();
         trees.sort_unstable_by_key(|tree| tree.id);
         trees.into_iter().flat_map(move |tree| {
-            let mut handles: Vec<Handle> = tree.slots.iter().copied().collect();
-            handles.sort_unstable_by(|a, b| self.arena.get(*a).key.cmp(self.arena.get(*b).key));
+            let sort_key = |handle: &Handle| (key_front(self.arena.get(*handle).key), *handle);
+            let mut order: Vec<SortKey> = Vec::with_capacity(tree.slots.len());
+            order.extend(tree.slots.iter().map(sort_key));
+            order.sort_unstable_by(|(front_a, a), (front_b, b)| {
+                let keys = || self.arena.get(*a).key.cmp(self.arena.get(*b).key);
+                front_a.cmp(front_b).then_with(keys)
+            });
             let tree_id = tree.id;
-            handles.into_iter().map(move |handle| {
+            order.into_iter().map(move |(_, handle)| {
                 let stored = self.arena.get(handle);
                 let (key, value) = (stored.key, stored.value);
                 match State::from_code(stored.state) {
@@ -265,6 +286,15 @@ impl Memtable {
         self.trees.push(TreeTable { id, slots: HashTable::new(), fresh: 0, tombstones: 0 });
         self.trees.len() - 1
     }
+}
+
+/// The first eight bytes of a key, zeros behind a shorter one: keys whose fronts differ are in the
+/// order of these.
+fn key_front(key: &[u8]) -> [u32; 2] {
+    let mut front = [0; 8];
+    front.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
+    let [a, b, c, d, e, f, g, h] = front;
+    [u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])]
 }
 
 impl TreeTable {
@@ -393,9 +423,30 @@ mod tests {
             batch.put(Tree { id, name: "t" }, key.as_bytes(), b"");
         }
         table.apply(batch.ops(), Freshness::Trusted);
-        let order: Vec<(u8, &[u8])> =
-            table.sorted_ops().map(|op| (op.tree_id(), op.key())).collect();
-        assert_eq!(order, [(1, &b""[..]), (1, b"y"), (1, b"z"), (2, b"a"), (2, b"b")]);
+        let order = |table: &Memtable| -> Vec<(u8, Vec<u8>)> {
+            table.sorted_ops().map(|op| (op.tree_id(), op.key().to_vec())).collect()
+        };
+        let expected = [(1, ""), (1, "y"), (1, "z"), (2, "a"), (2, "b")];
+        assert_eq!(order(&table), expected.map(|(id, key)| (id, key.as_bytes().to_vec())));
+
+        // Keys that are equal at the front, one the beginning of another, with zeros at the end.
+        let mut table = Memtable::default();
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        for len in 0..12 {
+            for last in [0, 1, 0x7f, 0x80, 0xff] {
+                let mut key = vec![0; len];
+                keys.push(key.clone());
+                key.push(last);
+                keys.push([&key[..], b"rest"].concat());
+                keys.push(key);
+            }
+        }
+        let mut batch = Batch::new();
+        keys.iter().for_each(|key| batch.put(TREE, key, b""));
+        table.apply(batch.ops(), Freshness::Trusted);
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(order(&table), keys.into_iter().map(|key| (1, key)).collect::<Vec<_>>());
     }
 
     #[test]

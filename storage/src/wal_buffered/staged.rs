@@ -21,6 +21,11 @@ pub(crate) struct BatchIndex {
 }
 
 impl BatchIndex {
+    /// An index with room for so many keys.
+    pub(crate) fn with_capacity(keys: usize) -> Self {
+        Self { slots: HashTable::with_capacity(keys), hasher: DefaultHashBuilder::default() }
+    }
+
     /// Makes the operation at `offset` the last one for its key.
     pub(crate) fn insert(&mut self, batch: &Batch, offset: u32) {
         let Some(op) = batch.op_at(offset) else {

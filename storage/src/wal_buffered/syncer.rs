@@ -36,6 +36,9 @@ pub(crate) struct Syncer {
 #[derive(Debug)]
 struct State {
     mode: Durability,
+    /// The fsync thread waits: it has to be told of work. Telling it for nothing costs a system
+    /// call a commit.
+    idle: bool,
     stop: bool,
     durable_lsn: Lsn,
     durable_tip: Option<Tip>,
@@ -66,6 +69,7 @@ impl Syncer {
     ) -> Self {
         let state = State {
             mode,
+            idle: false,
             stop: false,
             durable_lsn: durable.0,
             durable_tip: durable.1,
@@ -107,7 +111,8 @@ impl Syncer {
         // would take it out then, and the fsync thread would find work for ever.
         let durable_lsn = state.durable_lsn;
         state.advance(durable_lsn);
-        let wake = state.pending.len() == 1 || state.due().is_some_and(|due| due <= Instant::now());
+        let begins = state.pending.len() == 1;
+        let wake = state.idle && (begins || state.due().is_some_and(|due| due <= Instant::now()));
         drop(state);
         if wake {
             self.changed.notify_all();
@@ -134,7 +139,7 @@ impl Syncer {
             self.health.check()?;
             if state.mode == Durability::Strict {
                 drop(state);
-                return self.sync();
+                return self.sync_up_to(lsn);
             }
             state = wait_polling(&self.changed, state);
         }
@@ -142,7 +147,16 @@ impl Syncer {
 
     /// Makes every appended record durable, and what it refers to before it.
     pub(crate) fn sync(&self) -> Result<()> {
+        self.sync_up_to(Lsn::MAX)
+    }
+
+    /// As `sync`, unless the fsync of somebody else has made the record durable meanwhile: commits
+    /// that wait for one fsync share the next.
+    fn sync_up_to(&self, lsn: Lsn) -> Result<()> {
         let _one_at_a_time = lock(&self.fsync);
+        if self.durable_lsn() >= lsn {
+            return Ok(());
+        }
         let synced = self.health.guard(|| self.sync_alone());
         if synced.is_err() {
             self.wake_all();
@@ -215,6 +229,7 @@ impl Syncer {
         let _guard = PanicGuard(&self.health);
         let mut state = lock(&self.state);
         while !state.stop && self.health.check().is_ok() {
+            state.idle = true;
             state = match state.due() {
                 None => wait(&self.changed, state),
                 Some(due) => match due.checked_duration_since(Instant::now()) {
@@ -222,6 +237,7 @@ impl Syncer {
                         wait_timeout(&self.changed, &self.state, state, left)
                     }
                     _ => {
+                        state.idle = false;
                         drop(state);
                         // A failure has poisoned the store, which ends the loop.
                         if self.sync().is_err() {
