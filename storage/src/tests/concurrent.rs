@@ -372,3 +372,37 @@ fn readers_see_whole_batches_only_on_every_engine() {
         assert!(reads > 0 && flushes > 0);
     }
 }
+
+/// A record that an fsync covers just while it is being appended is durable with its tip, and
+/// leaves the thread that syncs in the background nothing to do.
+#[test]
+fn the_durable_tip_is_that_of_the_durable_record_at_every_moment() {
+    let blocks = effort().pick(50_000, 100_000, 1_000_000);
+    let fs = Arc::new(SimFileSystem::new());
+    let relaxed = Durability::Relaxed { interval_ms: 3_600_000 };
+    let options = WalOptions { durability: relaxed, ..options(None) };
+    let backend: Box<dyn Database> = Box::new(MemoryDatabase::new(&TREES));
+    let store = open(fs, Path::new("log"), options, backend);
+    let done = AtomicBool::new(false);
+    let check = || {
+        let (lsn, tip) = (store.durable_lsn(), store.durable_tip());
+        if store.durable_lsn() == lsn {
+            // The heights are made so that they are the numbers of the records.
+            assert_eq!(tip.map_or(0, |tip| u64::from(tip.height) + 1), lsn);
+        }
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                store.sync().unwrap();
+                check();
+            }
+        });
+        for _ in 0..blocks {
+            commit(&store, |batch| batch.put(COINS, b"k", b"v"));
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    store.sync().unwrap();
+    check();
+}

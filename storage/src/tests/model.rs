@@ -493,7 +493,7 @@ fn the_memory_engine_is_the_model_bare_and_under_the_log() {
 
 #[test]
 fn engines_on_disk_are_the_model_bare_and_under_the_log() {
-    let (seeds, steps) = effort().pick((1, 80), (6, 600), (100, 2000));
+    let (seeds, steps) = effort().pick((1, 80), (3, 400), (100, 2000));
     for kind in BackendKind::available() {
         if kind != BackendKind::Memory {
             run(kind, seeds, steps);

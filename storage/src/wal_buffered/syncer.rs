@@ -94,26 +94,15 @@ impl Syncer {
             let state = lock(&self.state);
             (state.mode, state.durable_lsn)
         };
-        let lsn = self.health.guard(|| {
+        let (lsn, wake) = self.health.guard(|| {
             let mut log = lock(&self.log);
             let lsn = log.append(durable_lsn, change)?;
             if mode != Durability::Async || log.buffered() >= BUFFERED_BYTES_MAX {
                 log.write_out()?;
             }
-            Ok(lsn)
+            // Before the log is let go: a sync that covers the record must find it pending.
+            Ok((lsn, lock(&self.state).add_pending(lsn, change, tip)))
         })?;
-        let mut state = lock(&self.state);
-        let payload = u64::try_from(change.payload_len()).unwrap_or(u64::MAX);
-        state.appended_bytes = state.appended_bytes.saturating_add(payload);
-        let end_bytes = state.appended_bytes;
-        state.pending.push_back(Pending { lsn, tip, end_bytes, since: Instant::now() });
-        // An fsync of another thread may have covered the record before it was noted here. Nothing
-        // would take it out then, and the fsync thread would find work for ever.
-        let durable_lsn = state.durable_lsn;
-        state.advance(durable_lsn);
-        let begins = state.pending.len() == 1;
-        let wake = state.idle && (begins || state.due().is_some_and(|due| due <= Instant::now()));
-        drop(state);
         if wake {
             self.changed.notify_all();
         }
@@ -274,6 +263,15 @@ impl State {
                 if much { Some(oldest) } else { after(interval_ms) }
             }
         }
+    }
+
+    /// Notes a record that is not durable. Returns whether the background thread has to look.
+    fn add_pending(&mut self, lsn: Lsn, change: Change<'_>, tip: Option<Tip>) -> bool {
+        let payload = u64::try_from(change.payload_len()).unwrap_or(u64::MAX);
+        self.appended_bytes = self.appended_bytes.saturating_add(payload);
+        let (end_bytes, since) = (self.appended_bytes, Instant::now());
+        self.pending.push_back(Pending { lsn, tip, end_bytes, since });
+        self.idle && (self.pending.len() == 1 || self.due().is_some_and(|due| due <= since))
     }
 
     fn advance(&mut self, lsn: Lsn) {
