@@ -273,3 +273,141 @@ impl FromStr for Survival {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::hash::RandomState;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::file_system::{File, FileSystem as _};
+    use crate::testing::{CrashPoints, SimFileSystem};
+
+    /// A durable name, and what happened to the file after it.
+    fn recorded(work: impl FnOnce(&SimFileSystem, &Arc<dyn File>)) -> CrashPoints {
+        let fs = SimFileSystem::new();
+        fs.create_dir_all(Path::new("d")).unwrap();
+        let file = fs.create_new(Path::new("d/f")).unwrap();
+        fs.sync_dir(Path::new("d")).unwrap();
+        fs.record();
+        work(&fs, &file);
+        let mut points = fs.recording().points();
+        while points.advance().is_some() {}
+        points
+    }
+
+    /// What is under the name after each crash; none if there is nothing.
+    fn contents(points: &CrashPoints, survivals: &[Survival]) -> HashSet<Option<Vec<u8>>> {
+        let read = |survival| points.image(survival).read(Path::new("d/f")).ok();
+        survivals.iter().map(read).collect()
+    }
+
+    fn no_torn() -> Limits {
+        Limits { torn_stride: usize::MAX, ..Limits::default() }
+    }
+
+    #[test]
+    fn a_survival_is_read_back_from_its_words() {
+        for survival in [
+            Survival::All,
+            Survival::Synced,
+            Survival::Prefix { changes: 3, bytes: 17 },
+            Survival::Units { kept: vec![true, false, true], garbage: true },
+            Survival::Units { kept: vec![], garbage: false },
+            Survival::Names { kept: vec![false], bytes: true },
+        ] {
+            assert_eq!(survival.to_string().parse(), Ok(survival));
+        }
+        for bad in ["", "prefix:1", "units:01", "all:1", "prefix:x+1"] {
+            assert!(bad.parse::<Survival>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_write_over_two_sectors_survives_in_every_way() {
+        let points = recorded(|_, file| file.write_all_at(500, &[7; 24]).unwrap());
+        assert_eq!(points.units(), 3, "a size and two sectors");
+        let survivals = points.survivals(&no_torn(), false, 0);
+        let file = |filler: u8, first: u8, second: u8| {
+            let first = [vec![filler; 500], vec![first; 12]].concat();
+            Some([first, vec![second; 12]].concat())
+        };
+        let mut expected = HashSet::from([
+            Some(vec![]),
+            // Sizes without bytes, bytes without the size of the whole, holes of both kinds.
+            file(0, 0, 0),
+            file(0xa5, 0xa5, 0xa5),
+            file(0, 7, 7),
+        ]);
+        for filler in [0, 0xa5] {
+            expected.insert(file(filler, 7, filler));
+            expected.insert(file(filler, filler, 7));
+            expected.insert(file(filler, 7, 7).map(|bytes| bytes[..512].to_vec()));
+        }
+        // Torn at the edge of a sector.
+        expected.insert(file(0, 7, 7).map(|bytes| bytes[..511].to_vec()));
+        expected.insert(file(0, 7, 7).map(|bytes| bytes[..513].to_vec()));
+        let found = contents(&points, &survivals);
+        let short = |bytes: &Option<Vec<u8>>| bytes.as_ref().map(|bytes| bytes[..].len());
+        let odd: Vec<_> = found.symmetric_difference(&expected).map(short).collect();
+        assert!(odd.is_empty(), "lengths of what is too much or missing: {odd:?}");
+    }
+
+    #[test]
+    fn names_survive_before_their_bytes_and_one_without_the_other() {
+        let points = recorded(|fs, _| {
+            let file = fs.create_new(Path::new("d/new")).unwrap();
+            file.write_all_at(0, b"bytes").unwrap();
+            fs.rename(Path::new("d/new"), Path::new("d/f")).unwrap();
+        });
+        let survivals = points.survivals(&no_torn(), false, 0);
+        let empty = contents(&points, &survivals);
+        assert!(empty.contains(&Some(vec![])) && empty.contains(&Some(b"bytes".to_vec())));
+        let new = |survival| points.image(survival).read(Path::new("d/new")).is_ok();
+        assert!(survivals.iter().any(new), "the rename is lost, the name of the new file is not");
+    }
+
+    #[test]
+    fn every_subset_is_tried_up_to_the_bound_and_a_sample_beyond_it() {
+        let write = |sectors: usize| {
+            recorded(move |_, file| file.write_all_at(0, &vec![7; sectors * 512]).unwrap())
+        };
+        let subsets = |points: &CrashPoints| {
+            let survivals = points.survivals(&no_torn(), false, 0);
+            let kept = survivals.into_iter().filter_map(|survival| match survival {
+                Survival::Units { kept, .. } => Some(kept),
+                _ => None,
+            });
+            kept.collect::<HashSet<_>>().len()
+        };
+        assert_eq!(subsets(&write(11)), 1 << 12);
+        let sampled = subsets(&write(40));
+        assert!((41 * 3..300).contains(&sampled), "{sampled}");
+    }
+
+    /// What a crash leaves after a change is what it left before, and what the change adds.
+    #[test]
+    fn the_newest_states_are_just_those_that_were_not_possible_before() {
+        let fs = SimFileSystem::new();
+        fs.create_dir_all(Path::new("d")).unwrap();
+        fs.record();
+        let file = fs.create_new(Path::new("d/f")).unwrap();
+        file.write_all_at(0, &[1; 700]).unwrap();
+        file.write_all_at(300, &[2; 700]).unwrap();
+        fs.rename(Path::new("d/f"), Path::new("d/g")).unwrap();
+        let (build, limits) = (RandomState::new(), no_torn());
+        let mut points = fs.recording().points();
+        let digests = |points: &CrashPoints, newest_only| -> HashSet<u64> {
+            let survivals = points.survivals(&limits, newest_only, 0);
+            survivals.iter().map(|survival| points.image(survival).digest(&build)).collect()
+        };
+        let mut before = digests(&points, false);
+        while points.advance().is_some() {
+            let all = digests(&points, false);
+            before.extend(digests(&points, true));
+            assert!(all.is_subset(&before), "operation {}", points.ops());
+        }
+    }
+}

@@ -57,11 +57,11 @@ impl Sweep {
             }
             if effort != Effort::Quick {
                 let (states, elapsed) = (sweep.counts.states(), begun.elapsed());
-                println!("{mode}: {states} crash states up to {workload}, {elapsed:.1?}");
+                println!("{mode}: {states} crash states up to `{workload}`, {elapsed:.1?}");
             }
         }
         let first_seed = effort.pick(100, 200, 1000);
-        let seeds = first_seed..first_seed + effort.pick(1, 20, 2000);
+        let seeds = first_seed..first_seed + effort.pick(1, 6, 2000);
         println!("{mode} ({effort:?}): random workloads of the seeds {seeds:?}");
         for seed in seeds {
             let (options, _) = OPTIONS[Random::new(!seed).below(OPTIONS.len())];
@@ -113,16 +113,16 @@ fn plan(effort: Effort) -> Plan {
     };
     Plan {
         limits: effort.pick(
-            [limits(6, 4, 101, 2), limits(4, 2, 1009, 1), limits(0, 1, 4001, 0)],
-            [limits(12, 32, 17, 30), limits(8, 8, 101, 2), limits(4, 2, 1009, 1)],
+            [limits(6, 4, 211, 2), limits(3, 2, 1009, 1), limits(0, 1, 4001, 0)],
+            [limits(12, 24, 61, 10), limits(6, 4, 301, 1), limits(4, 2, 1009, 1)],
             [limits(12, 200, 1, 30), limits(12, 32, 17, 30), limits(8, 8, 101, 2)],
         ),
         deeper: effort.pick(
-            [Some(500), None, None],
-            [Some(400), None, None],
+            [Some(1000), None, None],
+            [Some(800), None, None],
             [Some(100), Some(5000), None],
         ),
-        deeper_kill: effort.pick([4, 40], [2, 20], [1, 1]),
+        deeper_kill: effort.pick([10, 100], [4, 40], [1, 1]),
         cut: effort.pick(16, 16, 4),
         finish: effort.pick(100, 100, 10),
     }
@@ -145,6 +145,16 @@ fn recovery_names_no_segment_before_those_it_needs_have_their_names_for_good() {
     let mut sweep = Sweep::new(plan);
     sweep.cell("strict", "tiny-segments", "ccc", 1);
     assert!(sweep.counts.depths[1] > 1000, "{}", sweep.counts);
+}
+
+/// The third life is the recovery from a crash within the recovery from a crash.
+#[test]
+fn a_recovery_from_a_crash_within_a_recovery_is_one_too() {
+    let mut plan = plan(Effort::Quick);
+    plan.deeper = [Some(200), Some(20), None];
+    let mut sweep = Sweep::new(plan);
+    sweep.cell("strict", "flush-1", "cckcd", 1);
+    assert!(sweep.counts.depths[2] > 1000, "{}", sweep.counts);
 }
 
 /// What the environment asks for; see the module's documentation.
