@@ -113,10 +113,10 @@ impl CrashPoints {
         survival::units(&self.disk).len()
     }
 
-    /// Whether the newest change that a crash may take is to a name.
+    /// Whether the newest change that a crash may take gives a file another name or none.
     #[must_use]
-    pub fn newest_is_a_name(&self) -> bool {
-        self.disk.pending.last().is_some_and(|change| change.dir().is_some())
+    pub fn newest_moves_a_name(&self) -> bool {
+        matches!(self.disk.pending.last(), Some(Pending::Rename { .. } | Pending::Remove { .. }))
     }
 
     /// What a crash now may leave. `newest_only` leaves out what it could also have left before

@@ -30,7 +30,7 @@ pub(crate) fn detect() -> Counts {
     let plan = Plan {
         limits: [limits(7), limits(3), limits(0)],
         deeper: [Some(401), None, None],
-        deeper_kill: [4, 100],
+        deeper_kill: [1, 100],
         cut: 16,
         finish: 64,
     };

@@ -122,7 +122,7 @@ fn plan(effort: Effort) -> Plan {
             [Some(800), None, None],
             [Some(100), Some(5000), None],
         ),
-        deeper_kill: effort.pick([10, 100], [4, 40], [1, 1]),
+        deeper_kill: effort.pick([6, 100], [2, 40], [1, 1]),
         cut: effort.pick(16, 16, 4),
         finish: effort.pick(100, 100, 10),
     }
@@ -144,6 +144,17 @@ fn recovery_names_no_segment_before_those_it_needs_have_their_names_for_good() {
     plan.deeper_kill = [1, 1];
     let mut sweep = Sweep::new(plan);
     sweep.cell("strict", "tiny-segments", "ccc", 1);
+    assert!(sweep.counts.depths[1] > 1000, "{}", sweep.counts);
+}
+
+/// A process is killed after the marker of a clean shutdown got its name; the next one removes the
+/// segments, and is cut short: the removals survive, the name of the marker does not.
+#[test]
+fn opening_removes_nothing_before_the_marker_has_its_name_for_good() {
+    let mut plan = plan(Effort::Quick);
+    plan.deeper_kill = [1, 1];
+    let mut sweep = Sweep::new(plan);
+    sweep.cell("strict", "plain", "cd", 1);
     assert!(sweep.counts.depths[1] > 1000, "{}", sweep.counts);
 }
 

@@ -26,7 +26,7 @@ pub(super) struct Plan {
     pub(super) limits: [Limits; 3],
     /// Crash in the recovery from one in so many states, by depth.
     pub(super) deeper: [Option<u64>; 3],
-    /// The same, if only the process died: just after a change to a name, and otherwise. The next
+    /// The same, if only the process died: just after a file was renamed or removed, and otherwise. The next
     /// crash may take what this one has left unsynced.
     pub(super) deeper_kill: [u64; 2],
     /// Cut the power after one in so many openings.
@@ -246,7 +246,7 @@ impl<'a> Walk<'a> {
         }
         let (mut nth, mut number) = (self.plan.deeper[depth], number);
         if killed && depth == 0 {
-            let kind = usize::from(!points.newest_is_a_name());
+            let kind = usize::from(!points.newest_moves_a_name());
             self.kills[kind] += 1;
             (nth, number) = (Some(self.plan.deeper_kill[kind]), self.kills[kind]);
         }
