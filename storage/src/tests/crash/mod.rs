@@ -8,7 +8,7 @@
 //! Threads are real, so what they do falls between other operations from run to run: a repetition
 //! records the workload some fifty times.
 
-mod detect;
+pub(crate) mod detect;
 mod life;
 mod script;
 mod table;
