@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::lock::lock;
 use crate::sync::{Mutex, thread};
 use crate::testing::{CrashModel, Fault, SimFileSystem, effort};
-use crate::wal::{Evidence, Place, open_log};
+use crate::wal::{Evidence, Opening, Place, open_log};
 use crate::wal_buffered::{
     BlockBatch, Durability, Lsn, NoAttachments, Tip, WalBuffered, WalOptions,
 };
@@ -100,9 +100,12 @@ impl Bench {
     /// The last record, and the keys, that a power cut now would leave in the log.
     fn logged(&self) -> (Lsn, Vec<[u8; 2]>) {
         let fs = Arc::new(self.fs.after_crash(CrashModel::SyncedOnly, 0));
-        let place = Place { fs, dir: Path::new("log").to_path_buf() };
+        let dir = Path::new("log").to_path_buf();
+        let place = Place::new(fs, dir, &WalOptions::default()).expect("no thread to start");
+        let (evidence, attachments) = (Evidence::default(), &NoAttachments);
+        let opening = Opening { place: &place, evidence, attachments, hook: None };
         let mut keys = Vec::new();
-        let opened = open_log(&place, Evidence::default(), &NoAttachments, &mut |_, payload| {
+        let opened = open_log(opening, &mut |_, payload| {
             let ops = payload.as_change().batch().ops();
             keys.extend(ops.filter_map(|op| <[u8; 2]>::try_from(op.key()).ok()));
             Ok(())
