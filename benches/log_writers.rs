@@ -23,7 +23,8 @@ use cofferdam_benches::null::SinkDatabase;
 use cofferdam_benches::report::{Sample, Spent, Table, alternate, from_env, words};
 use cofferdam_storage::testing::Random;
 use cofferdam_storage::{
-    Batch, Database, Durability, NoAttachments, StdFileSystem, WalBuffered, WalOptions,
+    Batch, Database, Durability, LogWriter, NoAttachments, SegmentFiles, StdFileSystem,
+    WalBuffered, WalOptions,
 };
 use memmap2::MmapMut;
 
@@ -103,15 +104,27 @@ fn cases() -> Vec<Case> {
         let encoding = Encoding { timestamp, allocations, lz4 };
         cases.push(Case::Minimal(Kind::Buffered(64 << 10), encoding));
     }
-    cases.extend(own_options().map(|(name, options)| Case::Own(name, Box::new(options))));
+    cases.extend(
+        own_options().into_iter().map(|(name, options)| Case::Own(name, Box::new(options))),
+    );
     cases
 }
 
-/// **The place for this project's log**: a line an option (`writer`, `compress_bytes_min`, ...).
-fn own_options() -> [(&'static str, WalOptions); 2] {
+/// This project's own log, a line an option.
+fn own_options() -> Vec<(&'static str, WalOptions)> {
     let options = WalOptions { memtable_bytes: 128 << 20, ..WalOptions::default() };
-    [
+    let preallocated = SegmentFiles::Preallocated;
+    let (thread, mapped) = (LogWriter::Thread, LogWriter::Mapped);
+    vec![
         ("relaxed", options.clone()),
+        ("relaxed, LZ4", WalOptions { compress_bytes_min: Some(256), ..options.clone() }),
+        ("relaxed, preallocated", WalOptions { segment_files: preallocated, ..options.clone() }),
+        (
+            "relaxed, recycled",
+            WalOptions { segment_files: SegmentFiles::Recycled, ..options.clone() },
+        ),
+        ("relaxed, writer thread", WalOptions { writer: thread, ..options.clone() }),
+        ("relaxed, mapped", WalOptions { writer: mapped, ..options.clone() }),
         ("async", WalOptions { durability: Durability::Async, ..options }),
     ]
 }

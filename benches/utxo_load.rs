@@ -21,8 +21,8 @@ use cofferdam_benches::report::{
 use cofferdam_benches::{TREE, open};
 use cofferdam_storage::testing::Random;
 use cofferdam_storage::{
-    BackendKind, BlockBatch, Database, Durability, FileSystem, NoAttachments, Recovery, Stats,
-    StdFileSystem, WalBuffered, WalOptions,
+    BackendKind, BlockBatch, Database, Durability, FileSystem, LogWriter, NoAttachments, Recovery,
+    SegmentFiles, Stats, StdFileSystem, WalBuffered, WalOptions,
 };
 
 const SEED: u64 = 1;
@@ -122,19 +122,29 @@ fn log(load: &CoinLoad, rounds: usize) {
         }
         std::hint::black_box(sum.finalize());
     };
-    let log = |null: bool, durability| {
-        let home = Home::new(None, options(durability, ROOMY_MEMTABLE_BYTES));
+    let log = |null: bool, durability, writer, segment_files| {
+        let options = options(durability, ROOMY_MEMTABLE_BYTES);
+        let home = Home::new(None, WalOptions { writer, segment_files, ..options });
         let fs: Arc<dyn FileSystem> =
             if null { Arc::new(NullFileSystem) } else { Arc::new(StdFileSystem) };
         let store = home.open(fs).0;
         run(&store, load.blocks.clone(), How::Commit)
     };
     let relaxed = Durability::default();
-    let variants: [(&str, &dyn Fn() -> Spent, &str); 4] = [
+    let (direct, growing) = (LogWriter::Direct, SegmentFiles::Growing);
+    let preallocated = SegmentFiles::Preallocated;
+    let variants: [(&str, &dyn Fn() -> Spent, &str); 7] = [
         ("copying and CRC alone", &|| Spent::on(encode).1, ""),
-        ("a file system that writes nothing", &|| log(true, relaxed), ""),
-        ("relaxed, on disk", &|| log(false, relaxed), "<= 15 %"),
-        ("async, on disk", &|| log(false, Durability::Async), ""),
+        ("a file system that writes nothing", &|| log(true, relaxed, direct, growing), ""),
+        ("relaxed, on disk", &|| log(false, relaxed, direct, growing), "<= 15 %"),
+        ("the same, writer thread", &|| log(false, relaxed, LogWriter::Thread, growing), ""),
+        (
+            "the same, writer thread, preallocated",
+            &|| log(false, relaxed, LogWriter::Thread, preallocated),
+            "",
+        ),
+        ("the same, mapped", &|| log(false, relaxed, LogWriter::Mapped, preallocated), ""),
+        ("async, on disk", &|| log(false, Durability::Async, direct, growing), ""),
     ];
     let spent = alternate(rounds, &variants, |(_, measure, _)| measure());
     let [encoding, null, ..] = spent.as_slice() else { unreachable!("a sample a variant") };

@@ -3,6 +3,10 @@
 //! The bytes go into the page cache, where [`File::sync_data`] and reads find them as if they had
 //! been written by a call. What differs: a disk that cannot give or take a page ends the process by
 //! a signal (SIGBUS) instead of an error. The blocks are therefore allocated before.
+//!
+//! The one unsafe block of the crate is here. It is run under AddressSanitizer with
+//! `RUSTFLAGS=-Zsanitizer=address cargo +nightly test -p cofferdam-storage --features testing,mmap
+//! --lib --target x86_64-unknown-linux-gnu -- mapped log_options` (Miri knows no file mappings).
 
 use std::ptr;
 use std::sync::Arc;

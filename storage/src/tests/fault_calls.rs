@@ -8,7 +8,10 @@ use std::time::Instant;
 
 use super::{COINS, LOG_DIR, Store, Workload, block, open_all, options};
 use crate::testing::{CallFault, CrashModel, Effort, SimFileSystem, effort};
-use crate::{Batch, BlockBatch, Database, Durability, Error, FileSystem, Result, WalOptions};
+use crate::{
+    Batch, BlockBatch, Database, Durability, Error, FileSystem, LogWriter, Result, SegmentFiles,
+    WalOptions,
+};
 
 /// Every kind of call, by the verb of its error.
 const ACTIONS: [&str; 14] = [
@@ -36,7 +39,7 @@ const MODELS: [CrashModel; 3] = [CrashModel::Kill, CrashModel::SyncedOnly, Crash
 const BATCHES: usize = 20;
 
 /// The modes, with and without write-backs in the background.
-fn modes() -> [WalOptions; 6] {
+fn modes() -> [WalOptions; 8] {
     let make = |mode, flush_every_blocks| WalOptions { flush_every_blocks, ..options(mode) };
     [
         make(Durability::Strict, None),
@@ -45,6 +48,16 @@ fn modes() -> [WalOptions; 6] {
         make(Durability::Relaxed { interval_ms: 1 }, Some(5)),
         make(Durability::Relaxed { interval_ms: 3_600_000 }, None),
         make(Durability::Async, None),
+        WalOptions {
+            segment_files: SegmentFiles::Recycled,
+            writer: LogWriter::Thread,
+            compress_bytes_min: Some(50),
+            ..make(Durability::Strict, None)
+        },
+        WalOptions {
+            segment_files: SegmentFiles::Preallocated,
+            ..make(Durability::Relaxed { interval_ms: 1 }, Some(5))
+        },
     ]
 }
 

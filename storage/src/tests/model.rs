@@ -13,8 +13,8 @@ use super::{META, Store, TREES};
 use crate::testing::{Model, Random, SimFileSystem, effort};
 use crate::{
     BackendKind, BackendOptions, Batch, BlockBatch, Count, Database, Durability, Error, FileSystem,
-    KeyRange, Lsn, MemoryDatabase, NoAttachments, Recovery, StdFileSystem, Tip, Tree, WalBuffered,
-    WalOptions,
+    KeyRange, LogWriter, Lsn, MemoryDatabase, NoAttachments, Recovery, SegmentFiles, StdFileSystem,
+    Tip, Tree, WalBuffered, WalOptions,
 };
 
 const UNKNOWN: Tree = Tree { id: 77, name: "unknown" };
@@ -68,6 +68,16 @@ fn option_sets() -> Vec<(&'static str, Option<WalOptions>)> {
         set("small memory", WalOptions { memtable_bytes: 4000, ..base.clone() }),
         set("small log", WalOptions { log_bytes_max: 500, segment_bytes: 1, ..base.clone() }),
         set("async", WalOptions { durability: Durability::Async, ..base.clone() }),
+        set("compressed", WalOptions { compress_bytes_min: Some(0), ..base.clone() }),
+        set(
+            "recycled, writer thread",
+            WalOptions {
+                segment_files: SegmentFiles::Recycled,
+                writer: LogWriter::Thread,
+                ..base.clone()
+            },
+        ),
+        set("mapped", WalOptions { writer: LogWriter::Mapped, ..base.clone() }),
         set("put_new is believed", WalOptions { verify_freshness: false, ..base }),
     ]
 }

@@ -5,16 +5,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use cofferdam_storage::testing::{Model, Random};
-use cofferdam_storage::{
-    BackendKind, BackendOptions, Batch, BlockBatch, Database, Durability, Error, NoAttachments,
-    Recovery, StdFileSystem, WalBuffered, WalOptions,
-};
-// The crate itself, as the control: the one place outside the backend that may name it.
-use sled as sled_crate;
-
 use crate::chain::{Chain, MARKS, TREES};
 use crate::job::{Job, Mode, Role, Store};
+use cofferdam_storage::testing::{Model, Random};
+use cofferdam_storage::{
+    BackendKind, BackendOptions, Batch, BlockBatch, Database, Durability, Error, LogWriter,
+    NoAttachments, Recovery, SegmentFiles, StdFileSystem, WalBuffered, WalOptions,
+};
 
 /// Lines for the parent begin with this; all others are the test harness's.
 pub(crate) const MARK: char = '@';
@@ -55,11 +52,16 @@ fn options(mode: Mode, random: &mut Random) -> WalOptions {
         Mode::Relaxed => Durability::Relaxed { interval_ms: 5 },
         Mode::Async => Durability::Async,
     };
+    let files = [SegmentFiles::Growing, SegmentFiles::Preallocated, SegmentFiles::Recycled];
+    let writers = [LogWriter::Direct, LogWriter::Thread, LogWriter::Mapped];
     WalOptions {
         durability,
         memtable_bytes: [64 << 10, 256 << 10, 64 << 20][random.below(3)],
         flush_every_blocks: Some([3, 15, 60][random.below(3)]),
         segment_bytes: [6_000, 40_000, 1 << 20][random.below(3)],
+        segment_files: files[random.below(files.len())],
+        writer: writers[random.below(writers.len())],
+        compress_bytes_min: [None, Some(100)][random.below(2)],
         verify_freshness: true,
         ..WalOptions::default()
     }
@@ -165,12 +167,12 @@ fn write_bare(job: &Job, kind: BackendKind, chain: Chain) {
 
 /// Writes as the backend does, and flushes as the crate's documentation says.
 fn write_sled_crate(job: &Job, chain: Chain) {
-    let config = sled_crate::Config::new().path(engine_dir(job)).flush_every_ms(None);
+    let config = sled::Config::new().path(engine_dir(job)).flush_every_ms(None);
     let database = config.open().expect("sled opens");
     let last = database.scan_prefix([MARKS.id]).keys().next_back();
     let last = last.map(|key| number_of(&key.expect("sled reads")[1..]));
     let apply = |batch: &Batch| {
-        let mut writes = sled_crate::Batch::default();
+        let mut writes = sled::Batch::default();
         for op in batch.ops() {
             let key = [&[op.tree_id()], op.key()].concat();
             match op.value() {
