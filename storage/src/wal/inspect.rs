@@ -245,13 +245,7 @@ impl Inspection<'_> {
     ) -> Result<Scan> {
         let header = *reader.header();
         let path = self.path(header.number);
-        let head = SegmentHead {
-            version: self.version(&path)?,
-            base_lsn: header.base_lsn,
-            generation: header.generation,
-            applied_lsn: header.applied_lsn,
-            roomy: header.roomy,
-        };
+        let head = SegmentHead::new(&header, self.version(&path)?);
         let mut report = SegmentReport {
             file_bytes: reader.file_bytes(),
             head: Some(head),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::database::Database;
 use crate::error::Result;
+use crate::wal::format::SegmentHeader;
 use crate::wal_buffered::{Lsn, StateRows, Tip, Torn};
 
 /// How far a database is: the rows that a write-back leaves in it.
@@ -116,6 +117,13 @@ pub struct SegmentHead {
     pub applied_lsn: Lsn,
     /// Whether the file has room behind its records.
     pub roomy: bool,
+}
+
+impl SegmentHead {
+    pub(super) const fn new(header: &SegmentHeader, version: u32) -> Self {
+        let SegmentHeader { base_lsn, generation, applied_lsn, roomy, .. } = *header;
+        Self { version, base_lsn, generation, applied_lsn, roomy }
+    }
 }
 
 /// How a segment ends.
