@@ -4,10 +4,10 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
 use cofferdam_tests::data;
-use cofferdam_tests::process::{Node, command, run, said};
+use cofferdam_tests::process::{Node, command, run, said, wait_for};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_cofferdam-under-test");
 const CHAIN: &str = "regtest/chain-a-0-150.blkdat";
@@ -185,35 +185,125 @@ fn as_nobody(import: &Command, dir: &Path) -> Output {
     command.args(import.get_args()).output().expect("setpriv is part of util-linux")
 }
 
-/// A real full disk: a file system of a few megabytes, where the tests may mount one.
+const NOT_RUN: &str = "not run: mounting a file system needs root";
+const LONG_CHAIN: &str = "mainnet/chain-0-4521.blkdat";
+
+/// A file system of some megabytes in memory.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    /// Mounts one, if the tests may.
+    fn mount(size: &str) -> Option<Self> {
+        let disk = Self(tempfile::tempdir().expect("a temporary directory"));
+        let mounted = disk.call_mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]);
+        mounted.then_some(disk)
+    }
+
+    fn call_mount(&self, args: &[&str]) -> bool {
+        let status = Command::new("mount").args(args).arg(self.0.path()).status();
+        status.is_ok_and(|status| status.success())
+    }
+
+    fn grow(&self) {
+        assert!(self.call_mount(&["-o", "remount,size=400m"]));
+    }
+
+    /// The import of [`LONG_CHAIN`] into a node on this disk.
+    fn import(&self, min_free_space: &str) -> Command {
+        let mut import = command(BINARY, &self.0.path().join("node"));
+        import.args(["-backend=rocksdb", min_free_space, "import"]).arg(data::path(LONG_CHAIN));
+        import
+    }
+
+    /// Starts an import that does not fit, and waits until it says that it is paused.
+    fn paused_import(&self) -> Child {
+        let mut import = self.import("-minfreespace=64");
+        let import = import.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = import.spawn().expect("the binary starts");
+        wait_for("a pause", || {
+            assert!(child.try_wait().expect("a child").is_none(), "ended instead");
+            let log = fs::read_to_string(self.0.path().join("node/debug.log")).ok()?;
+            log.contains("paused: ").then_some(())
+        });
+        child
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: after a failure a process may still be there.
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+fn check_imported(output: &Output) {
+    assert!(output.status.success(), "{}", said(output));
+    let known = data::states(LONG_CHAIN).pop().expect("a tip").hash_serialized_3;
+    assert_eq!(printed(output, "hash_serialized_3"), known, "{}", said(output));
+}
+
+/// A real full disk: no reserve is kept, so that the system refuses a write.
 #[test]
 fn full_disk_is_named_and_nothing_is_lost() {
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let small = dir.path().join("small");
-    fs::create_dir(&small).expect("room");
-    let mount = |args: &[&str]| {
-        let status = Command::new("mount").args(args).arg(&small).status();
-        status.is_ok_and(|status| status.success())
-    };
-    if !mount(&["-t", "tmpfs", "-o", "size=3m", "tmpfs"]) {
-        println!("not run: mounting a file system needs root");
+    let Some(disk) = SmallDisk::mount("3m") else {
+        println!("{NOT_RUN}");
         return;
-    }
-    let file = data::path("mainnet/chain-0-4521.blkdat");
-    let node = small.join("node");
-    let args = ["-backend=rocksdb", "import", file.to_str().expect("UTF-8")];
-    let output = run(BINARY, &node, &args);
-    let failed = (output.status.success(), said(&output));
+    };
+    let failed = disk.import("-minfreespace=0").output().expect("starts");
+    assert!(!failed.status.success(), "{}", said(&failed));
+    assert!(said(&failed).contains("No space left on device"), "{}", said(&failed));
     // With room again the same command goes on where it was, and ends at the known hash.
-    let grown = mount(&["-o", "remount,size=200m"]);
-    let again = run(BINARY, &node, &args);
-    let all = said(&again);
-    let hash = again.status.success().then(|| printed(&again, "hash_serialized_3"));
-    let unmounted = Command::new("umount").arg(&small).status();
+    disk.grow();
+    check_imported(&disk.import("-minfreespace=0").output().expect("starts"));
+}
 
-    assert!(unmounted.is_ok_and(|status| status.success()) && grown);
-    assert!(!failed.0, "{}", failed.1);
-    assert!(failed.1.contains("No space left on device"), "{}", failed.1);
-    let known = data::states("mainnet/chain-0-4521.blkdat").pop().expect("a tip").hash_serialized_3;
-    assert_eq!(hash, Some(known), "{all}");
+#[test]
+fn import_pauses_before_the_disk_is_full_and_goes_on_with_more_room() {
+    let Some(disk) = SmallDisk::mount("70m") else {
+        println!("{NOT_RUN}");
+        return;
+    };
+    let child = disk.paused_import();
+    disk.grow();
+    let output = child.wait_with_output().expect("a child");
+    check_imported(&output);
+    let all = said(&output);
+    assert!(all.contains("Warning: paused: ") && all.contains("waiting for free space"), "{all}");
+    assert!(all.contains("space again: going on"), "{all}");
+}
+
+#[test]
+fn import_that_is_paused_heeds_a_signal_and_can_be_continued() {
+    let Some(disk) = SmallDisk::mount("70m") else {
+        println!("{NOT_RUN}");
+        return;
+    };
+    let child = disk.paused_import();
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(killed.expect("kill").success());
+    let output = child.wait_with_output().expect("a child");
+    let all = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{all}");
+    assert!(all.contains("Error: stopped while waiting for free space"), "{all}");
+    disk.grow();
+    check_imported(&disk.import("-minfreespace=64").output().expect("starts"));
+}
+
+/// A node that finds too little room at its start: SIGINT ends it as it does elsewhere.
+#[test]
+fn node_that_is_paused_heeds_a_signal() {
+    let Some(disk) = SmallDisk::mount("60m") else {
+        println!("{NOT_RUN}");
+        return;
+    };
+    let dir = disk.0.path().join("node");
+    let mut node = command(BINARY, &dir);
+    let node = node.args(["-regtest", "-listen=0", "-server=0"]);
+    let mut child = node.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("starts");
+    let log = || fs::read_to_string(dir.join("regtest/debug.log")).unwrap_or_default();
+    wait_for("a pause", || log().contains("paused: ").then_some(()));
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(killed.expect("kill").success());
+    assert!(child.wait().expect("a child").success(), "{}", log());
+    assert!(log().contains("stopped while waiting for free space"), "{}", log());
 }

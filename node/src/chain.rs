@@ -25,6 +25,7 @@ use cofferdam_ibd::{
 
 use crate::clock::Clock;
 use crate::shutdown::Shutdown;
+use crate::waits::EndedByStop;
 
 /// Jobs that may wait; a sender beyond that waits itself, and with it its peer.
 const JOBS_MAX: usize = 64;
@@ -355,13 +356,23 @@ impl Worker {
         match self.serve(queue) {
             Ok(()) => match self.chainstate.shutdown() {
                 Ok(()) => tracing::info!("Chain state written"),
-                Err(error) => self.shared.shutdown.fail(&describe(&error)),
+                Err(error) => match EndedByStop::from_error(&error, &self.shared.shutdown) {
+                    Some(ended) => tracing::warn!("{ended}"),
+                    None => self.shared.shutdown.fail(&describe(&error)),
+                },
             },
-            Err(error) => {
-                let text = describe(&error);
-                tracing::error!("A fatal internal error occurred: {text}");
-                self.shared.shutdown.fail(&text);
-            }
+            Err(error) => match EndedByStop::from_error(&error, &self.shared.shutdown) {
+                Some(ended) => {
+                    tracing::warn!("{ended}");
+                    // The reserve is there for what is buffered; what fits not is replayed.
+                    let _ = self.chainstate.shutdown();
+                }
+                None => {
+                    let text = describe(&error);
+                    tracing::error!("A fatal internal error occurred: {text}");
+                    self.shared.shutdown.fail(&text);
+                }
+            },
         }
         self.shared.moved.notify_all();
     }

@@ -17,6 +17,11 @@ const USER_AGENT_LENGTH_MAX: usize = 256;
 /// Memory for the UTXO set, in MiB (Bitcoin Core's default).
 const DB_CACHE_MIB_DEFAULT: usize = 450;
 
+/// Free space that is kept on the disk, in MiB: the reserve of [`WalOptions`].
+///
+/// [`WalOptions`]: cofferdam_storage::WalOptions
+const MIN_FREE_SPACE_MIB_DEFAULT: u64 = 64;
+
 /// Most connections (Bitcoin Core's default).
 const MAX_CONNECTIONS_DEFAULT: usize = 125;
 
@@ -93,6 +98,8 @@ pub struct Config {
     pub durability: Durability,
     /// Memory for the UTXO set.
     pub cache_bytes: usize,
+    /// Free space below which the node pauses; 0: never.
+    pub min_free_bytes: u64,
     /// Threads for checks.
     pub threads: usize,
     /// Treatment of old blocks' scripts.
@@ -158,6 +165,7 @@ impl Config {
     ) -> Result<Self, String> {
         let params = ChainParams::new(network);
         let cache_mib = settings.number("dbcache")?.unwrap_or(DB_CACHE_MIB_DEFAULT).max(4);
+        let free_mib = settings.number("minfreespace")?.unwrap_or(MIN_FREE_SPACE_MIB_DEFAULT);
         let mock_time = settings.number("mocktime")?.filter(|time| *time != 0);
         if mock_time.is_some() && network != Network::Regtest {
             return Err("-mocktime is for regression testing (-regtest mode) only".into());
@@ -169,6 +177,7 @@ impl Config {
             backend: parsed(settings, "backend")?,
             durability: durability(settings)?,
             cache_bytes: cache_mib.saturating_mul(1 << 20),
+            min_free_bytes: free_mib.saturating_mul(1 << 20),
             threads: threads(settings)?,
             assume_valid: assume_valid(settings)?,
             minimum_chain_work: minimum_chain_work(settings)?,
@@ -433,6 +442,15 @@ mod tests {
             load("-port=65536", "").unwrap_err(),
             "Invalid port specified in -port: '65536'"
         );
+    }
+
+    #[test]
+    fn free_space_is_kept_unless_told_otherwise() {
+        let bytes = |words| load(words, "").map(|config| config.min_free_bytes);
+        assert_eq!(bytes(""), Ok(64 << 20));
+        assert_eq!(bytes("-minfreespace=7"), Ok(7 << 20));
+        assert_eq!(bytes("-nominfreespace"), Ok(0));
+        assert!(bytes("-minfreespace=-1").unwrap_err().contains("-minfreespace"));
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod settings;
 mod shutdown;
 mod terminal;
 mod tools;
+mod waits;
 
 pub use cli::{Args, Command, Options};
 pub use config::{AssumeValidOption, Config, LogConfig, P2pConfig, RpcConfig};

@@ -21,6 +21,7 @@ use crate::data_dir::DataDir;
 use crate::p2p::PeerManager;
 use crate::rpc::{Context, Credentials, RpcServer};
 use crate::shutdown::Shutdown;
+use crate::waits::{self, EndedByStop};
 
 /// Share of the cache that the engine gets, and the most it makes use of: coins live in the
 /// buffer, the engine's cache has indexes and filters.
@@ -56,7 +57,7 @@ impl Node {
         if let Some(time) = config.mock_time {
             clock.set_mock(time);
         }
-        let chainstate = open_chainstate(config, &data_dir)?;
+        let chainstate = open_chainstate(config, &data_dir, &shutdown)?;
         let (chain, chain_thread) =
             ChainHandle::start(chainstate, clock.clone(), shutdown.clone(), config.stop_at_height)?;
         let mut node = Self { shutdown, chain, chain_thread, peers: None, rpc: None, data_dir };
@@ -151,8 +152,12 @@ impl Node {
 /// # Errors
 ///
 /// Returns an error if the directory is another engine's or network's, is damaged, or cannot be
-/// read and written.
-pub(crate) fn open_chainstate(config: &Config, data_dir: &DataDir) -> Result<Chainstate> {
+/// read and written; [`EndedByStop`] if a stop was asked for while it waited.
+pub(crate) fn open_chainstate(
+    config: &Config,
+    data_dir: &DataDir,
+    shutdown: &Shutdown,
+) -> Result<Chainstate> {
     let fs: Arc<dyn FileSystem> = Arc::new(StdFileSystem);
     let kind = data_dir.backend(config.backend, &fs)?;
     let engine_bytes = (config.cache_bytes / ENGINE_CACHE_SHARE).min(ENGINE_CACHE_BYTES_MAX);
@@ -174,12 +179,17 @@ pub(crate) fn open_chainstate(config: &Config, data_dir: &DataDir) -> Result<Cha
         wal: WalOptions {
             durability: config.durability,
             memtable_bytes: config.cache_bytes - engine_bytes,
+            reserve_bytes: config.min_free_bytes,
+            no_space_hook: Some(waits::wait_for_space(shutdown.clone())),
             ..WalOptions::default()
         },
     };
-    let (chainstate, recovery) = Chainstate::open(options, fs, backend)
-        .map_err(|error| anyhow!(describe(&error)))
-        .with_context(what)?;
+    let (chainstate, recovery) = Chainstate::open(options, fs, backend).map_err(|error| {
+        match EndedByStop::from_error(&error, shutdown) {
+            Some(ended) => ended.into(),
+            None => anyhow!(describe(&error)).context(what()),
+        }
+    })?;
     let tip = chainstate.tip();
     tracing::info!("Opened {kind} chain state: height {}, tip {}", tip.height, tip.hash);
     if recovery.records > 0 || recovery.torn.is_some() {

@@ -82,6 +82,12 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     ),
     spec("dbcache", Single, "MIB", "Memory for the UTXO set (default: 450)"),
     spec(
+        "minfreespace",
+        Single,
+        "MIB",
+        "Pause while the disk has less free space than this and the buffer; 0: never (default: 64)",
+    ),
+    spec(
         "par",
         Single,
         "N",

@@ -17,6 +17,7 @@ use crate::import::{import, print_summary};
 use crate::node::{Node, open_chainstate};
 use crate::rpc::{RpcClient, typed_arguments};
 use crate::shutdown::Shutdown;
+use crate::waits::EndedByStop;
 use crate::{logging, terminal, tools};
 
 /// Runs the program with a command line, its own name left out.
@@ -54,7 +55,17 @@ fn run_sync(config: &Config) -> Result<ExitCode> {
     shutdown.on_signals()?;
     let data_dir = DataDir::open(config)?;
     start_log(config, config.log)?;
-    let node = Node::start_in(data_dir, config, shutdown).inspect_err(log_error)?;
+    let node = match Node::start_in(data_dir, config, shutdown) {
+        Ok(node) => node,
+        Err(error) if error.is::<EndedByStop>() => {
+            tracing::info!("{error}");
+            return Ok(ExitCode::SUCCESS);
+        }
+        Err(error) => {
+            log_error(&error);
+            return Err(error);
+        }
+    };
     node.wait();
     node.stop()?;
     Ok(ExitCode::SUCCESS)
@@ -67,11 +78,14 @@ fn run_import(config: &Config, files: &[PathBuf]) -> Result<ExitCode> {
     // Log lines and a bar on one screen would spoil both.
     let console = config.log.console && !terminal::is_terminal();
     start_log(config, LogConfig { console, ..config.log })?;
-    let mut chainstate = open_chainstate(config, &data_dir).inspect_err(log_error)?;
+    let mut chainstate = open_chainstate(config, &data_dir, &shutdown).inspect_err(log_error)?;
     let imported = import(&mut chainstate, files, &Clock::default(), &shutdown);
     let imported = match imported {
         Ok(imported) => imported,
         Err(error) => {
+            let failed = error.downcast_ref();
+            let ended = failed.and_then(|failed| EndedByStop::from_error(failed, &shutdown));
+            let error = ended.map_or(error, Into::into);
             log_error(&error);
             // What was imported is kept, if the machine allows; the first error is the one to tell.
             let _ = chainstate.shutdown();

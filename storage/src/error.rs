@@ -91,7 +91,7 @@ pub enum Error {
     /// The disk is about to be full. Nothing was written: the same call may be tried again.
     #[error(
         "{path}: {free_bytes} bytes are free on this disk, fewer than the {wanted_bytes} that are \
-         kept for what is under way: paused until there is more"
+         kept for what is under way"
     )]
     NoSpace {
         /// A directory on the disk.

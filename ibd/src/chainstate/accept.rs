@@ -145,6 +145,8 @@ impl Chainstate {
             }
             return Ok(BlockAccepted::Rejected(rejection));
         }
+        // Files have no reserve of their own: they share the log's disk.
+        self.store.wait_for_space(raw.len())?;
         let extent = self.files.append_block(&raw)?;
         let entry = self.headers.entry_mut(at);
         entry.block = Some(extent);

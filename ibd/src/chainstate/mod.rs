@@ -145,7 +145,13 @@ impl Chainstate {
     ///
     /// Returns [`Error::Storage`] if the disk refuses; what was promised durable still is.
     pub fn shutdown(mut self) -> Result<()> {
-        self.write_index()?;
+        let indexed = self.write_index();
+        if matches!(&indexed, Err(Error::Storage(cofferdam_storage::Error::NoSpace { .. }))) {
+            // The rows can be made again, and the reserve is there for what is buffered.
+            self.store.shutdown()?;
+            return indexed;
+        }
+        indexed?;
         Ok(self.store.shutdown()?)
     }
 

@@ -89,6 +89,19 @@ impl<D: Database + 'static> WalBuffered<D> {
     }
 }
 
+impl<D: Database> WalBuffered<D> {
+    /// Waits as a commit of so many bytes would while the disk has too little room: for files that
+    /// the caller writes to the same disk.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoSpace`] if there is no room and the hook does not want to wait; if the file
+    /// system cannot tell; or if the store is poisoned.
+    pub fn wait_for_space(&self, bytes: usize) -> Result<()> {
+        self.inner.wait_for_space(bytes)
+    }
+}
+
 /// A batch must begin where the one before it ended.
 fn check_follows(prev_hash: [u8; 32], newest: [u8; 32]) -> Result<()> {
     if prev_hash == newest {
@@ -115,7 +128,7 @@ impl<D: Database> Inner<D> {
 
     /// Log, then memory, then perhaps freeze.
     fn commit(&self, writer: &mut Writer, change: Change<'_>, staged: bool) -> Result<Lsn> {
-        self.wait_for_space(change)?;
+        self.wait_for_space(change.payload_len())?;
         self.make_room(writer, change)?;
         if self.syncer.with_log(|log| log.current_bytes()) >= self.options.segment_bytes {
             self.syncer.rotate(read(&self.view).applied)?;
@@ -219,7 +232,7 @@ impl<D: Database> Inner<D> {
     }
 
     /// Before a commit: refuses it while the disk has no room for it and for what is buffered.
-    fn wait_for_space(&self, change: Change<'_>) -> Result<()> {
+    fn wait_for_space(&self, bytes: usize) -> Result<()> {
         let reserve_bytes = self.options.reserve_bytes;
         if reserve_bytes == 0 {
             return Ok(());
@@ -231,7 +244,7 @@ impl<D: Database> Inner<D> {
             let buffered = {
                 let view = read(&self.view);
                 let frozen = view.frozen.as_ref().map_or(0, |frozen| frozen.table.bytes());
-                view.active.bytes() + frozen + change.payload_len()
+                view.active.bytes() + frozen + bytes
             };
             let buffered = u64::try_from(buffered).unwrap_or(u64::MAX);
             let wanted_bytes = reserve_bytes.saturating_add(buffered);
