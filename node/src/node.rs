@@ -181,6 +181,7 @@ pub(crate) fn open_chainstate(
             memtable_bytes: config.cache_bytes - engine_bytes,
             reserve_bytes: config.min_free_bytes,
             no_space_hook: Some(waits::wait_for_space(shutdown.clone())),
+            replay_hook: Some(waits::watch_replay(shutdown.clone())),
             ..WalOptions::default()
         },
     };

@@ -1,10 +1,14 @@
-//! What a node does while its store waits for free space: says so, and lets a stop end the wait.
+//! What a node does while its store waits: for free space, or for the end of a replay.
+//!
+//! The store asks a function now and then. These say what is going on, and let a stop end the wait.
 
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use cofferdam_storage::{Error, FileSystem as _, NoSpaceHook, StdFileSystem};
+use cofferdam_storage::{
+    Error, FileSystem as _, NoSpaceHook, ReplayHook, ReplayProgress, StdFileSystem,
+};
 
 use crate::shutdown::Shutdown;
 use crate::terminal;
@@ -13,6 +17,8 @@ use crate::terminal;
 const ASK_INTERVAL: Duration = Duration::from_millis(500);
 /// Who is not asked for so long is not waited for any more.
 const PAUSE_OVER: Duration = Duration::from_secs(5);
+/// Time between two lines about a replay, and before the first.
+const LINE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A stop ended a wait, and with it what was under way: no failure, and nothing is lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +43,9 @@ impl EndedByStop {
             Error::NoSpace { .. } => Some(Self(format!(
                 "stopped while waiting for free space; the next start continues ({error})"
             ))),
+            Error::Interrupted => Some(Self(
+                "interrupted while replaying the log; the next start continues".to_owned(),
+            )),
             _ => None,
         }
     }
@@ -76,9 +85,49 @@ fn has_room(error: &Error) -> bool {
     matches!(StdFileSystem.free_bytes(path), Ok(Some(free_bytes)) if free_bytes >= *wanted_bytes)
 }
 
+/// Logs how far a replay is, and ends it when a stop is asked for.
+pub(crate) fn watch_replay(shutdown: Shutdown) -> ReplayHook {
+    let lines = Lines::default();
+    ReplayHook::new(move |progress| {
+        if shutdown.is_requested() {
+            return ControlFlow::Break(());
+        }
+        if lines.is_due(Instant::now()) {
+            tracing::info!("{}", replay_line(progress));
+        }
+        ControlFlow::Continue(())
+    })
+}
+
+/// When the last line was written; at first, when the first question came.
+#[derive(Default)]
+struct Lines(Mutex<Option<Instant>>);
+
+impl Lines {
+    fn is_due(&self, now: Instant) -> bool {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = now.duration_since(*last.get_or_insert(now)) >= LINE_INTERVAL;
+        if due {
+            *last = Some(now);
+        }
+        due
+    }
+}
+
+fn replay_line(progress: ReplayProgress) -> String {
+    let ReplayProgress { done_bytes, total_bytes, lsn } = progress;
+    let percent = done_bytes.saturating_mul(100).checked_div(total_bytes).unwrap_or(100);
+    format!("replaying the log: {percent} % (record {lsn})")
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::sync::Arc;
+
+    use cofferdam_storage::{
+        Batch, Database as _, MemoryDatabase, NoAttachments, WalBuffered, WalOptions,
+    };
 
     use super::*;
 
@@ -100,5 +149,63 @@ mod tests {
         assert!(ended.starts_with("stopped while waiting for free space"), "{ended}");
         let other = Error::UnknownTree { id: 1 }.into();
         assert_eq!(EndedByStop::from_error(&other, &shutdown), None, "a failure stays one");
+    }
+
+    #[test]
+    fn an_interrupted_replay_is_no_failure_after_a_stop() {
+        let (shutdown, error) = (Shutdown::default(), Error::Interrupted.into());
+        assert_eq!(EndedByStop::from_error(&error, &shutdown), None);
+        shutdown.request();
+        let ended = EndedByStop::from_error(&error, &shutdown).unwrap().to_string();
+        assert_eq!(ended, "interrupted while replaying the log; the next start continues");
+    }
+
+    #[test]
+    fn the_line_about_a_replay_has_its_share() {
+        let progress = ReplayProgress { done_bytes: 12, total_bytes: 100, lsn: 7 };
+        assert_eq!(replay_line(progress), "replaying the log: 12 % (record 7)");
+        assert_eq!(replay_line(ReplayProgress::default()), "replaying the log: 100 % (record 0)");
+    }
+
+    /// Lines are for replays of more than a second: the first call is too early for one.
+    #[test]
+    fn a_replay_is_told_of_once_a_second() {
+        let said = Lines::default();
+        let start = Instant::now();
+        assert!(!said.is_due(start));
+        let second = start.checked_add(LINE_INTERVAL).unwrap();
+        assert!(said.is_due(second));
+        assert!(!said.is_due(second));
+        assert!(said.is_due(second.checked_add(LINE_INTERVAL).unwrap()));
+    }
+
+    /// A log of 24 MiB over an empty database, as a crash leaves it.
+    #[test]
+    fn a_stop_ends_a_real_replay_and_the_next_start_continues() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |shutdown: &Shutdown| {
+            let options = WalOptions {
+                replay_hook: Some(watch_replay(shutdown.clone())),
+                ..WalOptions::default()
+            };
+            let backend = MemoryDatabase::new(cofferdam_ibd::TREES);
+            let fs = Arc::new(StdFileSystem);
+            WalBuffered::open(options, fs, dir.path(), backend, Arc::new(NoAttachments))
+        };
+        let tree = cofferdam_ibd::TREES[0];
+        let (store, _) = open(&Shutdown::default()).unwrap();
+        for key in 0..24_u8 {
+            let mut batch = Batch::new();
+            batch.put(tree, &[key], &vec![key; 1 << 20]);
+            store.apply(&batch).unwrap();
+        }
+        drop(store);
+        let stop = Shutdown::default();
+        stop.request();
+        let error = open(&stop).map(|_| ()).unwrap_err();
+        assert!(matches!(error, Error::Interrupted), "{error}");
+        let (store, recovery) = open(&Shutdown::default()).unwrap();
+        assert_eq!(recovery.records, 24);
+        assert_eq!(store.get(tree, &[23]).unwrap(), Some(vec![23; 1 << 20]));
     }
 }
