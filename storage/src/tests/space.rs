@@ -29,6 +29,8 @@ fn a_commit_that_would_use_the_reserve_is_refused_and_can_be_tried_again() {
         // The reserve, what is buffered, and the batch.
         assert!(wanted_bytes > RESERVE_BYTES + 1000, "{wanted_bytes}");
     }
+    // The caller's own files would use it up as well.
+    assert!(matches!(store.wait_for_space(1), Err(Error::NoSpace { .. })));
     let batch = next.batch.clone();
     assert!(matches!(store.apply(&batch), Err(Error::Misuse { .. })), "something is staged");
     assert_eq!((fs.ops(), store.stats()), (ops, stats), "nothing was written or counted");
@@ -38,6 +40,8 @@ fn a_commit_that_would_use_the_reserve_is_refused_and_can_be_tried_again() {
     store.checkpoint().unwrap();
 
     fs.set_free_bytes(Some(RESERVE_BYTES + (1 << 20)));
+    store.wait_for_space(1000).unwrap();
+    assert!(matches!(store.wait_for_space((1 << 20) + 1), Err(Error::NoSpace { .. })));
     store.commit(next).unwrap();
     assert_eq!(store.tip().unwrap().height, 1);
 }
