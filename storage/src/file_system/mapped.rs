@@ -4,7 +4,7 @@
 //! been written by a call. What differs: a disk that cannot give or take a page ends the process by
 //! a signal (SIGBUS) instead of an error. The blocks are therefore allocated before.
 //!
-//! The one unsafe block of the crate is here. It is run under AddressSanitizer with
+//! The one unsafe block of the crate is here. It is run under `AddressSanitizer` with
 //! `RUSTFLAGS=-Zsanitizer=address cargo +nightly test -p cofferdam-storage --features testing,mmap
 //! --lib --target x86_64-unknown-linux-gnu -- mapped log_options` (Miri knows no file mappings).
 
