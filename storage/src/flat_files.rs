@@ -20,6 +20,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::file_system::{File, FileSystem};
 use crate::lock::lock;
+use crate::mutation::{Mutation, mutated};
 use crate::sync::Mutex;
 
 /// Open files kept for reading. Mainnet has over five thousand; a process may have 1024.
@@ -77,7 +78,8 @@ impl FlatFiles {
     pub fn open(fs: Arc<dyn FileSystem>, dir: &Path, options: FlatFilesOptions) -> Result<Self> {
         fs.create_dir_all(dir)?;
         let last = fs.list(dir)?.iter().filter_map(|name| number(options.prefix, name)).max();
-        let state = State { last_file: last.unwrap_or(0), dir_dirty: true, ..State::default() };
+        let dir_dirty = !mutated(Mutation::FlatFileNameTakenForSynced);
+        let state = State { last_file: last.unwrap_or(0), dir_dirty, ..State::default() };
         let (dir, sync) = (dir.to_path_buf(), Mutex::new(()));
         let files = Self { fs, dir, options, state: Mutex::new(state), sync };
         if let Some(last) = last {
@@ -170,7 +172,9 @@ impl FlatFiles {
             self.xor(offset, &mut hidden);
             file.write_all_at(offset, &hidden)?;
         }
-        lock(&self.state).dirty.insert(position.file, Arc::clone(file));
+        if !mutated(Mutation::FlatFileForgotten) {
+            lock(&self.state).dirty.insert(position.file, Arc::clone(file));
+        }
         Ok(position)
     }
 
@@ -275,7 +279,7 @@ impl FlatFiles {
             return self.existing_file(state, number);
         }
         let file = self.fs.create_new(&path)?;
-        state.dir_dirty = true;
+        state.dir_dirty = !mutated(Mutation::FlatFileNameNotSynced);
         remember(state, number, &file);
         Ok(file)
     }

@@ -55,6 +55,7 @@ mod error;
 mod file_system;
 mod flat_files;
 mod lock;
+mod mutation;
 mod read_only;
 mod sync;
 #[cfg(feature = "testing")]

@@ -11,6 +11,7 @@ use std::sync::Arc;
 mod mapped;
 
 use crate::error::{Error, Result};
+use crate::mutation::{Mutation, mutated};
 
 /// The part of a file system that a crash-safe store needs.
 ///
@@ -186,9 +187,11 @@ pub fn write_atomic(fs: &dyn FileSystem, path: &Path, bytes: &[u8]) -> Result<()
     }
     let file = fs.create_new(&temporary)?;
     file.write_all_at(0, bytes)?;
-    file.sync_data()?;
+    if !mutated(Mutation::SmallFileNotSynced) {
+        file.sync_data()?;
+    }
     fs.rename(&temporary, path)?;
-    fs.sync_dir(parent(path))
+    if mutated(Mutation::SmallFileNameNotSynced) { Ok(()) } else { fs.sync_dir(parent(path)) }
 }
 
 /// Reads a small file whole, or none if it does not exist.

@@ -164,6 +164,25 @@ fn commits_go_on_during_a_flush_until_memory_is_full() {
     assert_eq!(store.range(COINS, KeyRange::all()).unwrap().count(), usize::try_from(n).unwrap());
 }
 
+/// While batch 1 is written back, batches 2 to 4 get segments of their own.
+#[test]
+fn no_segment_is_removed_before_its_last_batch_is_written_back() {
+    let fs = SimFileSystem::new();
+    let every =
+        WalOptions { segment_bytes: 1, flush_every_blocks: Some(1), ..options(Durability::Strict) };
+    let (store, gate) = open_gated(&fs, every.clone());
+    for n in 0..4 {
+        commit(&store, |batch| batch.put_new(COINS, &[n], b"coin"));
+    }
+    gate.open();
+    store.stop_flushing().unwrap();
+    assert_eq!((store.stats().applied_lsn, store.stats().segments), (1, 3));
+    drop(store);
+    let (store, recovery) = open_over(&fs, every, Box::new(gate)).unwrap();
+    assert_eq!((recovery.from_lsn, recovery.to_lsn), (1, 4));
+    assert_eq!(store.range(COINS, KeyRange::all()).unwrap().count(), 4);
+}
+
 /// The hazard of reading ahead: once the generation that deleted a key is retired, nothing in
 /// memory says that an older value is stale. The epoch does.
 #[test]

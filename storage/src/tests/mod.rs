@@ -16,6 +16,7 @@ mod image;
 mod inspect;
 mod log_options;
 mod model;
+mod mutations;
 mod space;
 
 use std::path::Path;

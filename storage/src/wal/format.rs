@@ -7,6 +7,7 @@ use crc32fast::Hasher;
 
 use crate::batch::Batch;
 use crate::error::{Error, Result};
+use crate::mutation::{Mutation, mutated};
 use crate::wal_buffered::{BlockBatch, Lsn, Tip};
 
 /// The version of the segments that this build writes. Version 1, which it reads too, has neither
@@ -207,7 +208,8 @@ impl RecordHeader {
         };
         let bounded = header.payload_len() <= PAYLOAD_BYTES_MAX && header.durable_lsn < header.lsn;
         let crc = u32::from_le_bytes(field(bytes, 4)?);
-        (bounded && crc == header.crc(generation)).then_some(header)
+        let valid = crc == header.crc(generation) || mutated(Mutation::HeaderUnchecked);
+        (bounded && valid).then_some(header)
     }
 
     /// The number that a header states, right or wrong.
@@ -225,6 +227,7 @@ impl RecordHeader {
     }
 
     fn crc(&self, generation: u64) -> u32 {
+        let generation = if mutated(Mutation::GenerationNotInHeader) { 0 } else { generation };
         let mut hasher = Hasher::new();
         hasher.update(&generation.to_le_bytes());
         hasher.update(&self.length.to_le_bytes());
@@ -238,6 +241,7 @@ impl RecordHeader {
 /// The CRC of a record, which is also the chain value after it: seeded with the chain value before
 /// it and the generation, over header and payload.
 pub(crate) fn record_crc(chain: u32, generation: u64, header_and_payload: &[u8]) -> u32 {
+    let chain = if mutated(Mutation::RecordsNotChained) { 0 } else { chain };
     let mut hasher = Hasher::new_with_initial(chain);
     hasher.update(&generation.to_le_bytes());
     hasher.update(header_and_payload);
@@ -336,7 +340,7 @@ impl Encoder {
             lsn,
             durable_lsn,
             kind: change.kind(),
-            compressed: packed.is_some(),
+            compressed: packed.is_some() && !mutated(Mutation::CompressionNotMarked),
         };
         let start = out.len();
         out.reserve(RECORD_HEADER_BYTES + stored + RECORD_TRAILER_BYTES);

@@ -24,6 +24,7 @@ use tracing::{info, warn};
 
 use crate::error::{Error, Result};
 use crate::file_system::read_small;
+use crate::mutation::{Mutation, mutated};
 use crate::wal::format::{Payload, SegmentHeader, decode_marker, segment_number};
 use crate::wal::place::Place;
 use crate::wal::reader::{SegmentReader, Step, Tail};
@@ -84,7 +85,9 @@ pub(crate) fn open_log(opening: Opening<'_>, replay: &mut Replay<'_>) -> Result<
     let mut numbers: Vec<u64> = names.iter().filter_map(|name| segment_number(name)).collect();
     numbers.sort_unstable();
     let marker = read_small(&*place.fs, &place.marker(), MARKER_BYTES_MAX)?;
-    if let Some(marker) = marker {
+    if let Some(marker) = marker
+        && (numbers.is_empty() || !mutated(Mutation::MarkerIgnored))
+    {
         return open_clean(place, evidence, decode_marker(&marker)?, &numbers);
     }
     if numbers.is_empty() {
@@ -109,7 +112,8 @@ fn open_clean(
     marker: Lsn,
     leftover: &[u64],
 ) -> Result<OpenedLog> {
-    if marker != evidence.applied || evidence.writing > evidence.applied {
+    let fits = marker == evidence.applied && evidence.writing <= evidence.applied;
+    if !fits && !mutated(Mutation::MarkerUnchecked) {
         return Err(Error::corrupt(format!(
             "{}: a clean shutdown left all batches up to {marker} in the database, which holds \
              those up to {}",
@@ -118,12 +122,21 @@ fn open_clean(
         )));
     }
     // The marker may not have its name for good yet; the segments go only once it has.
-    place.fs.sync_dir(&place.dir)?;
+    if !mutated(Mutation::MarkerNameNotSynced) {
+        place.fs.sync_dir(&place.dir)?;
+    }
     place.remove(leftover)?;
+    if mutated(Mutation::MarkerRemovedFirst) {
+        place.fs.remove(&place.marker())?;
+    }
     let number = leftover.last().map_or(1, |last| last + 1);
     let opened = begin(place, number, marker, true)?;
-    place.fs.remove(&place.marker())?;
-    place.fs.sync_dir(&place.dir)?;
+    if !mutated(Mutation::MarkerKept) && !mutated(Mutation::MarkerRemovedFirst) {
+        place.fs.remove(&place.marker())?;
+    }
+    if !mutated(Mutation::MarkerRemovalNotSynced) {
+        place.fs.sync_dir(&place.dir)?;
+    }
     Ok(opened)
 }
 
@@ -167,7 +180,10 @@ impl Recovery<'_> {
     fn run(&self, numbers: &[u64], replay: &mut Replay<'_>) -> Result<OpenedLog> {
         let needed = self.select(numbers)?;
         self.expect(&needed)?;
-        let scan = self.scan(&needed)?;
+        let mut scan = self.scan(&needed)?;
+        if mutated(Mutation::UnprovenNotSecured) {
+            scan.durable = scan.end;
+        }
         let Some(last) = needed.last().copied() else {
             return Err(Error::corrupt("a log without segments cannot be scanned"));
         };
@@ -192,11 +208,13 @@ impl Recovery<'_> {
             closed.push_back(Closed { number: header.number, last_lsn, bytes: read.segment_bytes });
         }
         let end = current.last_lsn();
-        let read = self.replay(last.number + 1, end, false, replay)?;
+        let stop = end.saturating_sub(u64::from(mutated(Mutation::ReplayStopsEarly)));
+        let read = self.replay(last.number + 1, stop, false, replay)?;
         records += read.records;
         bytes += read.bytes;
         // Those before the first needed one: a crash came between a write-back and their removal.
         let first = needed.first().map_or(0, |first| first.number);
+        let first = first + u64::from(mutated(Mutation::NeededSegmentRemoved));
         let obsolete: Vec<u64> = numbers.iter().copied().filter(|number| *number < first).collect();
         self.opening.place.remove(&obsolete)?;
         let log = Log::new(self.opening.place.clone(), current, closed);
@@ -224,6 +242,10 @@ impl Recovery<'_> {
                 needed.reverse();
                 return Ok(needed);
             }
+        }
+        if mutated(Mutation::FirstSegmentNotMissed) {
+            needed.reverse();
+            return Ok(needed);
         }
         let held = needed.iter().map(|header| header.applied_lsn).max().unwrap_or(0);
         let lost = if held < first_lsn {
@@ -264,7 +286,10 @@ impl Recovery<'_> {
     }
 
     fn scan(&self, needed: &[SegmentHeader]) -> Result<Scan> {
-        let mut durable = self.opening.evidence.applied.max(self.opening.evidence.writing);
+        let mut durable = self.opening.evidence.applied;
+        if !mutated(Mutation::WritingIgnored) {
+            durable = durable.max(self.opening.evidence.writing);
+        }
         for (header, next) in needed.iter().zip(needed.iter().skip(1)) {
             durable = durable.max(next.base_lsn - 1);
             let mut reader = self.open(header.number)?;
@@ -278,7 +303,8 @@ impl Recovery<'_> {
                     Step::End | Step::Bad => return Err(self.lost(&reader, next.base_lsn - 1)),
                 }
             }
-            if reader.chain() != next.previous_chain {
+            let continued = reader.chain() == next.previous_chain;
+            if !continued && !mutated(Mutation::SegmentChainUnchecked) {
                 return Err(Error::corrupt(format!(
                     "{}: the segment does not continue the one before it",
                     self.opening.place.segment(next.number).display()
@@ -293,14 +319,26 @@ impl Recovery<'_> {
             let begins_at = reader.offset();
             match reader.step()? {
                 Step::Record(record) => {
-                    durable = durable.max(record.durable_lsn);
+                    if !mutated(Mutation::DurableLsnIgnored) {
+                        durable = durable.max(record.durable_lsn);
+                    }
                     self.advance(reader.offset() - begins_at, None)?;
                 }
-                Step::End if !last.roomy => break Tail::default(),
+                Step::End if !last.roomy || mutated(Mutation::RoomNotSearched) => {
+                    break Tail::default();
+                }
+                Step::Bad if mutated(Mutation::TornTakenForCorrupt) => {
+                    return Err(self.lost(&reader, durable));
+                }
                 end @ (Step::End | Step::Bad) => break reader.tail(end == Step::Bad)?,
             }
         };
-        durable = durable.max(tail.durable_lsn);
+        if !mutated(Mutation::TailIgnored) {
+            durable = durable.max(tail.durable_lsn);
+        }
+        if mutated(Mutation::CorruptTakenForTorn) {
+            durable = durable.min(reader.next_lsn() - 1);
+        }
         if reader.next_lsn() <= durable {
             return Err(self.lost(&reader, durable));
         }
@@ -334,6 +372,7 @@ impl Recovery<'_> {
         };
         let mut current = Appender::create(self.opening.place, header)?;
         let mut torn = Torn { bytes: scan.tail.bytes, records: scan.tail.records };
+        torn.records += u64::from(mutated(Mutation::TornMiscounted) && torn.bytes > 0);
         while reader.next_lsn() <= scan.end {
             let (lsn, begins_at) = (reader.next_lsn(), reader.offset());
             let payload = self.valid_step(&mut reader)?;
@@ -343,7 +382,9 @@ impl Recovery<'_> {
                 torn.records += scan.end - lsn + 1;
                 break;
             }
-            if let Payload::Block(block) = &payload {
+            if let Payload::Block(block) = &payload
+                && !mutated(Mutation::RewriteSkipped)
+            {
                 self.opening.attachments.rewrite(block)?;
             }
             current.append(scan.durable, payload.as_change())?;
@@ -351,10 +392,14 @@ impl Recovery<'_> {
                 current.write_out()?;
             }
         }
-        self.opening.attachments.sync()?;
+        if !mutated(Mutation::RecoveryAttachmentsNotSynced) {
+            self.opening.attachments.sync()?;
+        }
         // A process that was killed may have left a segment whose name is in memory only. The new
         // segment must not have its name for good while one that it needs has not.
-        self.opening.place.fs.sync_dir(&self.opening.place.dir)?;
+        if !mutated(Mutation::RecoveryNamesNotSynced) {
+            self.opening.place.fs.sync_dir(&self.opening.place.dir)?;
+        }
         current.publish(self.opening.place)?;
         Ok((current, (torn != Torn { bytes: 0, records: 0 }).then_some(torn)))
     }
@@ -400,6 +445,7 @@ impl Recovery<'_> {
 
     fn intact(&self, payload: &Payload) -> Result<bool> {
         match payload {
+            Payload::Block(_) if mutated(Mutation::IntactNotAsked) => Ok(true),
             Payload::Block(block) => self.opening.attachments.intact(block),
             Payload::Plain(_) => Ok(true),
         }

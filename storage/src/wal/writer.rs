@@ -8,13 +8,18 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::file_system::{File, temporary_path};
+use crate::mutation::{Mutation, mutated};
 use crate::wal::format::{Change, Encoder, Position, RECORD_HEADER_BYTES, SegmentHeader};
 use crate::wal::place::{NewFile, Place};
 use crate::wal_buffered::Lsn;
 
 /// A random number for a new segment. The standard library seeds it from the operating system.
 pub(crate) fn random_generation() -> u64 {
-    RandomState::new().build_hasher().finish()
+    if mutated(Mutation::GenerationConstant) {
+        1
+    } else {
+        RandomState::new().build_hasher().finish()
+    }
 }
 
 /// The end of a segment that this process writes.
@@ -49,16 +54,23 @@ impl Appender {
     /// Makes what was appended durable and then gives the segment its name.
     pub(crate) fn publish(&mut self, place: &Place) -> Result<()> {
         self.write_out()?;
-        self.file.sync_data()?;
+        if !mutated(Mutation::SegmentNotSynced) && !mutated(Mutation::SegmentNamedFirst) {
+            self.file.sync_data()?;
+        }
         let path = place.segment(self.header.number);
         place.fs.rename(&temporary_path(&path), &path)?;
-        place.fs.sync_dir(&place.dir)
+        if mutated(Mutation::SegmentNamedFirst) {
+            self.file.sync_data()?;
+        }
+        if mutated(Mutation::SegmentNameNotSynced) { Ok(()) } else { place.fs.sync_dir(&place.dir) }
     }
 
     /// Encodes a record into the buffer and returns its number.
     pub(crate) fn append(&mut self, durable_lsn: Lsn, change: Change<'_>) -> Result<Lsn> {
         let lsn = self.next_lsn;
         let (chain, generation) = (self.chain, self.header.generation);
+        let too_high = mutated(Mutation::DurableLsnTooHigh) && durable_lsn + 1 < lsn;
+        let durable_lsn = if too_high { durable_lsn + 1 } else { durable_lsn };
         let at = Position { chain, generation, lsn, durable_lsn };
         self.chain = self.encoder.encode(&mut self.buffer, at, change)?;
         self.next_lsn += 1;
@@ -76,7 +88,7 @@ impl Appender {
             return Ok(());
         }
         let bytes = as_u64(self.buffer.len());
-        if self.reused {
+        if self.reused && !mutated(Mutation::NoZerosBehind) {
             self.buffer.extend_from_slice(&[0; RECORD_HEADER_BYTES]);
         }
         self.file.write_all_at(self.written, &self.buffer)?;
@@ -162,9 +174,10 @@ impl Log {
     /// durably holds all up to `applied_lsn`.
     pub(crate) fn rotate(&mut self, applied_lsn: Lsn) -> Result<()> {
         let old = &self.current;
+        let twice = mutated(Mutation::LsnUsedTwice) && applied_lsn + 1 < old.next_lsn;
         let header = SegmentHeader {
             number: old.header.number + 1,
-            base_lsn: old.next_lsn,
+            base_lsn: old.next_lsn - u64::from(twice),
             generation: random_generation(),
             previous_chain: old.chain,
             applied_lsn,
@@ -184,6 +197,7 @@ impl Log {
     /// Takes the closed segments whose records are all durable in the database out of the list,
     /// oldest first. The caller removes the files, in this order.
     pub(crate) fn take_obsolete(&mut self, applied_lsn: Lsn) -> Vec<u64> {
+        let applied_lsn = applied_lsn + u64::from(mutated(Mutation::ObsoleteOffByOne));
         let count = self.closed.iter().take_while(|closed| closed.last_lsn <= applied_lsn).count();
         self.closed.drain(..count).map(|closed| closed.number).collect()
     }

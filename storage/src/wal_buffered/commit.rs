@@ -8,6 +8,7 @@ use crate::batch::{Batch, Op};
 use crate::database::{Database, STATE_TREE, Tree, check_tree, check_trees};
 use crate::error::{Error, Result, hex};
 use crate::lock::{lock, read, write};
+use crate::mutation::{Mutation, mutated};
 use crate::sync::Instant;
 use crate::wal::format::{Change, PAYLOAD_BYTES_MAX, payload_too_large};
 use crate::wal_buffered::arena::ARENA_BYTES_MAX;
@@ -66,7 +67,11 @@ impl<D: Database + 'static> WalBuffered<D> {
     pub fn abort_staged(&self) -> usize {
         let _writer = lock(&self.inner.writer);
         let staged = mem::take(&mut write(&self.inner.view).staged);
-        staged.len()
+        let count = staged.len();
+        if mutated(Mutation::AbortLeavesOne) {
+            write(&self.inner.view).staged.extend(staged.into_iter().take(1));
+        }
+        count
     }
 
     /// Stages and commits one batch.
@@ -104,7 +109,7 @@ impl<D: Database> WalBuffered<D> {
 
 /// A batch must begin where the one before it ended.
 fn check_follows(prev_hash: [u8; 32], newest: [u8; 32]) -> Result<()> {
-    if prev_hash == newest {
+    if prev_hash == newest || mutated(Mutation::PreviousHashUnchecked) {
         return Ok(());
     }
     Err(Error::misuse(format!(
@@ -137,6 +142,9 @@ impl<D: Database> Inner<D> {
             Change::Block(block) => Some(block.tip),
             Change::Plain(_) => read(&self.view).tip,
         };
+        if mutated(Mutation::MemoryBeforeLog) {
+            write(&self.view).active.apply(change.batch().ops(), Freshness::Trusted);
+        }
         let lsn = self.syncer.append(change, tip)?;
         self.apply(change.batch(), (lsn, tip), staged);
         writer.blocks = writer.blocks.saturating_add(1);
@@ -346,10 +354,12 @@ impl<D: Database> Inner<D> {
         }
         let mut writer = lock(&self.writer);
         self.check_nothing_staged()?;
-        self.checkpoint(&mut writer)?;
+        if !mutated(Mutation::ClearKeepsLog) {
+            self.checkpoint(&mut writer)?;
+        }
         self.health.guard(|| {
             self.backend.clear(tree)?;
-            self.backend.flush()
+            if mutated(Mutation::ClearNotFlushed) { Ok(()) } else { self.backend.flush() }
         })?;
         write(&self.view).epoch += 1;
         Ok(())

@@ -16,6 +16,7 @@ use crate::batch::Batch;
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::lock::{lock, wait, wait_polling};
+use crate::mutation::{Mutation, mutated};
 use crate::sync::{Condvar, Mutex};
 use crate::wal_buffered::health::Health;
 use crate::wal_buffered::memtable::Memtable;
@@ -52,6 +53,9 @@ impl Frozen {
                     return Err(stopped());
                 }
                 StateRows::put_writing(&mut batch, self.lsn);
+                if !several && mutated(Mutation::AppliedInFirstBatch) {
+                    StateRows::put_applied(&mut batch, self.lsn, self.tip);
+                }
                 backend.apply(&batch)?;
                 batch.clear();
                 several = true;
@@ -59,13 +63,15 @@ impl Frozen {
             batch.push_op(op);
             ops += 1;
         }
-        if several {
+        if several && !mutated(Mutation::NoFlushBeforeLast) {
             // The last batch says that all are there: none of them may be lost if it is not.
             backend.flush()?;
         }
         StateRows::put_applied(&mut batch, self.lsn, self.tip);
         backend.apply(&batch)?;
-        backend.flush()?;
+        if !mutated(Mutation::NoFlushAfterLast) {
+            backend.flush()?;
+        }
         Ok(ops)
     }
 }

@@ -35,6 +35,7 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::batch::{Batch, Op};
 use crate::database::KeyRange;
+use crate::mutation::{Mutation, mutated};
 use crate::wal_buffered::arena::{Arena, Handle};
 
 /// What a table knows of a key.
@@ -177,6 +178,7 @@ impl Memtable {
     fn write(&mut self, op: Op<'_>, freshness: Freshness) {
         let write = match (op, freshness) {
             (Op::PutNew { .. }, Freshness::Trusted) => Write::PutNew,
+            (Op::Put { .. }, _) if mutated(Mutation::PutBelievedFresh) => Write::PutNew,
             (Op::PutNew { .. } | Op::Put { .. }, _) => Write::Put,
             (Op::Delete { .. }, _) => Write::Delete,
         };
@@ -189,6 +191,9 @@ impl Memtable {
         };
         let found = tree.slots.find_entry(hash, |handle| arena.get(*handle).key == key);
         let Ok(mut entry) = found else {
+            if write == Write::Delete && mutated(Mutation::TombstoneNotKept) {
+                return;
+            }
             if let Some(state) = State::after(None, write) {
                 let handle = arena.insert(state.code(), key, value);
                 let rehash = |handle: &Handle| hasher.hash_one(arena.get(*handle).key);
@@ -198,7 +203,10 @@ impl Memtable {
             return;
         };
         let handle = *entry.get();
-        let before = State::from_code(arena.get(handle).state);
+        let mut before = State::from_code(arena.get(handle).state);
+        if write == Write::PutNew && mutated(Mutation::TombstoneForgotten) {
+            before = State::Fresh;
+        }
         let after = State::after(Some(before), write);
         match after {
             Some(state) => *entry.get_mut() = arena.replace(handle, state.code(), key, value),

@@ -75,6 +75,7 @@ use crate::database::{Count, Database, Entries, KeyRange, Tree, check_tree};
 use crate::error::Result;
 use crate::file_system::{FileLock, write_atomic};
 use crate::lock::{lock, read, write};
+use crate::mutation::{Mutation, mutated};
 use crate::sync::thread::JoinHandle;
 use crate::sync::{Instant, Mutex, RwLock};
 use crate::wal::Place;
@@ -203,6 +204,10 @@ impl<D: Database + 'static> WalBuffered<D> {
     /// If that failed; what was promised is kept, and the next opening replays the log.
     pub fn shutdown(mut self) -> Result<()> {
         let _dropped = self.abort_staged();
+        if mutated(Mutation::MarkerBeforeCheckpoint) {
+            let marker = encode_marker(read(&self.inner.view).lsn);
+            write_atomic(&*self.inner.place.fs, &self.inner.place.marker(), &marker)?;
+        }
         self.checkpoint()?;
         self.join();
         let inner = &self.inner;
@@ -210,6 +215,10 @@ impl<D: Database + 'static> WalBuffered<D> {
             (inner.syncer.with_log(|log| log.numbers()), read(&inner.view).applied);
         inner.health.guard(|| {
             let fs = &*inner.place.fs;
+            if mutated(Mutation::SegmentsBeforeMarker) {
+                inner.place.remove(&numbers)?;
+                return write_atomic(fs, &inner.place.marker(), &encode_marker(applied));
+            }
             write_atomic(fs, &inner.place.marker(), &encode_marker(applied))?;
             inner.place.remove(&numbers)
         })
@@ -286,11 +295,19 @@ impl<D: Database> Inner<D> {
 
     /// Steps 1 to 4 of a write-back (see `flusher`).
     fn flush(&self, frozen: &Frozen) -> Result<u64> {
-        if self.syncer.durable_lsn() < frozen.lsn {
+        let before_log = mutated(Mutation::WriteBackBeforeLog);
+        if self.syncer.durable_lsn() < frozen.lsn && !before_log {
             self.syncer.sync()?;
         }
         self.health.check()?;
         let stop = self.queue.stop_flag();
+        if mutated(Mutation::SegmentsRemovedEarly) {
+            let numbers = self.syncer.with_log(|log| log.take_obsolete(frozen.lsn));
+            self.place.retire(&numbers)?;
+        }
+        if mutated(Mutation::RetiredEarly) {
+            write(&self.view).frozen = None;
+        }
         let written = self.attachments.sync().and_then(|()| frozen.write_back(&self.backend, stop));
         if let Err(error) = &written
             && !stop.load(Ordering::Relaxed)
@@ -300,7 +317,7 @@ impl<D: Database> Inner<D> {
         let ops = written?;
         let retired = {
             let mut view = write(&self.view);
-            view.epoch += 1;
+            view.epoch += u64::from(!mutated(Mutation::EpochNotMoved));
             view.applied = frozen.lsn;
             view.frozen.take()
         };

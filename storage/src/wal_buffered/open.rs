@@ -9,6 +9,7 @@ use tracing::info;
 use crate::database::{Database, STATE_TREE, Tree, check_tree, check_trees};
 use crate::error::{Error, Result};
 use crate::file_system::FileSystem;
+use crate::mutation::{Mutation, mutated};
 use crate::sync::thread::{self, JoinHandle};
 use crate::sync::{Instant, Mutex, RwLock};
 use crate::wal::format::Payload;
@@ -75,7 +76,9 @@ impl<D: Database + 'static> WalBuffered<D> {
         check_tree(backend.trees(), STATE_TREE.id)?;
         // What the backend shows may be in the page cache only, left there by a process that was
         // killed. It becomes durable before anything is decided, or removed, because of it.
-        backend.flush()?;
+        if !mutated(Mutation::BackendTakenForSynced) {
+            backend.flush()?;
+        }
         let rows = StateRows::read(&backend)?;
         let place = Place::new(fs, dir.to_path_buf(), &options)?;
         let mut replayer = Replayer::new(&backend, generation_bytes_max(&options), rows);
@@ -190,7 +193,9 @@ impl<'a> Replayer<'a> {
             }
         };
         check_trees(self.backend.trees(), &batch)?;
-        self.table.apply(batch.ops(), Freshness::Ignored);
+        let believed = mutated(Mutation::ReplayBelievesFresh);
+        let freshness = if believed { Freshness::Trusted } else { Freshness::Ignored };
+        self.table.apply(batch.ops(), freshness);
         self.lsn = lsn;
         // The log is durable up to its end, so this may be written back at once.
         if self.table.bytes() >= self.bytes_max {

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::error::Result;
 use crate::lock::{lock, wait, wait_polling};
+use crate::mutation::{Mutation, mutated};
 use crate::sync::{Condvar, Instant, Mutex, wait_timeout};
 use crate::wal::Log;
 use crate::wal::format::Change;
@@ -97,7 +98,10 @@ impl Syncer {
         let (lsn, wake) = self.health.guard(|| {
             let mut log = lock(&self.log);
             let lsn = log.append(durable_lsn, change)?;
-            if mode != Durability::Async || log.buffered() >= BUFFERED_BYTES_MAX {
+            let keep = mode == Durability::Async
+                || (mutated(Mutation::RelaxedNotWritten)
+                    && matches!(mode, Durability::Relaxed { .. }));
+            if !keep || log.buffered() >= BUFFERED_BYTES_MAX {
                 log.write_out()?;
             }
             // Before the log is let go: a sync that covers the record must find it pending.
@@ -118,6 +122,8 @@ impl Syncer {
         let mut state = lock(&self.state);
         loop {
             let kept = match state.mode {
+                Durability::Strict if mutated(Mutation::StrictNotAwaited) => true,
+                Durability::Batched { .. } if mutated(Mutation::BatchedNotAwaited) => true,
                 Durability::Strict | Durability::Batched { .. } => state.durable_lsn >= lsn,
                 Durability::Relaxed { .. } => state.unsynced_bytes() <= UNSYNCED_BYTES_MAX,
                 Durability::Async => true,
@@ -165,9 +171,16 @@ impl Syncer {
         let (file, lsn) = lock(&self.log).sync_target()?;
         let before = self.durable_lsn();
         if lsn > before {
-            self.attachments.sync()?;
+            if !mutated(Mutation::AttachmentsNotSynced) {
+                self.attachments.sync()?;
+            }
             let since = Instant::now();
-            file.sync_data()?;
+            if mutated(Mutation::DurableBeforeSync) {
+                lock(&self.state).advance(lsn);
+            }
+            let synced = file.sync_data();
+            let again = synced.is_err() && mutated(Mutation::SyncTriedAgain);
+            if again { file.sync_data() } else { synced }?;
             metrics::fsync(since.elapsed(), lsn - before);
             lock(&self.state).advance(lsn);
             self.changed.notify_all();
@@ -180,7 +193,11 @@ impl Syncer {
     pub(crate) fn rotate(&self, applied_lsn: Lsn) -> Result<()> {
         let _one_at_a_time = lock(&self.fsync);
         self.health.guard(|| {
-            self.sync_alone()?;
+            if mutated(Mutation::SealWithoutSync) {
+                lock(&self.log).write_out()?;
+            } else {
+                self.sync_alone()?;
+            }
             let mut log = lock(&self.log);
             if log.current_is_empty() { Ok(()) } else { log.rotate(applied_lsn) }
         })

@@ -140,11 +140,24 @@ fn random_steps(seed: u64) -> String {
 /// survives, the earlier one does not.
 #[test]
 fn recovery_names_no_segment_before_those_it_needs_have_their_names_for_good() {
+    assert!(every_kill_then_cut("strict", "tiny-segments", "ccc").depths[1] > 1000);
+}
+
+/// A process is killed after the marker got its name and before the directory was fsynced; the
+/// next one removes the segments, and is cut short: they are gone, and so is the marker.
+#[test]
+fn segments_go_only_once_the_marker_has_its_name_for_good() {
+    assert!(every_kill_then_cut("strict", "plain", "cd").depths[1] > 1000);
+}
+
+/// A crash in the recovery from every kill.
+fn every_kill_then_cut(mode: &str, options: &str, steps: &str) -> Counts {
     let mut plan = plan(Effort::Quick);
     plan.deeper_kill = [1, 1];
     let mut sweep = Sweep::new(plan);
-    sweep.cell("strict", "tiny-segments", "ccc", 1);
-    assert!(sweep.counts.depths[1] > 1000, "{}", sweep.counts);
+    sweep.cell(mode, options, steps, 1);
+    println!("{}", sweep.counts);
+    sweep.counts
 }
 
 /// A process is killed after the marker of a clean shutdown got its name; the next one removes the
