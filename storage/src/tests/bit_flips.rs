@@ -328,6 +328,30 @@ fn check_segments(name: &str, log: &DamagedLog, stale: &DamagedLog) {
     expect_corrupt("all but the last are stale".to_owned());
 }
 
+/// A file that is used again holds records of another life behind its own: here even the same
+/// ones, at the same places, of another generation. They are neither records nor evidence.
+fn check_records_of_another_life(log: &DamagedLog, stale: &DamagedLog) {
+    let (image, count) = (log.image(), log.records.len());
+    let last = log.segments.len() - 1;
+    for first in count - 12..count {
+        let begins = log.records[first].begins;
+        assert_eq!(stale.records[first].begins, begins);
+        let bytes = [&log.segments[last][..begins], &stale.segments[last][begins..]].concat();
+        image.edit(&segment(number(last)), |to| *to = bytes);
+        let lost: Vec<usize> = (first..count).collect();
+        let expected = log.expected(first, &lost);
+        assert_eq!(log.open(&image), expected, "another life from record {first} on");
+        image.edit(&segment(number(last)), |to| to.clone_from(&log.segments[last]));
+    }
+}
+
+#[test]
+fn records_of_another_life_are_neither_records_nor_evidence() {
+    for make in [DamagedLog::witnessed as fn(u64) -> DamagedLog, DamagedLog::unclean] {
+        check_records_of_another_life(&make(3), &make(3));
+    }
+}
+
 /// Segments that the database does not need any more may be damaged or gone: a crash lets their
 /// removal reach the disk in any order.
 #[test]
@@ -373,5 +397,6 @@ pub(super) fn detect() {
     }
     for make in [DamagedLog::witnessed as fn(u64) -> DamagedLog, DamagedLog::unclean] {
         check_segments("detect", &make(3), &make(3));
+        check_records_of_another_life(&make(3), &make(3));
     }
 }
