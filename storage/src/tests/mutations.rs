@@ -3,7 +3,6 @@
 //! Each one is switched on in a process of its own, which runs the tests named by [`DETECTORS`]
 //! and is stopped at the first that fails.
 
-use std::collections::VecDeque;
 use std::env;
 use std::fmt;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -14,7 +13,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::mutation::{Mutation, VARIABLE};
-use crate::testing::effort;
 
 /// What looks for bugs: parts of names of tests, and what is left out because it takes seconds and
 /// finds nothing more. The crashes come last.
@@ -128,24 +126,19 @@ fn wait(child: &mut Child, failed: &AtomicBool) -> Option<bool> {
     }
 }
 
-/// Whether one is looked at: in a quick run every third.
-fn chosen() -> VecDeque<Mutation> {
-    let stride = effort().pick(3, 1, 1);
-    Mutation::ALL.iter().copied().step_by(stride).collect()
-}
-
 #[test]
 fn every_seeded_bug_is_caught() {
     let started = Instant::now();
     assert_eq!(run(None), End::Passed, "without a bug");
     println!("no bug: {:?}", started.elapsed());
-    let (todo, survivors) = (Mutex::new(chosen()), Mutex::new(Vec::new()));
-    let count = todo.lock().unwrap().len();
+    let count = Mutation::ALL.len();
+    assert!(count >= 40, "{count}");
+    let (todo, survivors) = (Mutex::new(Mutation::ALL.iter()), Mutex::new(Vec::new()));
     thread::scope(|scope| {
         for _ in 0..PROCESSES {
             scope.spawn(|| {
                 loop {
-                    let Some(mutation) = todo.lock().unwrap().pop_front() else { return };
+                    let Some(mutation) = todo.lock().unwrap().next().copied() else { return };
                     let begun = Instant::now();
                     let end = run(Some(mutation));
                     let milliseconds = begun.elapsed().as_millis();
@@ -160,13 +153,4 @@ fn every_seeded_bug_is_caught() {
     let survivors = survivors.into_inner().unwrap();
     println!("{} of {count} caught in {:?}", count - survivors.len(), started.elapsed());
     assert!(survivors.is_empty(), "not caught: {survivors:?}");
-}
-
-#[test]
-fn there_are_more_than_forty_bugs_with_different_names() {
-    let mut names: Vec<&str> = Mutation::ALL.iter().map(|mutation| mutation.name()).collect();
-    names.sort_unstable();
-    names.dedup();
-    assert_eq!(names.len(), Mutation::ALL.len());
-    assert!(names.len() > 40, "{}", names.len());
 }
