@@ -258,6 +258,16 @@ fn a_record_whose_data_is_gone_is_cut_unless_it_was_promised() {
     }
     assert!(open(6).unwrap().1.torn.is_none());
 }
+/// The file was made by a process that was killed before it synced the directory.
+#[test]
+fn a_sync_covers_the_names_of_files_that_an_earlier_process_made() {
+    let fs = SimFileSystem::new();
+    let at = BlockFiles::open(&fs).unwrap().0.append(b"bytes").unwrap();
+    let killed = fs.after_crash(CrashModel::Kill, 0);
+    BlockFiles::open(&killed).unwrap().0.sync().unwrap();
+    let cut = killed.after_crash(CrashModel::SyncedOnly, 0);
+    assert_eq!(BlockFiles::open(&cut).unwrap().0.read(at, 5).unwrap(), b"bytes");
+}
 
 #[test]
 fn attached_data_is_durable_before_its_record() {

@@ -183,6 +183,29 @@ fn no_segment_is_removed_before_its_last_batch_is_written_back() {
     assert_eq!(store.range(COINS, KeyRange::all()).unwrap().count(), 4);
 }
 
+#[test]
+fn what_is_below_does_not_come_back_with_a_deletion() {
+    let fs = SimFileSystem::new();
+    let (store, _) = open_log_only(&fs, Durability::Strict).unwrap();
+    let writes: [fn(&mut Batch); 3] = [
+        |batch| batch.delete(COINS, b"coin"),
+        |batch| batch.put(COINS, b"coin", b"other"),
+        |batch| {
+            batch.delete(COINS, b"coin");
+            batch.put_new(COINS, b"coin", b"again");
+        },
+    ];
+    for (case, write) in writes.into_iter().enumerate() {
+        commit(&store, |batch| batch.put(COINS, b"coin", b"below"));
+        store.checkpoint().unwrap();
+        commit(&store, write);
+        commit(&store, |batch| batch.delete(COINS, b"coin"));
+        assert_eq!(store.get(COINS, b"coin").unwrap(), None, "case {case}, in memory");
+        store.checkpoint().unwrap();
+        assert_eq!(store.get(COINS, b"coin").unwrap(), None, "case {case}, written back");
+    }
+}
+
 /// The hazard of reading ahead: once the generation that deleted a key is retired, nothing in
 /// memory says that an older value is stale. The epoch does.
 #[test]

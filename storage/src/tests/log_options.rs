@@ -79,8 +79,8 @@ fn files_of_old_segments_are_used_again() {
     let fs = SimFileSystem::new();
     let recycled =
         WalOptions { segment_files: SegmentFiles::Recycled, ..options(Durability::Strict) };
-    let backend = Box::new(MemoryDatabase::new(&TREES));
-    let (store, _) = open_over(&fs, recycled, backend).unwrap();
+    let backend = Arc::new(MemoryDatabase::new(&TREES));
+    let (store, _) = open_over(&fs, recycled.clone(), Box::new(Arc::clone(&backend))).unwrap();
     let work = Workload::new(92, 80);
     let mut most_spares = 0;
     for (index, block) in work.blocks.iter().enumerate() {
@@ -95,6 +95,8 @@ fn files_of_old_segments_are_used_again() {
     }
     assert_eq!(most_spares, SPARE_SEGMENTS_MAX);
     drop(store);
+    let (_, recovery) = open_over(&fs.copy(), recycled, Box::new(backend)).unwrap();
+    assert_eq!(recovery.torn, None, "old records are no torn ones");
     // Another, empty database in place of the one that held the checkpoints.
     let error = open_over(&fs, options(Durability::Strict), Box::new(MemoryDatabase::new(&TREES)));
     let error = error.unwrap_err().chain();

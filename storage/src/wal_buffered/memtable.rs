@@ -203,11 +203,13 @@ impl Memtable {
             return;
         };
         let handle = *entry.get();
-        let mut before = State::from_code(arena.get(handle).state);
-        if write == Write::PutNew && mutated(Mutation::TombstoneForgotten) {
-            before = State::Fresh;
-        }
-        let after = State::after(Some(before), write);
+        let before = State::from_code(arena.get(handle).state);
+        let after = match (before, write) {
+            (State::Tombstone, Write::PutNew) if mutated(Mutation::TombstoneForgotten) => {
+                Some(State::Fresh)
+            }
+            _ => State::after(Some(before), write),
+        };
         match after {
             Some(state) => *entry.get_mut() = arena.replace(handle, state.code(), key, value),
             None => {
