@@ -56,8 +56,9 @@ impl Default for Durability {
 /// power cut can take, and of the pause that one fsync can cause.
 pub const UNSYNCED_BYTES_MAX: u64 = 64 << 20;
 
-/// In async mode, how many bytes of log are gathered in memory before they are written.
-pub const BUFFERED_BYTES_MAX: usize = 1 << 20;
+/// In async mode, how many bytes of log are gathered in memory before they are written. With more the
+/// buffer leaves the processor's cache before the system copies it: slower, by a third at a megabyte.
+pub const BUFFERED_BYTES_MAX: usize = 64 << 10;
 
 /// Where the bytes of a log segment go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
