@@ -3,8 +3,7 @@
 //! The files are written in a directory below the database's and then moved, so that a crash
 //! leaves at most files there, which the next opening removes.
 //!
-//! Three million entries of 36 + 45 bytes on two busy cores of an AMD EPYC: 2.4 and 2.9 s until all
-//! is durable, against 7.7 and 8.4 s in batches (`measure_against_batches`).
+//! Twice as fast as batches until all is durable (`benches/ingest.rs`).
 
 use std::fmt;
 use std::fs;
@@ -160,35 +159,5 @@ mod tests {
         fs::write(leftover.join("0.sst"), b"half a table file").unwrap();
         drop(open(dir.path()));
         assert!(!leftover.exists());
-    }
-
-    #[test]
-    #[ignore = "a measurement"]
-    fn measure_against_batches() {
-        let n = 3_000_000;
-        for round in 0..2 {
-            for (how, plain) in [("batches", true), ("table files", false)] {
-                let dir = tempfile::tempdir().unwrap();
-                let database = open(dir.path());
-                let started = std::time::Instant::now();
-                let mut entries = (0..n).map(entry);
-                if plain {
-                    let mut batch = crate::Batch::new();
-                    for (key, value) in entries {
-                        batch.put(TREE, &key, &value);
-                        if batch.len() >= database.batch_ops_max() {
-                            database.apply(&batch).unwrap();
-                            batch.clear();
-                        }
-                    }
-                    database.apply(&batch).unwrap();
-                } else {
-                    database.ingest_sorted(TREE, &mut entries).unwrap();
-                }
-                let written = started.elapsed();
-                database.flush().unwrap();
-                println!("{round} {how}: {written:?}, flushed {:?}", started.elapsed());
-            }
-        }
     }
 }
