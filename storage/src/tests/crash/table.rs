@@ -44,7 +44,7 @@ pub(super) const WORKLOADS: [(&str, &str); 25] = [
 type Change = fn(WalOptions) -> WalOptions;
 
 /// A name, and what is different from `tests::options`.
-pub(super) const OPTIONS: [(&str, Change); 14] = [
+pub(super) const OPTIONS: [(&str, Change); 19] = [
     ("plain", |options| options),
     ("flush-1", |options| WalOptions { flush_every_blocks: Some(1), ..options }),
     ("flush-2", |options| WalOptions { flush_every_blocks: Some(2), ..options }),
@@ -87,6 +87,37 @@ pub(super) const OPTIONS: [(&str, Change); 14] = [
         segment_files: SegmentFiles::Recycled,
         flush_every_blocks: Some(2),
         segment_bytes: 5000,
+        ..options
+    }),
+    // With those above: every combination of files, writer and compression.
+    ("preallocated-plain", |options| WalOptions {
+        segment_files: SegmentFiles::Preallocated,
+        ..options
+    }),
+    ("thread-compressed", |options| WalOptions {
+        writer: LogWriter::Thread,
+        compress_bytes_min: Some(0),
+        ..options
+    }),
+    ("thread-preallocated", |options| WalOptions {
+        writer: LogWriter::Thread,
+        segment_files: SegmentFiles::Preallocated,
+        flush_every_blocks: Some(1),
+        ..options
+    }),
+    ("thread-preallocated-compressed", |options| WalOptions {
+        writer: LogWriter::Thread,
+        segment_files: SegmentFiles::Preallocated,
+        compress_bytes_min: Some(0),
+        segment_bytes: 4700,
+        ..options
+    }),
+    ("thread-recycled-compressed", |options| WalOptions {
+        writer: LogWriter::Thread,
+        segment_files: SegmentFiles::Recycled,
+        compress_bytes_min: Some(64),
+        flush_every_blocks: Some(1),
+        segment_bytes: 4700,
         ..options
     }),
 ];
