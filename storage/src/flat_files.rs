@@ -252,9 +252,14 @@ impl FlatFiles {
     }
 
     fn xor(&self, offset: u64, bytes: &mut [u8]) {
-        let skip = usize::try_from(offset % 8).unwrap_or(0);
-        let key = self.options.xor_key.iter().cycle().skip(skip);
-        for (byte, key) in bytes.iter_mut().zip(key) {
+        let mut key = self.options.xor_key;
+        key.rotate_left(usize::try_from(offset % 8).unwrap_or(0));
+        let word = u64::from_ne_bytes(key);
+        let (words, rest) = bytes.as_chunks_mut::<8>();
+        for bytes in words {
+            *bytes = (u64::from_ne_bytes(*bytes) ^ word).to_ne_bytes();
+        }
+        for (byte, key) in rest.iter_mut().zip(key) {
             *byte ^= key;
         }
     }

@@ -83,6 +83,6 @@ pub use wal::{
 };
 pub use wal_buffered::{
     Attachments, BUFFERED_BYTES_MAX, BlockBatch, Durability, LogWriter, Lsn, NoAttachments,
-    NoSpaceHook, Recovery, ReplayHook, ReplayProgress, SPARE_SEGMENTS_MAX, SegmentFiles, Stats,
-    Tip, Torn, UNSYNCED_BYTES_MAX, WalBuffered, WalOptions,
+    NoSpaceHook, ReadAhead, ReadHandle, Recovery, ReplayHook, ReplayProgress, SPARE_SEGMENTS_MAX,
+    SegmentFiles, Stats, Tip, Torn, UNSYNCED_BYTES_MAX, WalBuffered, WalOptions,
 };

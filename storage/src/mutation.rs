@@ -197,6 +197,8 @@ mutations! {
     RetiredEarly,
     /// Nobody is told that a generation has left memory.
     EpochNotMoved,
+    /// A value read ahead is used though the epoch has moved.
+    ReadAheadBelieved,
     // The memtable.
     /// `put` is taken for `put_new`: what is below comes back with a deletion.
     PutBelievedFresh,

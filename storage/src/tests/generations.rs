@@ -11,7 +11,8 @@ use super::{
 };
 use crate::testing::SimFileSystem;
 use crate::{
-    Batch, Count, Database, Durability, Entries, KeyRange, MemoryDatabase, Result, Tree, WalOptions,
+    Batch, Count, Database, Durability, Entries, KeyRange, MemoryDatabase, ReadAhead, Result, Tree,
+    WalOptions,
 };
 
 fn keys(store: &Store, range: KeyRange) -> Vec<String> {
@@ -224,6 +225,47 @@ fn the_epoch_tells_that_a_value_read_ahead_is_stale() {
     assert_eq!(store.stats().entries, 0, "nothing in memory contradicts the value");
     assert_ne!(store.epoch(), epoch, "but the epoch has moved");
     assert_eq!(store.get(COINS, b"coin").unwrap(), None);
+}
+
+/// Reading ahead and then many keys at once keeps clear of that hazard, and of those that a batch
+/// staged, taken back or frozen in between could make.
+#[test]
+fn a_value_read_ahead_is_used_only_while_it_is_true() {
+    let fs = SimFileSystem::new();
+    let (store, _) = open_log_only(&fs, Durability::Strict).unwrap();
+    let reader = store.read_handle();
+    let keys: [&[u8]; 4] = [b"below", b"spent", b"made", b"none"];
+    let check = |ahead: &ReadAhead, expected: [Option<&[u8]>; 4]| {
+        let mut found = vec![None; keys.len()];
+        let visit = |index: usize, value: Option<&[u8]>| {
+            assert!(found[index].replace(value.map(<[u8]>::to_vec)).is_none(), "visited once");
+        };
+        store.read_many(COINS, &keys, ahead, visit).unwrap();
+        let found: Vec<_> = found.into_iter().map(|value| value.expect("visited")).collect();
+        assert_eq!(found, expected.map(|value| value.map(<[u8]>::to_vec)));
+    };
+    commit(&store, |batch| {
+        batch.put_new(COINS, b"below", b"1");
+        batch.put_new(COINS, b"spent", b"2");
+    });
+    let early = reader.read_ahead(COINS, &keys).unwrap();
+    check(&early, [Some(b"1"), Some(b"2"), None, None]);
+    store.checkpoint().unwrap();
+    let ahead = reader.read_ahead(COINS, &keys).unwrap();
+    check(&early, [Some(b"1"), Some(b"2"), None, None]);
+    check(&ahead, [Some(b"1"), Some(b"2"), None, None]);
+
+    commit(&store, |batch| {
+        batch.delete(COINS, b"spent");
+        batch.put_new(COINS, b"made", b"3");
+    });
+    let later = reader.read_ahead(COINS, &keys).unwrap();
+    check(&ahead, [Some(b"1"), None, Some(b"3"), None]);
+    store.checkpoint().unwrap();
+    assert_eq!(store.stats().entries, 0, "nothing in memory contradicts what was read");
+    for ahead in [early, ahead, later, ReadAhead::default()] {
+        check(&ahead, [Some(b"1"), None, Some(b"3"), None]);
+    }
 }
 
 #[test]

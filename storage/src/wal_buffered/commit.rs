@@ -13,7 +13,7 @@ use crate::sync::Instant;
 use crate::wal::format::{Change, PAYLOAD_BYTES_MAX, payload_too_large};
 use crate::wal_buffered::arena::ARENA_BYTES_MAX;
 use crate::wal_buffered::flusher::Frozen;
-use crate::wal_buffered::memtable::{Freshness, Lookup, Memtable};
+use crate::wal_buffered::memtable::{Freshness, Lookup, Memtable, key_hash};
 use crate::wal_buffered::metrics;
 use crate::wal_buffered::staged::{BatchIndex, Staged};
 use crate::wal_buffered::view::View;
@@ -210,7 +210,7 @@ impl<D: Database> Inner<D> {
         };
         let tree = self.trees.iter().find(|tree| tree.id == tree_id).copied();
         let tree = tree.ok_or(Error::UnknownTree { id: tree_id })?;
-        let present = match index.get(batch, tree_id, key) {
+        let present = match index.get(batch, tree_id, key, key_hash(key)) {
             Some(earlier) => earlier.value().is_some(),
             None => self.get(tree, key)?.is_some(),
         };

@@ -30,6 +30,7 @@
 
 use std::hash::BuildHasher as _;
 use std::mem::size_of;
+use std::sync::LazyLock;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
@@ -130,7 +131,13 @@ type SortKey = ([u32; 2], Handle);
 pub(crate) struct Memtable {
     trees: Vec<TreeTable>,
     arena: Arena,
-    hasher: DefaultHashBuilder,
+}
+
+/// The hash of a key: the same for all layers in memory, so that a read computes it once. It is
+/// keyed by the process, so that nobody can make keys that collide.
+pub(crate) fn key_hash(key: &[u8]) -> u64 {
+    static HASHER: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::default);
+    HASHER.hash_one(key)
 }
 
 impl Memtable {
@@ -183,9 +190,9 @@ impl Memtable {
             (Op::Delete { .. }, _) => Write::Delete,
         };
         let (key, value) = (op.key(), op.value().unwrap_or_default());
-        let hash = self.hasher.hash_one(key);
+        let hash = key_hash(key);
         let index = self.tree_index(op.tree_id());
-        let Self { trees, arena, hasher } = self;
+        let Self { trees, arena } = self;
         let Some(tree) = trees.get_mut(index) else {
             return;
         };
@@ -196,7 +203,7 @@ impl Memtable {
             }
             if let Some(state) = State::after(None, write) {
                 let handle = arena.insert(state.code(), key, value);
-                let rehash = |handle: &Handle| hasher.hash_one(arena.get(*handle).key);
+                let rehash = |handle: &Handle| key_hash(arena.get(*handle).key);
                 tree.slots.insert_unique(hash, handle, rehash);
                 tree.count(None, Some(state));
             }
@@ -220,12 +227,11 @@ impl Memtable {
         tree.count(Some(before), after);
     }
 
-    /// What this table knows of a key.
-    pub(crate) fn get(&self, tree_id: u8, key: &[u8]) -> Lookup<'_> {
+    /// What this table knows of a key; `hash` is its [`key_hash`].
+    pub(crate) fn get(&self, tree_id: u8, key: &[u8], hash: u64) -> Lookup<'_> {
         let Some(tree) = self.trees.iter().find(|tree| tree.id == tree_id) else {
             return Lookup::Unknown;
         };
-        let hash = self.hasher.hash_one(key);
         let found = tree.slots.find(hash, |handle| self.arena.get(*handle).key == key);
         found.map_or(Lookup::Unknown, |handle| {
             let stored = self.arena.get(*handle);
@@ -379,7 +385,7 @@ mod tests {
             table.apply(batch.ops(), Freshness::Trusted);
         }
         let read = |tables: &[Memtable], backend: &Option<Vec<u8>>| {
-            let newest_first = tables.iter().rev().map(|table| table.get(1, b"k"));
+            let newest_first = tables.iter().rev().map(|table| table.get(1, b"k", key_hash(b"k")));
             match newest_first.into_iter().find(|found| *found != Lookup::Unknown) {
                 Some(Lookup::Value(value)) => Some(value.to_vec()),
                 Some(_) => None,

@@ -41,6 +41,7 @@ mod merge;
 mod metrics;
 mod open;
 mod options;
+mod read_many;
 #[cfg(all(test, shuttle, feature = "testing"))]
 mod schedules;
 mod staged;
@@ -60,6 +61,7 @@ pub use self::options::{
     BUFFERED_BYTES_MAX, Durability, LogWriter, NoSpaceHook, ReplayHook, ReplayProgress,
     SPARE_SEGMENTS_MAX, SegmentFiles, UNSYNCED_BYTES_MAX, WalOptions,
 };
+pub use self::read_many::{ReadAhead, ReadHandle};
 pub use self::types::{Attachments, BlockBatch, Lsn, NoAttachments, Recovery, Stats, Tip, Torn};
 
 pub(crate) use self::state_rows::StateRows;

@@ -2,28 +2,26 @@
 //!
 //! It indexes the batch's own bytes, so that staging copies nothing and taking back is dropping.
 
-use std::hash::BuildHasher as _;
 use std::sync::Arc;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::HashTable;
 
 use crate::batch::{Batch, Op};
 use crate::database::KeyRange;
 use crate::wal_buffered::BlockBatch;
-use crate::wal_buffered::memtable::Lookup;
+use crate::wal_buffered::memtable::{Lookup, key_hash};
 
 /// The last operation of a batch for each key.
 #[derive(Debug, Default)]
 pub(crate) struct BatchIndex {
     /// Offsets of operations in the batch's encoding.
     slots: HashTable<u32>,
-    hasher: DefaultHashBuilder,
 }
 
 impl BatchIndex {
     /// An index with room for so many keys.
     pub(crate) fn with_capacity(keys: usize) -> Self {
-        Self { slots: HashTable::with_capacity(keys), hasher: DefaultHashBuilder::default() }
+        Self { slots: HashTable::with_capacity(keys) }
     }
 
     /// Makes the operation at `offset` the last one for its key.
@@ -33,19 +31,23 @@ impl BatchIndex {
         };
         let key_of = |offset: u32| batch.op_at(offset).map(|op| (op.tree_id(), op.key()));
         let key = (op.tree_id(), op.key());
-        let hash = self.hasher.hash_one(key);
+        let hash = key_hash(op.key());
         if let Some(slot) = self.slots.find_mut(hash, |slot| key_of(*slot) == Some(key)) {
             *slot = offset;
         } else {
-            let hasher = &self.hasher;
-            let rehash = |slot: &u32| hasher.hash_one(key_of(*slot).unwrap_or_default());
+            let rehash = |slot: &u32| key_hash(key_of(*slot).map_or(&[], |(_, key)| key));
             self.slots.insert_unique(hash, offset, rehash);
         }
     }
 
-    /// The last operation for a key.
-    pub(crate) fn get<'a>(&self, batch: &'a Batch, tree_id: u8, key: &[u8]) -> Option<Op<'a>> {
-        let hash = self.hasher.hash_one((tree_id, key));
+    /// The last operation for a key; `hash` is its [`key_hash`].
+    pub(crate) fn get<'a>(
+        &self,
+        batch: &'a Batch,
+        tree_id: u8,
+        key: &[u8],
+        hash: u64,
+    ) -> Option<Op<'a>> {
         let same = |op: &Op<'_>| op.tree_id() == tree_id && op.key() == key;
         let slot = self.slots.find(hash, |slot| batch.op_at(*slot).is_some_and(|op| same(&op)))?;
         batch.op_at(*slot)
@@ -70,9 +72,9 @@ impl Staged {
         &self.block
     }
 
-    /// What the batch says of a key.
-    pub(crate) fn get(&self, tree_id: u8, key: &[u8]) -> Lookup<'_> {
-        match self.index.get(&self.block.batch, tree_id, key) {
+    /// What the batch says of a key; `hash` is its [`key_hash`].
+    pub(crate) fn get(&self, tree_id: u8, key: &[u8], hash: u64) -> Lookup<'_> {
+        match self.index.get(&self.block.batch, tree_id, key, hash) {
             None => Lookup::Unknown,
             Some(op) => op.value().map_or(Lookup::Deleted, Lookup::Value),
         }
@@ -119,9 +121,10 @@ mod tests {
         }
         let tip = Tip { height: 1, hash: [1; 32] };
         let staged = Staged::new(BlockBatch { tip, prev_hash: [0; 32], batch }, index);
-        assert_eq!(staged.get(1, b"k"), Lookup::Value(b"second"));
-        assert_eq!(staged.get(2, b"k"), Lookup::Deleted);
-        assert_eq!(staged.get(3, b"k"), Lookup::Unknown);
-        assert_eq!(staged.get(1, b""), Lookup::Unknown);
+        let get = |tree_id, key: &[u8]| staged.get(tree_id, key, key_hash(key));
+        assert_eq!(get(1, b"k"), Lookup::Value(b"second"));
+        assert_eq!(get(2, b"k"), Lookup::Deleted);
+        assert_eq!(get(3, b"k"), Lookup::Unknown);
+        assert_eq!(get(1, b""), Lookup::Unknown);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::database::KeyRange;
 use crate::wal_buffered::flusher::Frozen;
-use crate::wal_buffered::memtable::{Lookup, Memtable};
+use crate::wal_buffered::memtable::{Lookup, Memtable, key_hash};
 use crate::wal_buffered::merge::Buffered;
 use crate::wal_buffered::staged::Staged;
 use crate::wal_buffered::{Lsn, Tip};
@@ -35,17 +35,18 @@ pub(crate) struct View {
 impl View {
     /// What memory knows of a key, the newest layer first.
     pub(crate) fn get(&self, tree_id: u8, key: &[u8]) -> Lookup<'_> {
+        let hash = key_hash(key);
         for staged in self.staged.iter().rev() {
-            let found = staged.get(tree_id, key);
+            let found = staged.get(tree_id, key, hash);
             if found != Lookup::Unknown {
                 return found;
             }
         }
-        let found = self.active.get(tree_id, key);
+        let found = self.active.get(tree_id, key, hash);
         if found != Lookup::Unknown {
             return found;
         }
-        self.frozen.as_ref().map_or(Lookup::Unknown, |frozen| frozen.table.get(tree_id, key))
+        self.frozen.as_ref().map_or(Lookup::Unknown, |frozen| frozen.table.get(tree_id, key, hash))
     }
 
     /// The hash of the newest tip, staged batches included; zeros if there is none.

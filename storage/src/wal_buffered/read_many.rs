@@ -1,0 +1,134 @@
+//! Reading many keys at once: without an allocation for a value that is in memory, and with what
+//! other threads have read ahead from the backend.
+//!
+//! Invariant: a value read ahead is used only if no layer in memory knows the key and the epoch is
+//! the one taken before it was read; else it may be stale, and is read again.
+
+use std::sync::Arc;
+
+use crate::database::{Database, Tree, check_tree};
+use crate::error::Result;
+use crate::lock::read;
+use crate::mutation::{Mutation, mutated};
+use crate::wal_buffered::memtable::Lookup;
+use crate::wal_buffered::{Inner, WalBuffered};
+
+/// What the backend said of some keys, before it was needed.
+#[derive(Debug, Default)]
+pub struct ReadAhead {
+    epoch: u64,
+    /// For each key: nothing, if it was not asked for since memory knew it.
+    values: Vec<Option<Option<Vec<u8>>>>,
+}
+
+/// Reads ahead for a store, on any thread.
+///
+/// The store's files stay locked until all handles are gone.
+#[derive(Debug)]
+pub struct ReadHandle<D: Database> {
+    inner: Arc<Inner<D>>,
+}
+
+impl<D: Database> Clone for ReadHandle<D> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<D: Database> ReadHandle<D> {
+    /// Reads those of `keys` from the backend that no layer in memory knows; nothing, as long as
+    /// nothing was written back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTree`](crate::Error::UnknownTree), or if the backend failed.
+    pub fn read_ahead<K: AsRef<[u8]>>(&self, tree: Tree, keys: &[K]) -> Result<ReadAhead> {
+        let inner = &self.inner;
+        check_tree(&inner.trees, tree.id)?;
+        let mut missing = Vec::new();
+        let epoch = {
+            let view = read(&inner.view);
+            if view.applied == 0 {
+                // Nothing was ever written back: there is nothing to read ahead.
+                return Ok(ReadAhead::default());
+            }
+            for (index, key) in keys.iter().enumerate() {
+                if view.get(tree.id, key.as_ref()) == Lookup::Unknown {
+                    missing.push((index, key.as_ref()));
+                }
+            }
+            view.epoch
+        };
+        let mut ahead = ReadAhead { epoch, values: vec![None; keys.len()] };
+        inner.read_backend(tree, missing, |index, value| {
+            if let Some(slot) = ahead.values.get_mut(index) {
+                *slot = Some(value);
+            }
+        })?;
+        Ok(ahead)
+    }
+}
+
+impl<D: Database + 'static> WalBuffered<D> {
+    /// Returns a handle for other threads to read ahead with.
+    #[must_use]
+    pub fn read_handle(&self) -> ReadHandle<D> {
+        ReadHandle { inner: Arc::clone(&self.inner) }
+    }
+
+    /// Calls `visit` once for each key, in no certain order, with its index and its value.
+    ///
+    /// `ahead` is what was read ahead for the same keys, or [`ReadAhead::default`]. Batches that
+    /// other threads commit meanwhile may be seen in part; the thread that commits sees one state.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTree`](crate::Error::UnknownTree), or if the backend failed.
+    pub fn read_many<K: AsRef<[u8]>>(
+        &self,
+        tree: Tree,
+        keys: &[K],
+        ahead: &ReadAhead,
+        mut visit: impl FnMut(usize, Option<&[u8]>),
+    ) -> Result<()> {
+        let inner = &self.inner;
+        check_tree(&inner.trees, tree.id)?;
+        let mut missing = Vec::new();
+        {
+            let view = read(&inner.view);
+            let is_current = view.epoch == ahead.epoch || mutated(Mutation::ReadAheadBelieved);
+            for (index, key) in keys.iter().enumerate() {
+                match view.get(tree.id, key.as_ref()) {
+                    Lookup::Value(value) => visit(index, Some(value)),
+                    Lookup::Deleted => visit(index, None),
+                    Lookup::Unknown => match ahead.values.get(index) {
+                        Some(Some(value)) if is_current => visit(index, value.as_deref()),
+                        _ => missing.push((index, key.as_ref())),
+                    },
+                }
+            }
+        }
+        inner.read_backend(tree, missing, |index, value| visit(index, value.as_deref()))
+    }
+}
+
+impl<D: Database> Inner<D> {
+    /// Asks the backend for keys, in their order, which engines have fast paths for.
+    fn read_backend(
+        &self,
+        tree: Tree,
+        mut keys: Vec<(usize, &[u8])>,
+        mut found: impl FnMut(usize, Option<Vec<u8>>),
+    ) -> Result<()> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        keys.sort_unstable_by_key(|(_, key)| *key);
+        let sorted: Vec<&[u8]> = keys.iter().map(|(_, key)| *key).collect();
+        let values = self.backend.multi_get(tree, &sorted)?;
+        for ((index, _), value) in keys.into_iter().zip(values) {
+            found(index, value);
+        }
+        Ok(())
+    }
+}
