@@ -23,9 +23,10 @@ use bitcoin::opcodes::Opcode;
 use bitcoin::taproot::{LeafVersion, TaprootBuilder};
 use bitcoin::transaction::Version;
 use bitcoin::{Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness};
-use cofferdam_ibd::tx::check_transaction;
-use cofferdam_ibd::{KernelVerifier, ScriptFlags, ScriptVerifier as _};
+use cofferdam_ibd::tx;
+use cofferdam_ibd::{Rejection, ScriptFlags};
 use cofferdam_tests::data;
+use cofferdam_tests::scripts::{failing, with_tx};
 use serde_json::Value;
 
 /// The flags that the kernel takes, by their names in the vectors.
@@ -261,10 +262,13 @@ fn spent(tx: &Transaction, outputs: &HashMap<OutPoint, TxOut>) -> Vec<TxOut> {
     tx.input.iter().map(|input| outputs[&input.previous_output].clone()).collect()
 }
 
+fn check_transaction(tx: &Transaction) -> Result<(), Rejection> {
+    with_tx(tx, tx::check_transaction)
+}
+
 /// Returns whether all inputs verify.
 fn all_verify(tx: &Transaction, spent: &[TxOut], flags: ScriptFlags) -> bool {
-    let failing = KernelVerifier.verify_transaction(tx, spent.to_vec(), flags);
-    failing.expect("the kernel works").is_none()
+    failing(tx, spent, flags).is_empty()
 }
 
 /// WITNESS is nothing without P2SH (`TrimFlags` in Core's `transaction_tests.cpp`).

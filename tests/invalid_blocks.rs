@@ -14,6 +14,7 @@ use bitcoin::{
     Amount, Block, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Txid, Witness,
     WitnessMerkleNode,
 };
+use cofferdam_ibd::wire::{OutputRef, TxRef};
 use cofferdam_ibd::{
     Chainstate, Network, PreparedTransaction, Result, ScriptFlags, ScriptVerifier, TREES, mining,
 };
@@ -31,13 +32,13 @@ const BEHIND: usize = 4;
 struct AcceptAll;
 
 impl ScriptVerifier for AcceptAll {
-    fn prepare(
+    fn prepare<'a>(
         &self,
-        tx: &Transaction,
-        _: Vec<TxOut>,
+        tx: TxRef<'a>,
+        _: &'a [OutputRef<'a>],
         _: ScriptFlags,
-    ) -> Result<Box<dyn PreparedTransaction>> {
-        Ok(Box::new(Accepted(tx.input.len())))
+    ) -> Result<Box<dyn PreparedTransaction + 'a>> {
+        Ok(Box::new(Accepted(tx.input_count())))
     }
 }
 

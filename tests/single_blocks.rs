@@ -16,10 +16,11 @@ use bitcoin::script::Instruction;
 use bitcoin::{Amount, Block, ScriptBuf, Transaction, TxOut, Witness};
 use cofferdam_ibd::block::is_block_mutated;
 use cofferdam_ibd::{
-    ChainParams, CheckedBlock, KernelVerifier, Network, ScriptFlags, ScriptVerifier as _,
+    ChainParams, CheckedBlock, Network, PreparedTransaction, RawBlock, ScriptFlags,
     block_script_flags, block_subsidy,
 };
 use cofferdam_tests::data;
+use cofferdam_tests::scripts::with_prepared;
 use rayon::iter::{
     IndexedParallelIterator as _, IntoParallelIterator as _, IntoParallelRefIterator as _,
     ParallelIterator as _,
@@ -125,22 +126,23 @@ impl std::ops::Add for Counts {
 
 /// Verifies a transaction, and every signature of it with a byte flipped.
 fn check_transaction(tx: &Transaction, spent: &[TxOut], flags: ScriptFlags) -> Counts {
-    let prepare =
-        |tx: &_| KernelVerifier.prepare(tx, spent.to_vec(), flags).expect("the kernel works");
-    let prepared = prepare(tx);
-    let check = |input: usize| {
+    let check = |prepared: &dyn PreparedTransaction, input: usize| {
         let name = || format!("input {input} of {}", tx.compute_txid());
         assert!(prepared.verify_input(input), "{} does not verify", name());
         let places = signatures(tx, input, &spent[input]);
         for &place in &places {
-            let flipped = prepare(&flip(tx, input, place));
-            let fails = !flipped.verify_input(input);
+            let flipped = flip(tx, input, place);
+            let fails =
+                with_prepared(&flipped, spent, flags, |flipped| !flipped.verify_input(input));
             assert!(fails, "{} verifies with a byte flipped at {place:?}", name());
         }
         let signed_inputs = usize::from(!places.is_empty());
         Counts { inputs: 1, signed_inputs, signatures: places.len() }
     };
-    (0..tx.input.len()).into_par_iter().map(check).reduce(Counts::default, Counts::add)
+    with_prepared(tx, spent, flags, |prepared| {
+        let inputs = (0..tx.input.len()).into_par_iter();
+        inputs.map(|input| check(prepared, input)).reduce(Counts::default, Counts::add)
+    })
 }
 
 #[track_caller]
@@ -151,17 +153,19 @@ fn check(network: Network, height: u32, expected: [usize; 3]) {
     let block: Block = bitcoin::consensus::deserialize(&raw).expect("a block");
     let spent = spent_outputs(&file("spent", "spent"), &block);
     let params = ChainParams::new(network);
-    let checked = CheckedBlock::check(block, &params).expect("the rules without context hold");
-    assert_eq!(checked.total_size(), raw.len());
-    assert!(!is_block_mutated(&checked.block, height >= params.segwit_height));
-    let txs = &checked.block.txdata;
+    let parsed = RawBlock::parse(raw.clone()).expect("a block");
+    assert!(!is_block_mutated(&parsed, height >= params.segwit_height));
+    let checked = CheckedBlock::check(parsed, &params).expect("the rules without context hold");
+    assert_eq!(checked.bytes(), raw);
+    assert_eq!(checked.weight() as u64, block.weight().to_wu());
+    let txs = &block.txdata;
 
     let value = |outputs: &[TxOut]| outputs.iter().map(|output| output.value.to_sat()).sum::<u64>();
     let fee = |(tx, spent): (&Transaction, &Vec<TxOut>)| value(spent) - value(&tx.output);
     let fees: u64 = txs[1..].iter().zip(&spent).map(fee).sum();
     assert_eq!(value(&txs[0].output), fees + block_subsidy(height, &params));
 
-    let flags = block_script_flags(&params, height, &checked.hash);
+    let flags = block_script_flags(&params, height, &checked.hash());
     let counts = txs[1..]
         .par_iter()
         .zip(&spent)

@@ -6,8 +6,8 @@
 
 use bitcoin::hex::FromHex as _;
 use bitcoin::{Amount, ScriptBuf, Transaction, TxOut, Witness};
-use cofferdam_ibd::{KernelVerifier, ScriptFlags, ScriptVerifier as _};
-use cofferdam_tests::data;
+use cofferdam_ibd::ScriptFlags;
+use cofferdam_tests::{data, scripts};
 use serde_json::Value;
 
 fn vector() -> (Transaction, Vec<TxOut>) {
@@ -27,8 +27,7 @@ fn vector() -> (Transaction, Vec<TxOut>) {
 
 fn failing(tx: &Transaction, spent: &[TxOut]) -> Vec<usize> {
     let flags = ScriptFlags::P2SH.union(ScriptFlags::WITNESS).union(ScriptFlags::TAPROOT);
-    let prepared = KernelVerifier.prepare(tx, spent.to_vec(), flags).expect("the kernel works");
-    (0..tx.input.len()).filter(|&input| !prepared.verify_input(input)).collect()
+    scripts::failing(tx, spent, flags)
 }
 
 fn taproot_inputs(spent: &[TxOut]) -> Vec<usize> {

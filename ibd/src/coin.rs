@@ -11,8 +11,12 @@
 use bitcoin::hashes::Hash as _;
 use bitcoin::{OutPoint, Script, TxOut, Txid};
 
-use crate::compress::{SCRIPT_LEN_MAX, read_output, read_varint_u32, write_output, write_varint};
+use crate::compress::{
+    CompressedScript, SCRIPT_LEN_MAX, read_amount, read_output, read_varint_u32, write_amount,
+    write_output, write_script, write_varint,
+};
 use crate::error::{Error, Result};
+use crate::wire::OutputRef;
 
 /// Length of a key of the `coins` table.
 pub const OUTPOINT_KEY_LEN: usize = 36;
@@ -57,6 +61,47 @@ impl Coin {
         }
         Ok(Self { height: code >> 1, coinbase: code & 1 == 1, output })
     }
+}
+
+/// A coin, read where its bytes lie.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CoinRef<'a> {
+    /// Height of the block that created it; below 2^31.
+    pub height: u32,
+    /// Whether a coinbase created it.
+    pub coinbase: bool,
+    /// Amount in satoshis, at most all money there is.
+    pub value: u64,
+    /// The script.
+    pub script: CompressedScript<'a>,
+    /// Amount and script, compressed.
+    pub output: &'a [u8],
+}
+
+impl<'a> CoinRef<'a> {
+    /// Reads a coin that takes up all of `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Corrupt`] if the bytes are not exactly a coin. That a public key is a point
+    /// of the curve is not looked at.
+    pub fn parse(mut bytes: &'a [u8]) -> Result<Self> {
+        let code = read_varint_u32(&mut bytes)?;
+        let output = bytes;
+        let value = read_amount(&mut bytes)?;
+        let script = CompressedScript::read(&mut bytes)?;
+        if !bytes.is_empty() {
+            return Err(Error::Corrupt { what: "bytes after a coin".to_owned() });
+        }
+        Ok(Self { height: code >> 1, coinbase: code & 1 == 1, value, script, output })
+    }
+}
+
+/// Appends the bytes of the coin that an output makes.
+pub(crate) fn write_coin(height: u32, coinbase: bool, output: OutputRef<'_>, out: &mut Vec<u8>) {
+    write_varint(u64::from(height) * 2 + u64::from(coinbase), out);
+    write_amount(output.value, out);
+    write_script(output.script, out);
 }
 
 /// Returns the key of an output in the `coins` table.
@@ -122,7 +167,14 @@ mod tests {
             };
             let coin = Coin { height, coinbase, output };
             assert_eq!(coin.encode().to_lower_hex_string(), hex);
-            assert_eq!(Coin::decode(&Vec::from_hex(hex).unwrap()).unwrap(), coin);
+            let bytes = Vec::from_hex(hex).unwrap();
+            assert_eq!(Coin::decode(&bytes).unwrap(), coin);
+            let read = CoinRef::parse(&bytes).unwrap();
+            assert_eq!((read.height, read.coinbase, read.value), (height, coinbase, amount));
+            let mut script = Vec::new();
+            read.script.decompress_into(&mut script).unwrap();
+            assert_eq!(script, coin.output.script_pubkey.as_bytes());
+            assert!(bytes.ends_with(read.output));
         }
     }
 
@@ -131,8 +183,10 @@ mod tests {
         let bytes = Vec::from_hex("97f23c835800816115944e077fe7c803cfa57f29b36bf87c1d35").unwrap();
         for len in 0..bytes.len() {
             assert!(Coin::decode(&bytes[..len]).is_err(), "{len}");
+            assert!(CoinRef::parse(&bytes[..len]).is_err(), "{len}");
         }
         assert!(Coin::decode(&[bytes.as_slice(), &[0]].concat()).is_err());
+        assert!(CoinRef::parse(&[bytes.as_slice(), &[0]].concat()).is_err());
         // Core's examples of a script that is not there, and of one of 3 GB.
         assert!(Coin::decode(&Vec::from_hex("000007").unwrap()).is_err());
         assert!(Coin::decode(&Vec::from_hex("00008a95c0bb00").unwrap()).is_err());

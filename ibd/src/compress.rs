@@ -17,6 +17,8 @@ pub const SCRIPT_LEN_MAX: usize = 10_000;
 /// Sizes below this one stand for a kind of script.
 const SPECIAL_SCRIPTS: u64 = 6;
 
+const OP_RETURN_CODE: u8 = OP_RETURN.to_u8();
+
 fn corrupt(what: &str) -> Error {
     Error::Corrupt { what: what.to_owned() }
 }
@@ -24,6 +26,12 @@ fn corrupt(what: &str) -> Error {
 /// Takes `len` bytes off the front.
 pub(crate) fn take<'a>(bytes: &mut &'a [u8], len: usize) -> Result<&'a [u8]> {
     let (taken, rest) = bytes.split_at_checked(len).ok_or_else(|| corrupt("a coin cut short"))?;
+    *bytes = rest;
+    Ok(taken)
+}
+
+fn take_array<'a, const N: usize>(bytes: &mut &'a [u8]) -> Result<&'a [u8; N]> {
+    let (taken, rest) = bytes.split_first_chunk().ok_or_else(|| corrupt("a coin cut short"))?;
     *bytes = rest;
     Ok(taken)
 }
@@ -154,54 +162,131 @@ fn is_full_key(key: &[u8]) -> bool {
     key.len() == 65 && key.first() == Some(&4) && PublicKey::from_slice(key).is_ok()
 }
 
+/// A script as [`write_script`] wrote it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CompressedScript<'a> {
+    /// Pay to a public key's hash.
+    P2pkh(&'a [u8; 20]),
+    /// Pay to a script's hash.
+    P2sh(&'a [u8; 20]),
+    /// Pay to a public key of 33 bytes: its parity, and x.
+    P2pk(u8, &'a [u8; 32]),
+    /// Pay to a public key of 65 bytes: the parity of y, and x.
+    FullP2pk(u8, &'a [u8; 32]),
+    /// Any other script, as it is; nothing stands for one that is too long to be run.
+    Other(&'a [u8]),
+}
+
+impl<'a> CompressedScript<'a> {
+    /// Reads a script off the front of `bytes`.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Corrupt`] if the bytes end.
+    pub fn read(bytes: &mut &'a [u8]) -> Result<Self> {
+        Ok(match read_varint(bytes)? {
+            0 => Self::P2pkh(take_array(bytes)?),
+            1 => Self::P2sh(take_array(bytes)?),
+            parity @ (2 | 3) => Self::P2pk(if parity == 2 { 2 } else { 3 }, take_array(bytes)?),
+            parity @ (4 | 5) => Self::FullP2pk(if parity == 4 { 2 } else { 3 }, take_array(bytes)?),
+            size => {
+                let len = usize::try_from(size - SPECIAL_SCRIPTS)
+                    .map_err(|_| corrupt("a script longer than memory"))?;
+                let script = take(bytes, len)?;
+                // As Core reads it; no such output is ever written, for it cannot be spent.
+                Self::Other(if len > SCRIPT_LEN_MAX { &[OP_RETURN_CODE] } else { script })
+            }
+        })
+    }
+
+    /// Appends the script itself.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Corrupt`] if a public key is not a point of the curve.
+    pub fn decompress_into(self, out: &mut Vec<u8>) -> Result<()> {
+        let (dup, hash160, push) = (OP_DUP, OP_HASH160, OP_PUSHBYTES_20);
+        match self {
+            Self::P2pkh(hash) => {
+                out.extend_from_slice(&[dup.to_u8(), hash160.to_u8(), push.to_u8()]);
+                out.extend_from_slice(hash);
+                out.extend_from_slice(&[OP_EQUALVERIFY.to_u8(), OP_CHECKSIG.to_u8()]);
+            }
+            Self::P2sh(hash) => {
+                out.extend_from_slice(&[hash160.to_u8(), push.to_u8()]);
+                out.extend_from_slice(hash);
+                out.push(OP_EQUAL.to_u8());
+            }
+            Self::P2pk(parity, x) => {
+                out.extend_from_slice(&[OP_PUSHBYTES_33.to_u8(), parity]);
+                out.extend_from_slice(x);
+                out.push(OP_CHECKSIG.to_u8());
+            }
+            Self::FullP2pk(parity, x) => {
+                let key = [&[parity], x.as_slice()].concat();
+                let key =
+                    PublicKey::from_slice(&key).map_err(|_| corrupt("a key not on the curve"))?;
+                out.push(OP_PUSHBYTES_65.to_u8());
+                out.extend_from_slice(&key.serialize_uncompressed());
+                out.push(OP_CHECKSIG.to_u8());
+            }
+            Self::Other(script) => out.extend_from_slice(script),
+        }
+        Ok(())
+    }
+
+    /// Returns whether the script pays to a script's hash.
+    #[must_use]
+    pub fn is_p2sh(self) -> bool {
+        match self {
+            Self::P2sh(_) => true,
+            Self::Other(script) => Script::from_bytes(script).is_p2sh(),
+            _ => false,
+        }
+    }
+
+    /// Returns the bytes of a script that is not one of the common kinds: the only ones that may
+    /// be a witness program.
+    #[must_use]
+    pub const fn other(self) -> Option<&'a [u8]> {
+        match self {
+            Self::Other(script) => Some(script),
+            _ => None,
+        }
+    }
+}
+
 /// Reads a script.
 ///
 /// # Errors
 ///
 /// Returns [`Error::Corrupt`] if the bytes end, or a public key is not a point of the curve.
 pub fn read_script(bytes: &mut &[u8]) -> Result<ScriptBuf> {
-    let size = read_varint(bytes)?;
-    let script = match size {
-        0 => {
-            let (dup, hash160, push) = (OP_DUP, OP_HASH160, OP_PUSHBYTES_20);
-            let before = [dup.to_u8(), hash160.to_u8(), push.to_u8()];
-            let after = [OP_EQUALVERIFY.to_u8(), OP_CHECKSIG.to_u8()];
-            [&before, take(bytes, 20)?, &after].concat()
-        }
-        1 => {
-            let before = [OP_HASH160.to_u8(), OP_PUSHBYTES_20.to_u8()];
-            [&before, take(bytes, 20)?, &[OP_EQUAL.to_u8()]].concat()
-        }
-        2 | 3 => {
-            let parity = if size == 2 { 2 } else { 3 };
-            let before = [OP_PUSHBYTES_33.to_u8(), parity];
-            [&before, take(bytes, 32)?, &[OP_CHECKSIG.to_u8()]].concat()
-        }
-        4 | 5 => {
-            let parity: u8 = if size == 4 { 2 } else { 3 };
-            let key = [&[parity], take(bytes, 32)?].concat();
-            let key = PublicKey::from_slice(&key).map_err(|_| corrupt("a key not on the curve"))?;
-            let key = key.serialize_uncompressed();
-            [&[OP_PUSHBYTES_65.to_u8()], key.as_slice(), &[OP_CHECKSIG.to_u8()]].concat()
-        }
-        _ => {
-            let len = usize::try_from(size - SPECIAL_SCRIPTS)
-                .map_err(|_| corrupt("a script longer than memory"))?;
-            let script = take(bytes, len)?;
-            if len > SCRIPT_LEN_MAX {
-                // As Core reads it; no such output is ever written, for it cannot be spent.
-                vec![OP_RETURN.to_u8()]
-            } else {
-                script.to_vec()
-            }
-        }
-    };
+    let mut script = Vec::new();
+    CompressedScript::read(bytes)?.decompress_into(&mut script)?;
     Ok(ScriptBuf::from_bytes(script))
+}
+
+/// Appends an output's amount, compressed.
+pub(crate) fn write_amount(satoshis: u64, out: &mut Vec<u8>) {
+    write_varint(compress_amount(satoshis), out);
+}
+
+/// Reads an amount in satoshis.
+///
+/// # Errors
+///
+/// Returns [`Error::Corrupt`] if the bytes are no amount, or it is above all money there is, which
+/// no valid output's is.
+pub fn read_amount(bytes: &mut &[u8]) -> Result<u64> {
+    let amount = decompress_amount(read_varint(bytes)?);
+    let amount = amount.filter(|&amount| amount <= Amount::MAX_MONEY.to_sat());
+    amount.ok_or_else(|| corrupt("an amount above all money there is"))
 }
 
 /// Appends an output: compressed amount, compressed script (`TxOutCompression`).
 pub fn write_output(output: &TxOut, out: &mut Vec<u8>) {
-    write_varint(compress_amount(output.value.to_sat()), out);
+    write_amount(output.value.to_sat(), out);
     write_script(&output.script_pubkey, out);
 }
 
@@ -209,12 +294,9 @@ pub fn write_output(output: &TxOut, out: &mut Vec<u8>) {
 ///
 /// # Errors
 ///
-/// Returns [`Error::Corrupt`] if the bytes are no output, or its amount is above all money there
-/// is, which no valid output's is.
+/// As [`read_amount`] and [`read_script`].
 pub fn read_output(bytes: &mut &[u8]) -> Result<TxOut> {
-    let amount = decompress_amount(read_varint(bytes)?);
-    let amount = amount.map(Amount::from_sat).filter(|&amount| amount <= Amount::MAX_MONEY);
-    let value = amount.ok_or_else(|| corrupt("an amount above all money there is"))?;
+    let value = Amount::from_sat(read_amount(bytes)?);
     Ok(TxOut { value, script_pubkey: read_script(bytes)? })
 }
 

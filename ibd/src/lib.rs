@@ -47,6 +47,7 @@ mod chainstate;
 pub mod coin;
 pub mod compress;
 mod error;
+mod hash;
 pub mod header_check;
 pub mod headers;
 pub mod mining;
@@ -65,8 +66,9 @@ pub mod tx;
 pub mod undo;
 pub mod utxo_stats;
 mod versionbits;
+pub mod wire;
 
-pub use block::CheckedBlock;
+pub use block::{CheckedBlock, RawBlock};
 pub use block_files::BlockFiles;
 pub use chainstate::{
     Advance, AssumeValid, BlockAccepted, BlockRef, Chainstate, ChainstateOptions, HeadersAccepted,

@@ -1,19 +1,18 @@
 //! The solution of a signet block (BIP-0325; `signet.cpp` of Bitcoin Core).
 
 use bitcoin::absolute::LockTime;
-use bitcoin::consensus::encode::{deserialize_partial, serialize};
+use bitcoin::consensus::encode::{deserialize, deserialize_partial, serialize};
 use bitcoin::hashes::Hash as _;
 use bitcoin::script::{Builder, PushBytesBuf};
 use bitcoin::transaction::Version;
-use bitcoin::{
-    Amount, Block, OutPoint, Script, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness,
-};
+use bitcoin::{Amount, OutPoint, Script, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
 
 use crate::block::{CheckedBlock, commitment_index, merkle_root};
 use crate::error::Result;
 use crate::params::ChainParams;
 use crate::rejection::Rejection;
 use crate::script::{ScriptFlags, ScriptVerifier};
+use crate::wire::{OutputRef, Transactions};
 
 /// What the push with the solution starts with.
 const HEADER: [u8; 4] = [0xec, 0xc7, 0xda, 0xa2];
@@ -40,26 +39,29 @@ pub fn check_signet_solution(
     let Some(challenge) = &params.signet_challenge else {
         return Ok(Ok(()));
     };
-    if block.block.header == params.genesis.header {
+    if *block.header() == params.genesis.header {
         return Ok(Ok(()));
     }
-    if let Some((spent, spending)) = solution_transactions(block, challenge)
-        && verifier.verify_transaction(&spending, vec![spent], FLAGS)?.is_none()
-    {
-        return Ok(Ok(()));
+    if let Some(spending) = solution_transaction(block, challenge) {
+        let spent = [OutputRef { value: 0, script: challenge }];
+        // What was just serialized can be read.
+        if let Ok(txs) = Transactions::of_transaction(serialize(&spending))
+            && let Some(tx) = txs.first()
+            && verifier.verify_transaction(tx, &spent, FLAGS)?.is_none()
+        {
+            return Ok(Ok(()));
+        }
     }
     let detail = "signet block signature validation failure";
     Ok(Err(Rejection::consensus("bad-signet-blksig").with_detail(detail)))
 }
 
-/// Returns the output with the challenge and the transaction that spends it with the solution;
+/// Returns the transaction that spends an output with the challenge and no amount by the solution;
 /// `None` if the block has no commitment or the solution cannot be read (`SignetTxs::Create`).
-fn solution_transactions(
-    block: &CheckedBlock,
-    challenge: &ScriptBuf,
-) -> Option<(TxOut, Transaction)> {
-    let commitment = commitment_index(&block.block)?;
-    let mut coinbase = block.block.txdata.first()?.clone();
+fn solution_transaction(block: &CheckedBlock, challenge: &ScriptBuf) -> Option<Transaction> {
+    let first = block.txs().first()?;
+    let commitment = commitment_index(first)?;
+    let mut coinbase: Transaction = deserialize(first.bytes()).ok()?;
     let script = &mut coinbase.output.get_mut(commitment)?.script_pubkey;
     let (script_sig, witness) = match take_solution(script) {
         Some((rest, solution)) => {
@@ -69,15 +71,15 @@ fn solution_transactions(
         // No solution is one too: for a challenge like OP_TRUE.
         None => (ScriptBuf::new(), Witness::new()),
     };
-    let signed = signed_data(&block.block, block, &coinbase);
+    let signed = signed_data(block, &coinbase);
     let push = PushBytesBuf::try_from(signed).ok()?;
     let script = Builder::new().push_opcode(bitcoin::opcodes::OP_0).push_slice(push).into_script();
     let spent = TxOut { value: Amount::ZERO, script_pubkey: challenge.clone() };
-    let to_spend = transaction(OutPoint::null(), script, Witness::new(), spent.clone());
+    let to_spend = transaction(OutPoint::null(), script, Witness::new(), spent);
     let outpoint = OutPoint::new(to_spend.compute_txid(), 0);
     let nothing = ScriptBuf::from_bytes(vec![bitcoin::opcodes::all::OP_RETURN.to_u8()]);
     let output = TxOut { value: Amount::ZERO, script_pubkey: nothing };
-    Some((spent, transaction(outpoint, script_sig, witness, output)))
+    Some(transaction(outpoint, script_sig, witness, output))
 }
 
 fn transaction(from: OutPoint, script: ScriptBuf, witness: Witness, output: TxOut) -> Transaction {
@@ -93,13 +95,13 @@ fn transaction(from: OutPoint, script: ScriptBuf, witness: Witness, output: TxOu
 
 /// Returns what the solution signs: the header's version, parent, merkle root with the coinbase
 /// without solution, and time.
-fn signed_data(block: &Block, checked: &CheckedBlock, coinbase: &Transaction) -> Vec<u8> {
-    let mut leaves: Vec<[u8; 32]> = checked.txids.iter().map(|id| id.to_byte_array()).collect();
+fn signed_data(block: &CheckedBlock, coinbase: &Transaction) -> Vec<u8> {
+    let mut leaves: Vec<[u8; 32]> = block.txids().iter().map(|id| id.to_byte_array()).collect();
     if let Some(first) = leaves.first_mut() {
         *first = coinbase.compute_txid().to_byte_array();
     }
     let (root, _) = merkle_root(leaves);
-    let header = &block.header;
+    let header = block.header();
     let mut data = serialize(&header.version);
     data.extend_from_slice(header.prev_blockhash.as_byte_array());
     data.extend_from_slice(&root);
@@ -153,6 +155,7 @@ fn read_solution(solution: &[u8]) -> Option<(ScriptBuf, Witness)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::RawBlock;
     use crate::params::Network;
     use crate::script::testing::Always;
     use crate::testing::{block, coinbase};
@@ -194,6 +197,11 @@ mod tests {
         }
     }
 
+    fn unmined(block: &bitcoin::Block) -> CheckedBlock {
+        let raw = RawBlock::parse(serialize(block)).unwrap();
+        CheckedBlock::check_without_work(raw).unwrap()
+    }
+
     fn checked(with_commitment: bool) -> CheckedBlock {
         let mut tx = coinbase(1, 50);
         if with_commitment {
@@ -201,7 +209,7 @@ mod tests {
             script.resize(38, 0);
             tx.output[0].script_pubkey = ScriptBuf::from_bytes(script);
         }
-        CheckedBlock::check_without_work(block(vec![tx])).unwrap()
+        unmined(&block(vec![tx]))
     }
 
     #[track_caller]
@@ -218,15 +226,14 @@ mod tests {
         check(Network::Signet, &checked(true), false, Some("bad-signet-blksig"));
         check(Network::Signet, &checked(false), true, Some("bad-signet-blksig"));
         let genesis = ChainParams::new(Network::Signet).genesis;
-        let genesis = CheckedBlock::check_without_work(genesis).unwrap();
+        let genesis = unmined(&genesis);
         check(Network::Signet, &genesis, false, None);
     }
 
     #[test]
     fn the_transactions_are_those_of_bip325() {
         let challenge = ScriptBuf::from_bytes(vec![0x51]);
-        let (spent, spending) = solution_transactions(&checked(true), &challenge).unwrap();
-        assert_eq!(spent.script_pubkey, challenge);
+        let spending = solution_transaction(&checked(true), &challenge).unwrap();
         assert_eq!((spending.version, spending.input.len()), (Version(0), 1));
         assert_eq!(spending.output[0].script_pubkey.as_bytes().to_lower_hex_string(), "6a");
         assert_eq!(spending.input[0].sequence, Sequence::ZERO);

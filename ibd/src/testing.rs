@@ -9,10 +9,12 @@ use bitcoin::{
     Witness,
 };
 
-use crate::block::merkle_root;
-use crate::coin::Coin;
+use crate::block::{CheckedBlock, merkle_root};
+use crate::coin::CoinRef;
+use crate::compress::CompressedScript;
 use crate::params::{ChainParams, Network};
 use crate::pow::{HeaderChain, check_proof_of_work};
+use crate::wire::Transactions;
 
 /// Headers from the genesis block on.
 #[derive(Clone, Debug)]
@@ -47,8 +49,9 @@ pub(crate) fn outpoint(number: u8) -> OutPoint {
 }
 
 /// Returns a coin with the script `OP_TRUE`.
-pub(crate) fn coin(height: u32, coinbase: bool, amount: u64) -> Coin {
-    Coin { height, coinbase, output: output(amount) }
+pub(crate) fn coin(height: u32, coinbase: bool, amount: u64) -> CoinRef<'static> {
+    let script = CompressedScript::Other(&[0x51]);
+    CoinRef { height, coinbase, value: amount, script, output: &[] }
 }
 
 fn output(amount: u64) -> TxOut {
@@ -107,4 +110,15 @@ pub(crate) fn mine_header(header: &mut Header) {
     while check_proof_of_work(header, &params).is_err() {
         header.nonce += 1;
     }
+}
+
+/// Reads what a lone transaction's bytes say; its first transaction is `tx`.
+pub(crate) fn parsed(tx: &Transaction) -> Transactions {
+    Transactions::of_transaction(bitcoin::consensus::serialize(tx)).unwrap()
+}
+
+/// Checks a block of regtest that has to be right by itself.
+pub(crate) fn checked(block: &Block) -> CheckedBlock {
+    let raw = bitcoin::consensus::serialize(block);
+    CheckedBlock::parse(raw, &ChainParams::new(Network::Regtest)).unwrap()
 }

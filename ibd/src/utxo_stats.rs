@@ -123,7 +123,13 @@ fn serialize_coin(outpoint: &OutPoint, coin: &Coin, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{coin, outpoint};
+    use crate::testing::outpoint;
+    use bitcoin::{Amount, ScriptBuf, TxOut};
+
+    fn coin(height: u32, coinbase: bool, amount: u64) -> Coin {
+        let script_pubkey = ScriptBuf::from_bytes(vec![0x51]);
+        Coin { height, coinbase, output: TxOut { value: Amount::from_sat(amount), script_pubkey } }
+    }
 
     #[test]
     fn an_empty_set_has_the_known_hashes() {

@@ -15,13 +15,11 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use bitcoin::{Block, BlockHash};
-use cofferdam_ibd::block::CheckedBlock;
+use bitcoin::BlockHash;
+use cofferdam_ibd::block::{CheckedBlock, RawBlock};
 use cofferdam_ibd::params::ChainParams;
 use cofferdam_ibd::pow::{block_work, check_proof_of_work};
-use cofferdam_ibd::{
-    Advance, BlockAccepted, BlockRef, Chainstate, HeaderRef, Rejection, RejectionScope,
-};
+use cofferdam_ibd::{Advance, BlockAccepted, BlockRef, Chainstate, HeaderRef, Rejection};
 
 use crate::clock::Clock;
 use crate::shutdown::Shutdown;
@@ -240,17 +238,18 @@ impl ChainHandle {
             invalid: None,
             connected: false,
         };
-        let Ok(block) = bitcoin::consensus::deserialize::<Block>(&raw) else {
-            return Ok(rejected(Rejection::new("block-decode-failed", RejectionScope::Bytes)));
+        let block = match RawBlock::parse(raw) {
+            Ok(block) => block,
+            Err(error) => return Ok(rejected(error.into())),
         };
-        let header = block.header;
+        let header = *block.header();
         if source == BlockSource::Unrequested
             && !self.query(move |chain| is_welcome(chain, &header))?
         {
             return Ok(Submitted { accepted: None, invalid: None, connected: false });
         }
         match CheckedBlock::check(block, self.params()) {
-            Ok(block) => self.change(move |worker| worker.submit(block, raw, source)),
+            Ok(block) => self.change(move |worker| worker.submit(block, source)),
             Err(rejection) => Ok(rejected(rejection)),
         }
     }
@@ -324,12 +323,11 @@ impl Worker {
     pub(crate) fn submit(
         &mut self,
         block: CheckedBlock,
-        raw: Vec<u8>,
         source: BlockSource,
     ) -> cofferdam_ibd::Result<Submitted> {
-        let hash = block.hash;
+        let hash = block.hash();
         let now = self.clock.seconds();
-        let accepted = self.chainstate.accept_checked(block, raw, now)?;
+        let accepted = self.chainstate.accept_checked(block, now)?;
         let mut invalid = None;
         while matches!(accepted, BlockAccepted::Stored(_)) && self.connects_at_once(source) {
             let advance = self.connect(SLICE)?;

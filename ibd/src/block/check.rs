@@ -4,15 +4,18 @@
 //! The checks that compare the transactions with what the header's work commits to come first, so
 //! that a block with other transactions than its header's never condemns the header.
 
+use bitcoin::block::Header;
 use bitcoin::hashes::Hash as _;
-use bitcoin::{Block, BlockHash, Txid, VarInt};
+use bitcoin::{BlockHash, Txid};
 
-use super::witness::{Commitment, check_commitment, check_witnesses, has_witness};
-use super::{SIGOPS_COST_MAX, WEIGHT_MAX, merkle_root};
+use super::spends::{Spends, resolve_spends};
+use super::witness::{Commitment, check_commitment, check_witnesses};
+use super::{RawBlock, SIGOPS_COST_MAX, WEIGHT_MAX, merkle_root};
 use crate::params::ChainParams;
 use crate::pow::check_proof_of_work;
 use crate::rejection::Rejection;
-use crate::tx::{WITNESS_SCALE, check::check_sized_transaction, legacy_sigop_count};
+use crate::tx::{WITNESS_SCALE, check_with, has_duplicate_inputs, legacy_sigop_count};
+use crate::wire::{Transactions, TxRef, count_len};
 
 /// Bytes of a header.
 const HEADER_LEN: usize = 80;
@@ -20,14 +23,13 @@ const HEADER_LEN: usize = 80;
 /// A block that is right by itself, with what was computed on the way.
 #[derive(Clone, Debug)]
 pub struct CheckedBlock {
-    /// The block.
-    pub block: Block,
-    /// Hash of its header.
-    pub hash: BlockHash,
-    /// Ids of its transactions.
-    pub txids: Vec<Txid>,
+    block: RawBlock,
+    txids: Vec<Txid>,
+    /// Signature operations of each transaction's own scripts.
+    pub(crate) legacy_sigops: Vec<u32>,
+    /// Where the coin of each input comes from.
+    pub(crate) spends: Spends,
     base_size: usize,
-    total_size: usize,
     pub(super) commitment: Commitment,
     pub(super) has_witness: bool,
 }
@@ -41,9 +43,18 @@ impl CheckedBlock {
     /// Returns `high-hash`, `bad-txnmrklroot`, `bad-txns-duplicate`, `bad-blk-length`,
     /// `bad-cb-missing`, `bad-cb-multiple`, `bad-blk-sigops`, or what
     /// [`check_transaction`](crate::tx::check_transaction) returns.
-    pub fn check(block: Block, params: &ChainParams) -> Result<Self, Rejection> {
-        check_proof_of_work(&block.header, params)?;
+    pub fn check(block: RawBlock, params: &ChainParams) -> Result<Self, Rejection> {
+        check_proof_of_work(block.header(), params)?;
         Self::check_without_work(block)
+    }
+
+    /// Reads a block and checks it as [`CheckedBlock::check`] does.
+    ///
+    /// # Errors
+    ///
+    /// Returns `block-decode-failed`, or as [`CheckedBlock::check`].
+    pub fn parse(bytes: Vec<u8>, params: &ChainParams) -> Result<Self, Rejection> {
+        Self::check(RawBlock::parse(bytes)?, params)
     }
 
     /// Checks as [`CheckedBlock::check`] does but for the proof of work: for a block that is being
@@ -52,34 +63,63 @@ impl CheckedBlock {
     /// # Errors
     ///
     /// As [`CheckedBlock::check`], without `high-hash`.
-    pub fn check_without_work(block: Block) -> Result<Self, Rejection> {
-        let txids: Vec<Txid> =
-            block.txdata.iter().map(bitcoin::Transaction::compute_txid).collect();
-        check_merkle_root(&block, &txids)?;
-        let base_sizes: Vec<usize> = block.txdata.iter().map(|tx| tx.base_size()).collect();
-        let front = HEADER_LEN + VarInt::from(txids.len()).size();
-        let base_size = front + base_sizes.iter().sum::<usize>();
+    pub fn check_without_work(block: RawBlock) -> Result<Self, Rejection> {
+        let txs = block.txs();
+        let txids: Vec<Txid> = txs.iter().map(TxRef::txid).collect();
+        check_merkle_root(block.header(), &txids)?;
+        let front = HEADER_LEN + count_len(txs.len());
+        let base_size = front + txs.iter().map(TxRef::base_size).sum::<usize>();
         let too_long = |len: usize| len as u64 * WITNESS_SCALE > WEIGHT_MAX;
-        if block.txdata.is_empty() || too_long(txids.len()) || too_long(base_size) {
+        if txs.is_empty() || too_long(txs.len()) || too_long(base_size) {
             return Err(Rejection::consensus("bad-blk-length").with_detail("size limits failed"));
         }
-        check_transactions(&block, &txids, &base_sizes)?;
-        let total_size = front + block.txdata.iter().map(|tx| tx.total_size()).sum::<usize>();
+        let spends = resolve_spends(txs, &txids);
+        let legacy_sigops = check_transactions(txs, &txids, &spends)?;
         Ok(Self {
-            hash: block.block_hash(),
-            commitment: check_commitment(&block, &txids),
-            has_witness: has_witness(&block),
+            commitment: check_commitment(txs, &txids),
+            has_witness: has_witness(txs),
+            spends,
             base_size,
-            total_size,
+            legacy_sigops,
             txids,
             block,
         })
     }
 
+    /// Returns the header.
+    #[must_use]
+    pub const fn header(&self) -> &Header {
+        self.block.header()
+    }
+
+    /// Returns the hash of the header.
+    #[must_use]
+    pub const fn hash(&self) -> BlockHash {
+        self.block.hash()
+    }
+
+    /// Returns the transactions.
+    #[must_use]
+    pub const fn txs(&self) -> &Transactions {
+        self.block.txs()
+    }
+
+    /// Returns the ids of the transactions.
+    #[must_use]
+    pub fn txids(&self) -> &[Txid] {
+        &self.txids
+    }
+
+    /// Returns the block's bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.block.bytes()
+    }
+
     /// Returns the number of bytes of the block.
     #[must_use]
-    pub const fn total_size(&self) -> usize {
-        self.total_size
+    pub fn total_size(&self) -> usize {
+        self.bytes().len()
     }
 
     /// Returns the number of bytes of the block without witnesses.
@@ -90,8 +130,15 @@ impl CheckedBlock {
 
     /// Returns the weight (BIP-0141).
     #[must_use]
-    pub const fn weight(&self) -> usize {
-        self.base_size * 3 + self.total_size
+    pub fn weight(&self) -> usize {
+        self.base_size * 3 + self.total_size()
+    }
+
+    /// Returns the memory held, in bytes.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        let per_tx = size_of::<Txid>() + size_of::<u32>();
+        self.txs().memory_bytes() + self.txids.capacity() * per_tx + self.spends.memory_bytes()
     }
 }
 
@@ -101,23 +148,29 @@ impl CheckedBlock {
 ///
 /// Such a block says nothing about its header, not even if it breaks other rules.
 #[must_use]
-pub fn is_block_mutated(block: &Block, check_witness_root: bool) -> bool {
-    let txids: Vec<Txid> = block.txdata.iter().map(bitcoin::Transaction::compute_txid).collect();
-    if check_merkle_root(block, &txids).is_err() {
+pub fn is_block_mutated(block: &RawBlock, check_witness_root: bool) -> bool {
+    let txs = block.txs();
+    let txids: Vec<Txid> = txs.iter().map(TxRef::txid).collect();
+    if check_merkle_root(block.header(), &txids).is_err() {
         return true;
     }
-    if !block.txdata.first().is_some_and(bitcoin::Transaction::is_coinbase) {
+    if !txs.first().is_some_and(TxRef::is_coinbase) {
         // A transaction of 64 bytes looks like an inner node of the tree: what seem to be all
         // transactions may be a level of it.
-        return block.txdata.iter().any(|tx| tx.base_size() == 64);
+        return txs.iter().any(|tx| tx.base_size() == 64);
     }
-    let commitment = check_commitment(block, &txids);
-    check_witnesses(commitment, has_witness(block), check_witness_root).is_err()
+    let commitment = check_commitment(txs, &txids);
+    check_witnesses(commitment, has_witness(txs), check_witness_root).is_err()
 }
 
-fn check_merkle_root(block: &Block, txids: &[Txid]) -> Result<(), Rejection> {
+/// Returns whether any transaction has a witness.
+fn has_witness(txs: &Transactions) -> bool {
+    txs.iter().any(TxRef::has_witness)
+}
+
+fn check_merkle_root(header: &Header, txids: &[Txid]) -> Result<(), Rejection> {
     let (root, mutated) = merkle_root(txids.iter().map(|txid| txid.to_byte_array()).collect());
-    if root != block.header.merkle_root.to_byte_array() {
+    if root != header.merkle_root.to_byte_array() {
         return Err(Rejection::mutated("bad-txnmrklroot").with_detail("hashMerkleRoot mismatch"));
     }
     if mutated {
@@ -126,27 +179,35 @@ fn check_merkle_root(block: &Block, txids: &[Txid]) -> Result<(), Rejection> {
     Ok(())
 }
 
-fn check_transactions(block: &Block, txids: &[Txid], sizes: &[usize]) -> Result<(), Rejection> {
-    let mut txs = block.txdata.iter();
-    if !txs.next().is_some_and(bitcoin::Transaction::is_coinbase) {
+/// Returns the number of signature operations of each transaction.
+fn check_transactions(
+    block: &Transactions,
+    txids: &[Txid],
+    spends: &Spends,
+) -> Result<Vec<u32>, Rejection> {
+    let mut txs = block.iter();
+    if !txs.next().is_some_and(TxRef::is_coinbase) {
         let detail = "first tx is not coinbase";
         return Err(Rejection::consensus("bad-cb-missing").with_detail(detail));
     }
-    if txs.any(bitcoin::Transaction::is_coinbase) {
+    if txs.any(TxRef::is_coinbase) {
         let detail = "more than one coinbase";
         return Err(Rejection::consensus("bad-cb-multiple").with_detail(detail));
     }
-    for ((tx, txid), &size) in block.txdata.iter().zip(txids).zip(sizes) {
-        check_sized_transaction(tx, size as u64).map_err(|rejection| {
+    for (tx, txid) in block.iter().zip(txids) {
+        // Where no coin is spent twice in the whole block, none is by a transaction.
+        let twice = |tx: TxRef<'_>| spends.repeats() && has_duplicate_inputs(tx);
+        check_with(tx, twice).map_err(|rejection| {
             rejection.with_detail(format!("Transaction check failed (tx hash {txid})"))
         })?;
     }
     // Those of redeem scripts and witnesses are counted when the coins are known.
-    let sigops: u64 = block.txdata.iter().map(legacy_sigop_count).sum();
-    if sigops * WITNESS_SCALE > SIGOPS_COST_MAX {
+    let sigops: Vec<u32> = block.iter().map(legacy_sigop_count).collect();
+    let total: u64 = sigops.iter().copied().map(u64::from).sum();
+    if total * WITNESS_SCALE > SIGOPS_COST_MAX {
         return Err(Rejection::consensus("bad-blk-sigops").with_detail("out-of-bounds SigOpCount"));
     }
-    Ok(())
+    Ok(sigops)
 }
 
 #[cfg(test)]
@@ -156,10 +217,18 @@ mod tests {
     use crate::rejection::RejectionScope;
     use crate::testing::{block, coinbase, mine, outpoint, payment};
     use bitcoin::consensus::serialize;
-    use bitcoin::{OutPoint, ScriptBuf, TxMerkleNode};
+    use bitcoin::{Block, OutPoint, ScriptBuf, TxMerkleNode};
 
     fn check(block: Block) -> Result<CheckedBlock, Rejection> {
-        CheckedBlock::check(block, &ChainParams::new(Network::Regtest))
+        CheckedBlock::check(raw(&block), &ChainParams::new(Network::Regtest))
+    }
+
+    fn raw(block: &Block) -> RawBlock {
+        RawBlock::parse(serialize(block)).unwrap()
+    }
+
+    fn is_mutated(block: &Block, check_witness_root: bool) -> bool {
+        is_block_mutated(&raw(block), check_witness_root)
     }
 
     /// A coinbase and three payments.
@@ -190,12 +259,12 @@ mod tests {
     fn a_good_block_passes_with_its_sizes() {
         let block = good();
         let checked = check(block.clone()).unwrap();
-        assert_eq!(checked.hash, block.block_hash());
+        assert_eq!(checked.hash(), block.block_hash());
         let bytes = serialize(&block);
         assert_eq!(checked.total_size(), bytes.len());
         assert_eq!(checked.weight() as u64, block.weight().to_wu());
         for (index, tx) in block.txdata.iter().enumerate() {
-            assert_eq!(checked.txids[index], tx.compute_txid());
+            assert_eq!(checked.txids()[index], tx.compute_txid());
         }
     }
 
@@ -210,7 +279,7 @@ mod tests {
         rejected(unmine, "high-hash", RejectionScope::Header);
         let mut block = good();
         unmine(&mut block);
-        assert!(CheckedBlock::check_without_work(block).is_ok());
+        assert!(CheckedBlock::check_without_work(raw(&block)).is_ok());
     }
 
     #[test]
@@ -226,7 +295,7 @@ mod tests {
         block.txdata.push(last);
         let rejection = check(block.clone()).unwrap_err();
         assert_eq!((&*rejection.code, rejection.scope), ("bad-txns-duplicate", bytes));
-        assert!(is_block_mutated(&block, true));
+        assert!(is_mutated(&block, true));
     }
 
     #[test]
@@ -283,14 +352,14 @@ mod tests {
 
     #[test]
     fn mutations_are_seen() {
-        assert!(!is_block_mutated(&good(), true));
+        assert!(!is_mutated(&good(), true));
         let mut swapped = good();
         swapped.txdata.swap(2, 3);
-        assert!(is_block_mutated(&swapped, true));
+        assert!(is_mutated(&swapped, true));
         let mut witness = good();
         witness.txdata[1].input[0].witness.push([1]);
-        assert!(is_block_mutated(&witness, true));
-        assert!(is_block_mutated(&witness, false));
+        assert!(is_mutated(&witness, true));
+        assert!(is_mutated(&witness, false));
     }
 
     #[test]
@@ -298,10 +367,10 @@ mod tests {
         let mut tx = payment(&[outpoint(1)], &[1]);
         tx.output[0].script_pubkey = ScriptBuf::from_bytes(vec![0x51; 4]);
         assert_eq!(tx.base_size(), 64);
-        assert!(is_block_mutated(&block(vec![tx.clone()]), true));
-        assert!(!is_block_mutated(&block(vec![coinbase(1, 1), tx.clone()]), true));
+        assert!(is_mutated(&block(vec![tx.clone()]), true));
+        assert!(!is_mutated(&block(vec![coinbase(1, 1), tx.clone()]), true));
         tx.output[0].script_pubkey = ScriptBuf::from_bytes(vec![0x51; 5]);
-        assert!(!is_block_mutated(&block(vec![tx]), true));
+        assert!(!is_mutated(&block(vec![tx]), true));
     }
 
     #[test]

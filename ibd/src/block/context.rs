@@ -22,12 +22,9 @@ pub fn check_block_context(
     block: &CheckedBlock,
 ) -> Result<(), Rejection> {
     let height = parent.height() + 1;
-    let time = if height >= params.csv_height {
-        median_time_past(parent)
-    } else {
-        block.block.header.time
-    };
-    if !block.block.txdata.iter().all(|tx| is_final_tx(tx, height, time)) {
+    let time =
+        if height >= params.csv_height { median_time_past(parent) } else { block.header().time };
+    if !block.txs().iter().all(|tx| is_final_tx(tx, height, time)) {
         let detail = "non-final transaction";
         return Err(Rejection::consensus("bad-txns-nonfinal").with_detail(detail));
     }
@@ -46,18 +43,18 @@ pub fn check_block_context(
 /// BIP-0034: the coinbase's script begins with a push of the height, as Core's `CScript` makes it.
 fn begins_with_height(block: &CheckedBlock, height: u32) -> bool {
     let expected = Builder::new().push_int(i64::from(height)).into_script();
-    let input = block.block.txdata.first().and_then(|coinbase| coinbase.input.first());
-    input.is_some_and(|input| input.script_sig.as_bytes().starts_with(expected.as_bytes()))
+    let input = block.txs().first().and_then(|coinbase| coinbase.inputs().next());
+    input.is_some_and(|input| input.script_sig().as_bytes().starts_with(expected.as_bytes()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::merkle::hash_pair;
     use crate::block::merkle_root;
+    use crate::hash::hash_pair;
     use crate::params::Network;
     use crate::rejection::RejectionScope;
-    use crate::testing::{Chain, block, coinbase, mine, outpoint, payment};
+    use crate::testing::{Chain, block, checked, coinbase, mine, outpoint, payment};
     use bitcoin::absolute::LockTime;
     use bitcoin::hashes::Hash as _;
     use bitcoin::{Amount, Block, ScriptBuf, Sequence, TxOut, Witness};
@@ -65,7 +62,7 @@ mod tests {
     #[track_caller]
     fn check(block: Block, params: &ChainParams, expected: Option<(&str, RejectionScope)>) {
         let parent = Chain(vec![params.genesis.header]);
-        let block = CheckedBlock::check(block, &ChainParams::new(Network::Regtest)).unwrap();
+        let block = checked(&block);
         let result = check_block_context(params, &parent, &block).err();
         let result = result.as_ref().map(|rejection| (&*rejection.code, rejection.scope));
         assert_eq!(result, expected);
@@ -120,7 +117,7 @@ mod tests {
             if tx.input[0].script_sig.len() < 2 {
                 tx.input[0].script_sig.push_opcode(bitcoin::opcodes::OP_0);
             }
-            let block = CheckedBlock::check(block(vec![tx]), &regtest()).unwrap();
+            let block = checked(&block(vec![tx]));
             assert_eq!(begins_with_height(&block, height), ok, "{height} {script}");
         }
     }

@@ -1,6 +1,6 @@
 //! The merkle tree of a block, and its flaw (`consensus/merkle.cpp` of Bitcoin Core).
 
-use bitcoin::hashes::{Hash as _, HashEngine as _, sha256d};
+use crate::hash::hash_pair;
 
 /// Returns the root of the tree over `leaves`, and whether the leaves are a mutation: two equal
 /// nodes side by side, which is how the same root comes out of another list (CVE-2012-2459).
@@ -9,26 +9,21 @@ use bitcoin::hashes::{Hash as _, HashEngine as _, sha256d};
 #[must_use]
 pub fn merkle_root(mut leaves: Vec<[u8; 32]>) -> ([u8; 32], bool) {
     let mut mutated = false;
-    while leaves.len() > 1 {
-        mutated |= leaves.chunks_exact(2).any(|pair| matches!(pair, [a, b] if a == b));
-        leaves = leaves
-            .chunks(2)
-            .map(|pair| match pair {
-                [left, right] => hash_pair(left, right),
-                [last, ..] => hash_pair(last, last),
-                [] => [0; 32],
-            })
-            .collect();
+    let mut len = leaves.len();
+    while len > 1 {
+        // Each level is written over the front of the one below it.
+        let level = leaves.get(..len).unwrap_or_default();
+        mutated |= level.as_chunks::<2>().0.iter().any(|[a, b]| a == b);
+        for node in 0..len.div_ceil(2) {
+            let left = leaves.get(2 * node).copied().unwrap_or_default();
+            let right = leaves.get(2 * node + 1).copied().filter(|_| 2 * node + 1 < len);
+            if let Some(slot) = leaves.get_mut(node) {
+                *slot = hash_pair(&left, &right.unwrap_or(left));
+            }
+        }
+        len = len.div_ceil(2);
     }
     (leaves.first().copied().unwrap_or_default(), mutated)
-}
-
-/// Returns the double hash of two hashes.
-pub(super) fn hash_pair(left: &[u8; 32], right: &[u8; 32]) -> [u8; 32] {
-    let mut engine = sha256d::Hash::engine();
-    engine.input(left);
-    engine.input(right);
-    sha256d::Hash::from_engine(engine).to_byte_array()
 }
 
 #[cfg(test)]

@@ -4,12 +4,16 @@ mod bip30;
 mod check;
 mod context;
 mod merkle;
+mod raw;
+mod spends;
 mod witness;
 
 pub use bip30::{bip30_applies, bip30_repeat, bip30_unspendable};
 pub use check::{CheckedBlock, is_block_mutated};
 pub use context::check_block_context;
 pub use merkle::merkle_root;
+pub use raw::RawBlock;
+pub(crate) use spends::Source;
 pub(crate) use witness::commitment_index;
 
 /// Greatest weight of a block (`MAX_BLOCK_WEIGHT`).

@@ -2,10 +2,12 @@
 //! `validation.cpp`).
 
 use bitcoin::hashes::Hash as _;
-use bitcoin::{Block, Script, Txid};
+use bitcoin::{Script, Txid};
 
-use super::merkle::{hash_pair, merkle_root};
+use super::merkle::merkle_root;
+use crate::hash::hash_pair;
 use crate::rejection::Rejection;
+use crate::wire::{InputRef, Transactions, TxRef, WitnessRef};
 
 /// `OP_RETURN`, a push of 36 bytes, and the commitment's header.
 const PREFIX: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
@@ -26,9 +28,8 @@ pub(super) enum Commitment {
 
 /// Returns the index of the coinbase's output with the commitment: the last of those that look
 /// like one (`GetWitnessCommitmentIndex`).
-pub(crate) fn commitment_index(block: &Block) -> Option<usize> {
-    let outputs = &block.txdata.first()?.output;
-    outputs.iter().rposition(|output| committed_hash(&output.script_pubkey).is_some())
+pub(crate) fn commitment_index(coinbase: TxRef<'_>) -> Option<usize> {
+    coinbase.outputs().rposition(|output| committed_hash(output.script).is_some())
 }
 
 fn committed_hash(script: &Script) -> Option<&[u8; 32]> {
@@ -36,35 +37,27 @@ fn committed_hash(script: &Script) -> Option<&[u8; 32]> {
 }
 
 /// Compares the block's witnesses with its commitment; `txids` are the ids of its transactions.
-pub(super) fn check_commitment(block: &Block, txids: &[Txid]) -> Commitment {
-    let coinbase = block.txdata.first().zip(commitment_index(block));
-    let output = coinbase.and_then(|(tx, index)| tx.output.get(index));
-    let Some(committed) = output.and_then(|output| committed_hash(&output.script_pubkey)) else {
+pub(super) fn check_commitment(block: &Transactions, txids: &[Txid]) -> Commitment {
+    let Some(coinbase) = block.first() else {
         return Commitment::Absent;
     };
-    let input = block.txdata.first().and_then(|tx| tx.input.first());
-    let nonce = input.filter(|input| input.witness.len() == 1).and_then(|i| i.witness.last());
+    let last = coinbase.outputs().rev().find_map(|output| committed_hash(output.script));
+    let Some(committed) = last else {
+        return Commitment::Absent;
+    };
+    let witness = coinbase.inputs().next().map(InputRef::witness);
+    let nonce = witness.filter(|witness| witness.len() == 1).and_then(WitnessRef::last);
     let Some(nonce) = nonce.and_then(|nonce| <&[u8; 32]>::try_from(nonce).ok()) else {
         return Commitment::BadNonce;
     };
-    let wtxids = block.txdata.iter().zip(txids).enumerate().map(|(index, (tx, txid))| {
-        if index == 0 {
-            [0; 32]
-        } else if tx.input.iter().all(|input| input.witness.is_empty()) {
-            txid.to_byte_array()
-        } else {
-            tx.compute_wtxid().to_byte_array()
-        }
+    let wtxids = block.iter().zip(txids).enumerate().map(|(index, (tx, txid))| match index {
+        0 => [0; 32],
+        _ if tx.has_witness() => tx.wtxid(),
+        _ => txid.to_byte_array(),
     });
     // Mutation is not looked for: the tree of the transactions already has none.
     let (root, _) = merkle_root(wtxids.collect());
     if hash_pair(&root, nonce) == *committed { Commitment::Match } else { Commitment::Mismatch }
-}
-
-/// Returns whether any transaction has a witness.
-pub(super) fn has_witness(block: &Block) -> bool {
-    let mut inputs = block.txdata.iter().flat_map(|tx| &tx.input);
-    inputs.any(|input| !input.witness.is_empty())
 }
 
 /// Checks the witnesses; `expected` says whether a commitment may be due at this height.

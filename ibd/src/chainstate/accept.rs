@@ -103,34 +103,23 @@ impl Chainstate {
     /// Returns [`crate::Error`] if the machine failed; a block's fault is
     /// [`BlockAccepted::Rejected`].
     pub fn accept_block(&mut self, raw: Vec<u8>, now: u32) -> Result<BlockAccepted> {
-        let Ok(block) = bitcoin::consensus::deserialize(&raw) else {
-            return Ok(BlockAccepted::Rejected(Rejection::new(
-                "block-decode-failed",
-                RejectionScope::Bytes,
-            )));
-        };
-        match CheckedBlock::check(block, &self.params) {
-            Ok(block) => self.accept_checked(block, raw, now),
+        match CheckedBlock::parse(raw, &self.params) {
+            Ok(block) => self.accept_checked(block, now),
             Err(rejection) => Ok(BlockAccepted::Rejected(rejection)),
         }
     }
 
-    /// Takes in a block that [`CheckedBlock::check`] passed, on any thread; `raw` is its bytes.
+    /// Takes in a block that [`CheckedBlock::check`] passed, on any thread.
     ///
     /// # Errors
     ///
     /// As [`Chainstate::accept_block`].
-    pub fn accept_checked(
-        &mut self,
-        block: CheckedBlock,
-        raw: Vec<u8>,
-        now: u32,
-    ) -> Result<BlockAccepted> {
+    pub fn accept_checked(&mut self, block: CheckedBlock, now: u32) -> Result<BlockAccepted> {
         if let Err(rejection) = check_signet_solution(&self.params, &block, self.verifier.as_ref())?
         {
             return Ok(BlockAccepted::Rejected(rejection));
         }
-        let at = match self.accept_header(&block.block.header, now)? {
+        let at = match self.accept_header(block.header(), now)? {
             Ok(at) => at,
             Err(rejection) => return Ok(BlockAccepted::Rejected(rejection)),
         };
@@ -146,13 +135,13 @@ impl Chainstate {
             return Ok(BlockAccepted::Rejected(rejection));
         }
         // Files have no reserve of their own: they share the log's disk.
-        self.store.wait_for_space(raw.len())?;
-        let extent = self.files.append_block(&raw)?;
+        self.store.wait_for_space(block.total_size())?;
+        let extent = self.files.append_block(block.bytes())?;
         let entry = self.headers.entry_mut(at);
         entry.block = Some(extent);
         entry.status.set(HeaderStatus::DATA);
         // A block of 4 MB has at most 66,000 transactions.
-        entry.tx_count = u32::try_from(block.txids.len()).unwrap_or(u32::MAX);
+        entry.tx_count = u32::try_from(block.txids().len()).unwrap_or(u32::MAX);
         self.dirty.insert(at);
         self.recent.insert(at, Arc::new(block));
         self.candidates.block_stored(&mut self.headers, at);

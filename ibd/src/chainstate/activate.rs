@@ -7,12 +7,11 @@ use std::time::Instant;
 use bitcoin::{BlockHash, Work};
 
 use super::{Chainstate, Progress, block_batch, corrupt, put_row};
-use crate::block::CheckedBlock;
 use crate::error::Result;
 use crate::headers::{Extent, HeaderRef, HeaderStatus};
-use crate::pipeline::connect::{ConnectContext, connect_block};
-use crate::pipeline::load::{Loader, Source};
-use crate::pipeline::scripts::{FailedInput, ScriptTicket};
+use crate::pipeline::connect::{ConnectContext, Connected, connect_block};
+use crate::pipeline::load::{LoadContext, Loaded, Loader, Source};
+use crate::pipeline::scripts::{BlockScripts, FailedInput, ScriptTicket};
 use crate::pipeline::{IN_FLIGHT_MAX, LOAD_AHEAD};
 use crate::rejection::Rejection;
 
@@ -33,14 +32,23 @@ pub struct Advance {
     pub invalid: Vec<(BlockHash, Rejection)>,
 }
 
-/// A block that is staged, while its scripts run.
+/// A block that is connected, while its scripts run.
 struct InFlight {
     at: HeaderRef,
     undo: Option<Extent>,
     scripts: Option<ScriptTicket>,
+    /// Whether the store has committed it.
+    committed: bool,
     /// Rows that its batch took along.
     rows: Vec<HeaderRef>,
     size: Progress,
+}
+
+impl InFlight {
+    /// Whether its scripts have run.
+    fn is_done(&self) -> bool {
+        self.scripts.as_ref().is_none_or(ScriptTicket::is_done)
+    }
 }
 
 /// When a run of the pipeline may pause: after a time, with more than a certain work.
@@ -107,7 +115,12 @@ impl Chainstate {
     ) -> Result<RunEnd> {
         let path = self.path_to(target)?;
         let pool = Arc::clone(&self.pool);
-        let mut loader = Loader::new(&pool, &self.files, &self.params, path);
+        let context = LoadContext {
+            files: Arc::clone(&self.files),
+            params: Arc::clone(&self.params),
+            reader: self.store.read_handle(),
+        };
+        let mut loader = Loader::new(&pool, context, path);
         let mut in_flight = VecDeque::new();
         let end = self.run_pipeline(&mut loader, pause, &mut in_flight, connected);
         self.take_back(in_flight);
@@ -137,14 +150,21 @@ impl Chainstate {
             {
                 return Ok(end);
             }
-            let Some((at, block)) = loader.next()? else {
+            let Some(loaded) = loader.next()? else {
                 break RunEnd::Path;
             };
-            match self.stage(parent, at, &block)? {
+            let at = loaded.at;
+            match self.stage(parent, loaded, in_flight.is_empty())? {
                 Ok(staged) => in_flight.push_back(staged),
                 Err(rejection) => break RunEnd::Invalid(at, rejection),
             }
             parent = at;
+            // The fewer are staged, the fewer every read has to ask.
+            while in_flight.front().is_some_and(InFlight::is_done) {
+                if let Some(end) = self.commit_oldest(in_flight, connected)? {
+                    return Ok(end);
+                }
+            }
         };
         while !in_flight.is_empty() {
             if let Some(end) = self.commit_oldest(in_flight, connected)? {
@@ -175,46 +195,53 @@ impl Chainstate {
         Ok(path)
     }
 
-    /// Connects a block to the staged state, and starts its scripts.
+    /// Connects a block to the staged state, and starts its scripts. A block without any is
+    /// committed at once if it is `first`, and so waits for no other.
     fn stage(
         &mut self,
         parent: HeaderRef,
-        at: HeaderRef,
-        block: &Arc<CheckedBlock>,
+        loaded: Loaded,
+        first: bool,
     ) -> Result<std::result::Result<InFlight, Rejection>> {
         let context = ConnectContext {
             params: &self.params,
             store: &self.store,
             parent: self.headers.chain(parent),
         };
-        let connected = match connect_block(&context, block)? {
+        let Loaded { at, block, ahead } = loaded;
+        let Connected { mut batch, spent, flags } = match connect_block(&context, &block, &ahead)? {
             Ok(connected) => connected,
             Err(rejection) => return Ok(Err(rejection)),
         };
-        let size = Progress::of(block, &connected.spent);
-        let scripts = self.needs_scripts(at).then(|| {
-            ScriptTicket::start(&self.pool, &self.verifier, block, connected.spent, connected.flags)
-        });
+        let size = Progress::of(&block, spent.len());
         let prev = self.headers.entry(parent).hash;
         let entry = self.headers.entry(at);
         let mut row = entry.row();
         if row.undo.is_none() {
             let stored =
                 row.block.ok_or_else(|| corrupt(format!("block {} is not stored", entry.hash)))?;
-            row.undo = Some(self.files.append_undo(stored, &prev, &connected.undo.encode())?);
+            row.undo = Some(self.files.append_undo(stored, &prev, spent.undo())?);
         }
         row.status.set(HeaderStatus::VALID);
-        let mut batch = connected.batch;
         let this = self.block_ref(at);
         self.dirty.remove(&at);
         let mut rows = self.take_dirty(&mut batch);
         rows.push(at);
         put_row(&mut batch, &row, &this.hash);
-        if let Err(error) = self.store.stage(block_batch(this, prev, batch)) {
+        let batch = block_batch(this, prev, batch);
+        let needs_scripts = self.needs_scripts(at);
+        let committed = first && !needs_scripts;
+        let stored =
+            if committed { self.store.commit(batch).map(|_| ()) } else { self.store.stage(batch) };
+        if let Err(error) = stored {
             self.dirty.extend(rows);
             return Err(error.into());
         }
-        Ok(Ok(InFlight { at, undo: row.undo, scripts, rows, size }))
+        let scripts = needs_scripts.then(|| {
+            let work = BlockScripts { block, spent, flags };
+            ScriptTicket::start(&self.pool, &self.verifier, work)
+        });
+        Ok(Ok(InFlight { at, undo: row.undo, scripts, committed, rows, size }))
     }
 
     /// Waits for the scripts of the oldest staged block, and commits it. If that fails, the block
@@ -234,7 +261,9 @@ impl Chainstate {
                 Rejection::consensus("block-script-verify-flag-failed").with_detail(detail);
             return Ok(Some(RunEnd::Invalid(oldest.at, rejection)));
         }
-        self.store.commit_staged()?;
+        if !oldest.committed {
+            self.store.commit_staged()?;
+        }
         let entry = self.headers.entry_mut(oldest.at);
         entry.status.set(HeaderStatus::VALID);
         entry.status.set(HeaderStatus::UNDO);

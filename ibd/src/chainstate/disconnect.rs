@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use bitcoin::{OutPoint, Transaction, Txid};
+use bitcoin::{OutPoint, Txid};
 use cofferdam_storage::{Batch, Database as _};
 
 use super::{BlockRef, Chainstate, block_batch, corrupt};
@@ -17,6 +17,7 @@ use crate::params::ChainParams;
 use crate::pipeline::load::load_block;
 use crate::tables::COINS;
 use crate::undo::BlockUndo;
+use crate::wire::{InputRef, TxRef};
 
 impl Chainstate {
     /// Disconnects the tip: its parent is the tip afterwards, in one batch of the log.
@@ -66,35 +67,35 @@ impl Disconnector<'_> {
     fn run(&mut self, block: &CheckedBlock, undo: BlockUndo) -> Result<()> {
         let foreign =
             || corrupt(format!("the undo data of block {} are not its own", self.block.hash));
-        if undo.0.len() + 1 != block.txids.len() {
+        if undo.0.len() + 1 != block.txids().len() {
             return Err(foreign());
         }
         // The coinbase, which comes last here, has no undo data.
         let mut undo = undo.0;
-        for (tx, &txid) in block.block.txdata.iter().zip(&block.txids).rev() {
+        for (tx, &txid) in block.txs().iter().zip(block.txids()).rev() {
             self.remove_outputs(tx, txid)?;
             let Some(spent) = undo.pop() else { continue };
-            if spent.0.len() != tx.input.len() {
+            if spent.0.len() != tx.input_count() {
                 return Err(corrupt(format!(
                     "the undo data of transaction {txid} are not its own"
                 )));
             }
-            let outpoints = tx.input.iter().map(|input| input.previous_output);
+            let outpoints = tx.inputs().map(InputRef::outpoint);
             self.restored.extend(outpoints.zip(spent.0));
         }
         Ok(())
     }
 
-    fn remove_outputs(&mut self, tx: &Transaction, txid: Txid) -> Result<()> {
-        for (vout, output) in (0_u32..).zip(&tx.output) {
-            if is_unspendable(&output.script_pubkey) {
+    fn remove_outputs(&mut self, tx: TxRef<'_>, txid: Txid) -> Result<()> {
+        for (vout, output) in (0_u32..).zip(tx.outputs()) {
+            if is_unspendable(output.script) {
                 continue;
             }
             let outpoint = OutPoint::new(txid, vout);
             let created = Coin {
                 height: self.block.height,
                 coinbase: tx.is_coinbase(),
-                output: output.clone(),
+                output: output.into(),
             };
             let found = match self.restored.remove(&outpoint) {
                 Some(coin) => Some(coin),

@@ -74,9 +74,9 @@ pub struct ChainstateOptions {
     pub wal: WalOptions,
 }
 
-/// Bytes of recently accepted blocks kept parsed, so that a block that is connected soon after it
+/// Memory of recently accepted blocks kept parsed, so that a block that is connected soon after it
 /// came is not read and checked twice.
-const RECENT_BYTES_MAX: usize = 32 * 1024 * 1024;
+const RECENT_BYTES_MAX: usize = 48 * 1024 * 1024;
 
 /// The block index, the block files and the UTXO set of one chain.
 #[derive(Debug)]
@@ -226,7 +226,7 @@ struct RecentBlocks {
 impl RecentBlocks {
     fn insert(&mut self, at: HeaderRef, block: Arc<CheckedBlock>) {
         self.take(at);
-        self.bytes += block.total_size();
+        self.bytes += block.memory_bytes();
         self.blocks.insert(at, (block, self.next_age));
         self.by_age.insert(self.next_age, at);
         self.next_age += 1;
@@ -241,7 +241,7 @@ impl RecentBlocks {
     fn take(&mut self, at: HeaderRef) -> Option<Arc<CheckedBlock>> {
         let (block, age) = self.blocks.remove(&at)?;
         self.by_age.remove(&age);
-        self.bytes -= block.total_size();
+        self.bytes -= block.memory_bytes();
         Some(block)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::AddAssign;
 
-use bitcoin::{BlockHash, OutPoint, TxOut};
+use bitcoin::{BlockHash, OutPoint};
 use cofferdam_storage::Database as _;
 
 use super::{BlockRef, Chainstate};
@@ -32,11 +32,11 @@ pub struct Progress {
 }
 
 impl Progress {
-    pub(super) fn of(block: &CheckedBlock, spent: &[Vec<TxOut>]) -> Self {
+    pub(super) fn of(block: &CheckedBlock, inputs: usize) -> Self {
         Self {
             blocks: 1,
-            transactions: block.txids.len() as u64,
-            inputs: spent.iter().map(|outputs| outputs.len() as u64).sum(),
+            transactions: block.txids().len() as u64,
+            inputs: inputs as u64,
             bytes: block.total_size() as u64,
         }
     }

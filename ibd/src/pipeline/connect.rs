@@ -1,20 +1,22 @@
 //! Stage: one block against the UTXO set (`ConnectBlock` in Bitcoin Core's `validation.cpp`,
 //! without the scripts).
 //!
+//! Coins stay the bytes that they are in the store: they go from there into the undo data, and
+//! from the block's outputs into the batch, and are only looked at on the way.
+//!
 //! Invariants:
 //! - the batch deletes a coin only if it was in the store, and puts a coin as new only if it was
 //!   not: a coin created and spent in the block appears in neither;
 //! - the undo data have one coin for each input after the coinbase, in order.
 
-use std::collections::HashMap;
+use bitcoin::OutPoint;
+use cofferdam_storage::{Batch, ReadAhead};
 
-use bitcoin::{OutPoint, Transaction, TxOut};
-use cofferdam_storage::{Batch, Database as _};
-
-use super::prefetch::external_coins;
+use super::prefetch::{CoinArena, created_coins, external_coins, overwrites_a_coin};
+use super::spent::SpentCoins;
 use crate::Store;
-use crate::block::{CheckedBlock, SIGOPS_COST_MAX, bip30_applies, bip30_repeat};
-use crate::coin::{Coin, is_unspendable, outpoint_key};
+use crate::block::{CheckedBlock, SIGOPS_COST_MAX, Source, bip30_applies, bip30_repeat};
+use crate::coin::{CoinRef, outpoint_key};
 use crate::error::Result;
 use crate::headers::ChainView;
 use crate::params::ChainParams;
@@ -23,8 +25,13 @@ use crate::rejection::Rejection;
 use crate::script::{ScriptFlags, block_script_flags};
 use crate::subsidy::block_subsidy;
 use crate::tables::COINS;
-use crate::tx::{MONEY_MAX, check_sequence_locks, check_tx_inputs, tx_sigop_cost};
-use crate::undo::{BlockUndo, TxUndo};
+use crate::tx::{
+    MONEY_MAX, WITNESS_SCALE, check_sequence_locks, check_tx_inputs, spent_sigop_cost,
+};
+use crate::wire::TxRef;
+
+/// Bytes of an operation of the batch beside key and value, for a first guess of its length.
+const OP_LEN: usize = 12;
 
 /// What a block is connected to.
 #[derive(Debug)]
@@ -41,57 +48,58 @@ pub(crate) struct Connected {
     /// Coins to put and delete.
     pub(crate) batch: Batch,
     /// The coins spent.
-    pub(crate) undo: BlockUndo,
-    /// The outputs each transaction spends, for the scripts.
-    pub(crate) spent: Vec<Vec<TxOut>>,
+    pub(crate) spent: SpentCoins,
     pub(crate) flags: ScriptFlags,
+}
+
+/// Why a block is not connected: its own fault, or the machine's.
+enum Stop {
+    Rejected(Rejection),
+    Failed(crate::Error),
+}
+
+impl From<Rejection> for Stop {
+    fn from(rejection: Rejection) -> Self {
+        Self::Rejected(rejection)
+    }
+}
+
+impl From<crate::Error> for Stop {
+    fn from(error: crate::Error) -> Self {
+        Self::Failed(error)
+    }
 }
 
 /// Checks amounts, maturity, locks and signature operations of `block`, and builds its effects.
 pub(crate) fn connect_block(
     context: &ConnectContext<'_>,
     block: &CheckedBlock,
+    ahead: &ReadAhead,
 ) -> Result<std::result::Result<Connected, Rejection>> {
     let height = context.parent.height() + 1;
-    if bip30_applies(context.params, &context.parent, height, &block.hash)
-        && let Some(rejection) = find_overwritten(context.store, block)?
+    if bip30_applies(context.params, &context.parent, height, &block.hash())
+        && overwrites_a_coin(context.store, block)?
     {
-        return Ok(Err(rejection));
+        return Ok(Err(Rejection::consensus("bad-txns-BIP30")));
     }
+    let txs = block.txs();
     let mut connector = Connector {
         context,
         block,
         height,
-        flags: block_script_flags(context.params, height, &block.hash),
-        external: external_coins(context.store, block)?,
-        created: HashMap::new(),
-        batch: Batch::new(),
-        undo: Vec::with_capacity(block.txids.len().saturating_sub(1)),
-        spent: Vec::with_capacity(block.txids.len()),
+        flags: block_script_flags(context.params, height, &block.hash()),
+        external: external_coins(context.store, block, ahead)?,
+        created: created_coins(block, height),
+        spent_own: vec![false; txs.output_count()],
+        spent: SpentCoins::new(txs.len(), block.spends.sources().len()),
         sigops_cost: 0,
         fees: 0,
     };
-    if let Err(rejection) = connector.run() {
-        return Ok(Err(rejection));
+    match connector.run() {
+        Ok(()) => Ok(Ok(connector.finish())),
+        Err(Stop::Rejected(rejection)) => Ok(Err(rejection)),
+        Err(Stop::Failed(error)) => Err(error),
     }
-    Ok(Ok(connector.finish()))
-}
-
-/// BIP-0030: no output of the block may overwrite an unspent one.
-fn find_overwritten(store: &Store, block: &CheckedBlock) -> Result<Option<Rejection>> {
-    for (tx, txid) in block.block.txdata.iter().zip(&block.txids) {
-        for vout in output_indexes(tx) {
-            if store.contains_key(COINS, outpoint_key(&OutPoint::new(*txid, vout)).as_ref())? {
-                return Ok(Some(Rejection::consensus("bad-txns-BIP30")));
-            }
-        }
-    }
-    Ok(None)
-}
-
-/// Indexes of a transaction's outputs: a block has room for fewer than 2^32.
-fn output_indexes(tx: &Transaction) -> std::ops::Range<u32> {
-    0..u32::try_from(tx.output.len()).unwrap_or(u32::MAX)
 }
 
 struct Connector<'a> {
@@ -99,106 +107,111 @@ struct Connector<'a> {
     block: &'a CheckedBlock,
     height: u32,
     flags: ScriptFlags,
-    /// Coins of the store not yet spent by this block.
-    external: HashMap<OutPoint, Coin>,
-    /// Coins of this block not yet spent by it.
-    created: HashMap<OutPoint, Coin>,
-    batch: Batch,
-    undo: Vec<TxUndo>,
-    spent: Vec<Vec<TxOut>>,
+    /// Coins of the store, in the order of the inputs that spend them.
+    external: CoinArena,
+    /// Coins of the block's outputs.
+    created: CoinArena,
+    /// Those of them that the block spends itself.
+    spent_own: Vec<bool>,
+    spent: SpentCoins,
     sigops_cost: u64,
     fees: u64,
 }
 
 impl Connector<'_> {
-    fn run(&mut self) -> std::result::Result<(), Rejection> {
+    fn run(&mut self) -> std::result::Result<(), Stop> {
         let block = self.block;
-        for (index, tx) in block.block.txdata.iter().enumerate() {
-            let coins = if index == 0 { Vec::new() } else { self.spend(tx)? };
-            let spent: Vec<TxOut> = coins.iter().map(|coin| coin.output.clone()).collect();
-            self.sigops_cost += tx_sigop_cost(tx, &spent, self.flags);
-            if self.sigops_cost > SIGOPS_COST_MAX {
-                return Err(Rejection::consensus("bad-blk-sigops"));
-            }
-            self.create(index, tx);
-            self.spent.push(spent);
+        let mut sources = block.spends.sources();
+        let mut next_external = 0;
+        let external = std::mem::take(&mut self.external);
+        let created = std::mem::take(&mut self.created);
+        let mut coins = Vec::new();
+        for (index, (tx, &sigops)) in block.txs().iter().zip(&block.legacy_sigops).enumerate() {
+            coins.clear();
+            self.sigops_cost += u64::from(sigops) * WITNESS_SCALE;
             if index > 0 {
-                self.undo.push(TxUndo(coins));
+                for source in sources.by_ref().take(tx.input_count()) {
+                    let bytes = match source {
+                        Source::Own(output) => {
+                            if let Some(spent) = self.spent_own.get_mut(output) {
+                                *spent = true;
+                            }
+                            created.get(output)
+                        }
+                        Source::External => {
+                            next_external += 1;
+                            external.get(next_external - 1)
+                        }
+                        Source::Repeated => None,
+                    };
+                    let missing = || Rejection::consensus("bad-txns-inputs-missingorspent");
+                    coins.push(CoinRef::parse(bytes.ok_or_else(missing)?)?);
+                }
+                self.check_spends(tx, &coins)?;
+                self.spent.push_tx(&coins);
+            }
+            if self.sigops_cost > SIGOPS_COST_MAX {
+                return Err(Rejection::consensus("bad-blk-sigops").into());
             }
         }
-        self.check_reward()
+        self.created = created;
+        Ok(self.check_reward()?)
     }
 
-    /// Takes the coins that `tx` spends, and checks it against them.
-    fn spend(&mut self, tx: &Transaction) -> std::result::Result<Vec<Coin>, Rejection> {
-        let mut coins = Vec::with_capacity(tx.input.len());
-        for input in &tx.input {
-            let outpoint = input.previous_output;
-            let coin = if let Some(coin) = self.created.remove(&outpoint) {
-                coin
-            } else if let Some(coin) = self.external.remove(&outpoint) {
-                self.batch.delete(COINS, outpoint_key(&outpoint).as_ref());
-                coin
-            } else {
-                return Err(Rejection::consensus("bad-txns-inputs-missingorspent"));
-            };
-            coins.push(coin);
-        }
+    /// Checks a transaction against the coins that it spends.
+    fn check_spends(
+        &mut self,
+        tx: TxRef<'_>,
+        coins: &[CoinRef<'_>],
+    ) -> std::result::Result<(), Rejection> {
         self.fees = self
             .fees
-            .checked_add(check_tx_inputs(tx, &coins, self.height)?)
+            .checked_add(check_tx_inputs(tx, coins, self.height)?)
             .filter(|&fees| fees <= MONEY_MAX)
             .ok_or_else(|| Rejection::consensus("bad-txns-accumulated-fee-outofrange"))?;
-        check_sequence_locks(self.context.params, &self.context.parent, tx, &coins)?;
-        Ok(coins)
-    }
-
-    fn create(&mut self, index: usize, tx: &Transaction) {
-        let Some(&txid) = self.block.txids.get(index) else {
-            return;
-        };
-        for (vout, output) in output_indexes(tx).zip(&tx.output) {
-            if !is_unspendable(&output.script_pubkey) {
-                let coin =
-                    Coin { height: self.height, coinbase: index == 0, output: output.clone() };
-                self.created.insert(OutPoint::new(txid, vout), coin);
-            }
-        }
+        check_sequence_locks(self.context.params, &self.context.parent, tx, coins)?;
+        let scripts = coins.iter().map(|coin| coin.script);
+        self.sigops_cost += spent_sigop_cost(tx, scripts, self.flags);
+        Ok(())
     }
 
     fn check_reward(&self) -> std::result::Result<(), Rejection> {
-        let outputs = self.block.block.txdata.first().map_or(&[][..], |coinbase| &coinbase.output);
+        let coinbase = self.block.txs().first();
         // CheckTransaction bounded the sum by MONEY_MAX.
-        let paid: u64 = outputs.iter().map(|output| output.value.to_sat()).sum();
+        let paid: u64 = coinbase.map_or(0, |tx| tx.outputs().map(|output| output.value).sum());
         if paid > self.fees + block_subsidy(self.height, self.context.params) {
             return Err(Rejection::consensus("bad-cb-amount"));
         }
         Ok(())
     }
 
-    /// Puts what is left of the block's outputs, in the block's order.
-    fn finish(mut self) -> Connected {
-        let repeats = bip30_repeat(self.context.params, self.height, &self.block.hash);
-        for (tx, &txid) in self.block.block.txdata.iter().zip(&self.block.txids) {
-            for vout in output_indexes(tx) {
-                let outpoint = OutPoint::new(txid, vout);
-                let Some(coin) = self.created.remove(&outpoint) else {
+    /// Deletes the store's coins that were spent, and puts what is left of the block's outputs, in
+    /// the block's order.
+    fn finish(self) -> Connected {
+        let keys = self.block.spends.external_keys();
+        let ops = keys.len() + self.block.txs().output_count();
+        let mut batch = Batch::with_capacity(ops * (36 + OP_LEN) + self.created.byte_len());
+        for key in keys {
+            batch.delete(COINS, key);
+        }
+        // The two blocks before BIP-0030 that overwrite a coin: it is not new.
+        let repeats = bip30_repeat(self.context.params, self.height, &self.block.hash());
+        for (tx, &txid) in self.block.txs().iter().zip(self.block.txids()) {
+            for (vout, output) in (0_u32..).zip(tx.first_output()..).take(tx.output_count()) {
+                if self.spent_own.get(output).is_none_or(|&spent| spent) {
+                    continue;
+                }
+                let Some(coin) = self.created.get(output) else {
                     continue;
                 };
-                let (key, value) = (outpoint_key(&outpoint), coin.encode());
+                let key = outpoint_key(&OutPoint::new(txid, vout));
                 if repeats {
-                    // The two blocks before BIP-0030 that overwrite a coin: it is not new.
-                    self.batch.put(COINS, key.as_ref(), &value);
+                    batch.put(COINS, &key, coin);
                 } else {
-                    self.batch.put_new(COINS, key.as_ref(), &value);
+                    batch.put_new(COINS, &key, coin);
                 }
             }
         }
-        Connected {
-            batch: self.batch,
-            undo: BlockUndo(self.undo),
-            spent: self.spent,
-            flags: self.flags,
-        }
+        Connected { batch, spent: self.spent, flags: self.flags }
     }
 }

@@ -1,12 +1,15 @@
-//! Stage: blocks of a path, read from their files, parsed and checked ahead on the pool.
+//! Stage: blocks of a path, read from their files, parsed and checked ahead on the pool, and the
+//! coins they spend read ahead.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
+use cofferdam_storage::ReadAhead;
 use rayon::ThreadPool;
 
 use super::LOAD_AHEAD;
+use super::prefetch::{CoinReader, read_ahead};
 use crate::block::CheckedBlock;
 use crate::block_files::BlockFiles;
 use crate::error::{Error, Result};
@@ -22,36 +25,60 @@ pub(crate) enum Source {
     Stored(Extent),
 }
 
+/// A block with the coins that were read ahead for it.
 #[derive(Debug)]
-enum Slot {
-    Ready(Arc<CheckedBlock>),
-    Loading(Receiver<Result<CheckedBlock>>),
+pub(crate) struct Loaded {
+    pub(crate) at: HeaderRef,
+    pub(crate) block: Arc<CheckedBlock>,
+    pub(crate) ahead: ReadAhead,
+}
+
+/// What a task on the pool needs.
+#[derive(Clone, Debug)]
+pub(crate) struct LoadContext {
+    pub(crate) files: Arc<BlockFiles>,
+    pub(crate) params: Arc<ChainParams>,
+    pub(crate) reader: CoinReader,
+}
+
+impl LoadContext {
+    fn load(&self, at: HeaderRef, source: Source) -> Result<Loaded> {
+        let block = match source {
+            Source::Ready(block) => block,
+            Source::Stored(extent) => Arc::new(load_block(&self.files, &self.params, extent)?),
+        };
+        let ahead = read_ahead(&self.reader, &block)?;
+        Ok(Loaded { at, block, ahead })
+    }
+}
+
+/// A block that is being loaded.
+#[derive(Debug)]
+struct Loading {
+    at: HeaderRef,
+    /// The block, if it was in memory from the start.
+    ready: Option<Arc<CheckedBlock>>,
+    result: Receiver<Result<Loaded>>,
 }
 
 /// Yields the blocks of a path in order, and keeps [`LOAD_AHEAD`] of them loading.
+///
+/// No task outlives it: they have handles of the store.
 #[derive(Debug)]
 pub(crate) struct Loader<'a> {
     pool: &'a ThreadPool,
-    files: Arc<BlockFiles>,
-    params: Arc<ChainParams>,
+    context: LoadContext,
     todo: VecDeque<(HeaderRef, Source)>,
-    ahead: VecDeque<(HeaderRef, Slot)>,
+    ahead: VecDeque<Loading>,
 }
 
 impl<'a> Loader<'a> {
     pub(crate) fn new(
         pool: &'a ThreadPool,
-        files: &Arc<BlockFiles>,
-        params: &Arc<ChainParams>,
+        context: LoadContext,
         path: VecDeque<(HeaderRef, Source)>,
     ) -> Self {
-        let mut loader = Self {
-            pool,
-            files: Arc::clone(files),
-            params: Arc::clone(params),
-            todo: path,
-            ahead: VecDeque::new(),
-        };
+        let mut loader = Self { pool, context, todo: path, ahead: VecDeque::new() };
         loader.fill();
         loader
     }
@@ -61,33 +88,24 @@ impl<'a> Loader<'a> {
     /// # Errors
     ///
     /// Returns [`Error::Corrupt`] if a stored block cannot be read back as it was accepted.
-    pub(crate) fn next(&mut self) -> Result<Option<(HeaderRef, Arc<CheckedBlock>)>> {
-        let Some((at, slot)) = self.ahead.pop_front() else {
+    pub(crate) fn next(&mut self) -> Result<Option<Loaded>> {
+        let Some(next) = self.ahead.pop_front() else {
             return Ok(None);
         };
         self.fill();
-        let block = match slot {
-            Slot::Ready(block) => block,
-            Slot::Loading(result) => {
-                let lost =
-                    |_| Error::Corrupt { what: "a block loader ended without a result".into() };
-                Arc::new(result.recv().map_err(lost)??)
-            }
-        };
-        Ok(Some((at, block)))
+        let lost = |_| Error::Corrupt { what: "a block loader ended without a result".into() };
+        next.result.recv().map_err(lost)?.map(Some)
     }
 
     /// Ends loading; returns the blocks not yielded that were in memory from the start.
-    pub(crate) fn into_ready(self) -> impl Iterator<Item = (HeaderRef, Arc<CheckedBlock>)> {
-        let ahead = self.ahead.into_iter().filter_map(|(at, slot)| match slot {
-            Slot::Ready(block) => Some((at, block)),
-            Slot::Loading(_) => None,
-        });
-        let todo = self.todo.into_iter().filter_map(|(at, source)| match source {
+    pub(crate) fn into_ready(mut self) -> Vec<(HeaderRef, Arc<CheckedBlock>)> {
+        let todo = std::mem::take(&mut self.todo).into_iter();
+        let todo = todo.filter_map(|(at, source)| match source {
             Source::Ready(block) => Some((at, block)),
             Source::Stored(_) => None,
         });
-        ahead.chain(todo)
+        let ahead = self.ahead.iter_mut().filter_map(|next| Some((next.at, next.ready.take()?)));
+        ahead.chain(todo).collect()
     }
 
     fn fill(&mut self) {
@@ -95,22 +113,29 @@ impl<'a> Loader<'a> {
             let Some((at, source)) = self.todo.pop_front() else {
                 return;
             };
-            let slot = match source {
-                Source::Ready(block) => Slot::Ready(block),
-                Source::Stored(extent) => Slot::Loading(self.spawn(extent)),
+            let ready = match &source {
+                Source::Ready(block) => Some(Arc::clone(block)),
+                Source::Stored(_) => None,
             };
-            self.ahead.push_back((at, slot));
+            let (sender, result) = sync_channel(1);
+            let context = self.context.clone();
+            self.pool.spawn(move || {
+                let loaded = context.load(at, source);
+                drop(context);
+                // The receiver is gone when the path was given up: nobody misses the block.
+                let _ = sender.send(loaded);
+            });
+            self.ahead.push_back(Loading { at, ready, result });
         }
     }
+}
 
-    fn spawn(&self, extent: Extent) -> Receiver<Result<CheckedBlock>> {
-        let (sender, receiver) = sync_channel(1);
-        let (files, params) = (Arc::clone(&self.files), Arc::clone(&self.params));
-        self.pool.spawn(move || {
-            // The receiver is gone when the path was given up: nobody misses the block.
-            let _ = sender.send(load_block(&files, &params, extent));
-        });
-        receiver
+impl Drop for Loader<'_> {
+    fn drop(&mut self) {
+        for loading in self.ahead.drain(..) {
+            // Whatever it brings, or that it panicked: it has let go of the store.
+            let _ = loading.result.recv();
+        }
     }
 }
 
@@ -121,10 +146,7 @@ pub(crate) fn load_block(
     extent: Extent,
 ) -> Result<CheckedBlock> {
     let raw = files.read_block(extent)?;
-    let corrupt = |why: String| Error::Corrupt {
-        what: format!("stored block at {:?}: {why}", extent.position),
-    };
-    let block =
-        bitcoin::consensus::deserialize(&raw).map_err(|error| corrupt(error.to_string()))?;
-    CheckedBlock::check(block, params).map_err(|rejection| corrupt(rejection.to_string()))
+    CheckedBlock::parse(raw, params).map_err(|rejection| Error::Corrupt {
+        what: format!("stored block at {:?}: {rejection}", extent.position),
+    })
 }

@@ -1,9 +1,8 @@
 //! The stages a block passes on its way into the UTXO set.
 //!
 //! ```text
-//! load (read, parse, check; parallel, ahead) -> prefetch (sorted multi_get)
-//!   -> connect (in order, the chainstate's thread) -> scripts (parallel, across blocks)
-//!   -> commit (in order)
+//! load (read, parse, check, read coins ahead; parallel) -> connect (in order, the chainstate's
+//!   thread) -> scripts (parallel, across blocks) -> commit (in order)
 //! ```
 //!
 //! Block N+1 is connected while block N's scripts run: its effects are staged in the store, where
@@ -17,6 +16,7 @@ pub(crate) mod connect;
 pub(crate) mod load;
 pub(crate) mod prefetch;
 pub(crate) mod scripts;
+pub(crate) mod spent;
 
 /// Blocks that are read, parsed and checked ahead of the one being connected. Enough to keep a few
 /// cores busy; at 4 MB a block at most 64 MB.

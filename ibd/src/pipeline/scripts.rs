@@ -5,16 +5,18 @@
 //!   first: the outcome does not depend on timing;
 //! - a job owns what it reads (the block and the outputs it spends): it never looks at the store.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use bitcoin::TxOut;
 use rayon::ThreadPool;
 use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 
+use super::spent::{SpentCoins, SpentOutputs};
 use crate::block::CheckedBlock;
 use crate::error::{Error, Result};
 use crate::script::{ScriptFlags, ScriptVerifier};
+use crate::wire::TxRef;
 
 /// Inputs that one job verifies: at 30 us each some 2 ms, so that queueing costs nothing in
 /// comparison and the last job of a block does not keep it waiting.
@@ -25,6 +27,14 @@ const INPUTS_PER_JOB: usize = 64;
 pub(crate) struct FailedInput {
     pub(crate) tx: usize,
     pub(crate) input: usize,
+}
+
+/// A block whose scripts are to be run, with all that they are run against.
+#[derive(Debug)]
+pub(crate) struct BlockScripts {
+    pub(crate) block: Arc<CheckedBlock>,
+    pub(crate) spent: SpentCoins,
+    pub(crate) flags: ScriptFlags,
 }
 
 #[derive(Debug, Default)]
@@ -67,33 +77,35 @@ pub(crate) struct ScriptTicket {
 }
 
 impl ScriptTicket {
-    /// Starts to verify `block`; `spent` has the outputs each transaction spends, in order (none for
-    /// the coinbase).
+    /// Starts to verify a block's scripts.
     pub(crate) fn start(
         pool: &ThreadPool,
         verifier: &Arc<dyn ScriptVerifier>,
-        block: &Arc<CheckedBlock>,
-        spent: Vec<Vec<TxOut>>,
-        flags: ScriptFlags,
+        work: BlockScripts,
     ) -> Self {
-        let jobs = group(spent);
-        let shared = Arc::new(Shared::default());
+        let jobs = group(&work.block);
+        let (shared, work) = (Arc::new(Shared::default()), Arc::new(work));
         shared.lock().jobs_left = jobs.len();
         for job in jobs {
-            let (shared, verifier, block) =
-                (Arc::clone(&shared), Arc::clone(verifier), Arc::clone(block));
+            let (shared, verifier, work) =
+                (Arc::clone(&shared), Arc::clone(verifier), Arc::clone(&work));
             pool.spawn(move || {
                 let run = std::panic::AssertUnwindSafe(|| {
                     if shared.cancelled.load(Ordering::Relaxed) {
                         return Ok(None);
                     }
-                    verify(verifier.as_ref(), &block, job, flags)
+                    verify(verifier.as_ref(), &work, job)
                 });
                 let lost = |_| Err(Error::Corrupt { what: "a script check panicked".into() });
                 shared.finish(std::panic::catch_unwind(run).unwrap_or_else(lost));
             });
         }
         Self { shared }
+    }
+
+    /// Returns whether [`ScriptTicket::wait`] would not wait.
+    pub(crate) fn is_done(&self) -> bool {
+        self.shared.lock().jobs_left == 0
     }
 
     /// Waits for all scripts; returns the first failing input.
@@ -117,39 +129,40 @@ impl Drop for ScriptTicket {
     }
 }
 
-/// One job: transactions by their index in the block, each with the outputs it spends.
-type Job = Vec<(usize, Vec<TxOut>)>;
-
-fn group(spent: Vec<Vec<TxOut>>) -> Vec<Job> {
+/// Splits a block into runs of transactions with about [`INPUTS_PER_JOB`] inputs each.
+fn group(block: &CheckedBlock) -> Vec<Range<usize>> {
     let mut jobs = Vec::new();
-    let mut job = Job::new();
-    let mut inputs = 0;
-    for (tx, spent) in spent.into_iter().enumerate().filter(|(_, spent)| !spent.is_empty()) {
-        inputs += spent.len();
-        job.push((tx, spent));
+    let (mut first, mut inputs) = (1, 0);
+    for (index, tx) in block.txs().iter().enumerate().skip(1) {
+        inputs += tx.input_count();
         if inputs >= INPUTS_PER_JOB {
-            jobs.push(std::mem::take(&mut job));
-            inputs = 0;
+            jobs.push(first..index + 1);
+            (first, inputs) = (index + 1, 0);
         }
     }
-    if !job.is_empty() {
-        jobs.push(job);
+    if inputs > 0 {
+        jobs.push(first..block.txs().len());
     }
     jobs
 }
 
 fn verify(
     verifier: &dyn ScriptVerifier,
-    block: &CheckedBlock,
-    job: Job,
-    flags: ScriptFlags,
+    work: &BlockScripts,
+    job: Range<usize>,
 ) -> Result<Option<FailedInput>> {
-    for (index, spent) in job {
-        let Some(tx) = block.block.txdata.get(index) else {
+    let txs = work.block.txs();
+    // The coinbase has one input, which spends nothing.
+    let coinbase_inputs = txs.first().map_or(0, TxRef::input_count);
+    let mut outputs = SpentOutputs::default();
+    for index in job {
+        let Some(tx) = txs.get(index) else {
             continue;
         };
-        let inputs = spent.len();
-        let prepared = verifier.prepare(tx, spent, flags)?;
+        let inputs = tx.input_count();
+        work.spent.read_outputs(tx.first_input() - coinbase_inputs, inputs, &mut outputs)?;
+        let spent = outputs.refs();
+        let prepared = verifier.prepare(tx, &spent, work.flags)?;
         let check = |input: usize| (!prepared.verify_input(input)).then_some(input);
         let failed = if inputs <= INPUTS_PER_JOB {
             (0..inputs).find_map(check)

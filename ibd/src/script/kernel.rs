@@ -2,13 +2,12 @@
 
 use std::fmt;
 
-use bitcoin::consensus::encode::serialize;
-use bitcoin::{Transaction, TxOut};
 use bitcoinkernel::core::verify::ScriptVerifyError;
 use bitcoinkernel::{KernelError, PrecomputedTransactionData, ScriptPubkey, verify};
 
 use super::{PreparedTransaction, ScriptFlags, ScriptVerifier, is_taproot};
 use crate::error::{Error, Result};
+use crate::wire::{OutputRef, TxRef};
 
 // The library ends the process at a bit it does not know: this type has none but its own.
 const _: () = assert!(
@@ -27,23 +26,23 @@ const _: () = assert!(
 pub struct KernelVerifier;
 
 impl ScriptVerifier for KernelVerifier {
-    fn prepare(
+    fn prepare<'a>(
         &self,
-        tx: &Transaction,
-        spent: Vec<TxOut>,
+        tx: TxRef<'a>,
+        spent: &'a [OutputRef<'a>],
         flags: ScriptFlags,
-    ) -> Result<Box<dyn PreparedTransaction>> {
-        if spent.len() != tx.input.len() {
-            let (spent, inputs) = (spent.len(), tx.input.len());
+    ) -> Result<Box<dyn PreparedTransaction + 'a>> {
+        if spent.len() != tx.input_count() {
+            let (spent, inputs) = (spent.len(), tx.input_count());
             return Err(script_error(format!("{spent} spent outputs for {inputs} inputs")));
         }
         if flags.contains(ScriptFlags::WITNESS) && !flags.contains(ScriptFlags::P2SH) {
             return Err(script_error("WITNESS without P2SH"));
         }
-        let amounts: std::result::Result<Vec<i64>, _> =
-            spent.iter().map(|output| i64::try_from(output.value.to_sat())).collect();
-        let amounts = amounts.map_err(|_| script_error("an amount above 63 bits"))?;
-        let tx = bitcoinkernel::Transaction::new(&serialize(tx)).map_err(script_error)?;
+        if spent.iter().any(|output| i64::try_from(output.value).is_err()) {
+            return Err(script_error("an amount above 63 bits"));
+        }
+        let tx = bitcoinkernel::Transaction::new(tx.bytes()).map_err(script_error)?;
 
         // Every call of the library copies all of the precomputed data, the spent outputs with it:
         // the time grows with the square of the inputs. The outputs are used for native taproot
@@ -51,9 +50,9 @@ impl ScriptVerifier for KernelVerifier {
         // is the same.
         let needs_outputs = flags.contains(ScriptFlags::TAPROOT) && spent.iter().any(is_taproot);
         let (flags, outputs) = if needs_outputs {
-            let outputs = spent.iter().zip(&amounts).map(|(output, &amount)| {
-                let script = ScriptPubkey::new(output.script_pubkey.as_bytes())?;
-                Ok(bitcoinkernel::TxOut::new(&script, amount))
+            let outputs = spent.iter().map(|output| {
+                let script = ScriptPubkey::new(output.script.as_bytes())?;
+                Ok(bitcoinkernel::TxOut::new(&script, amount(output)))
             });
             let outputs: std::result::Result<Vec<_>, KernelError> = outputs.collect();
             (flags, outputs.map_err(script_error)?)
@@ -61,19 +60,23 @@ impl ScriptVerifier for KernelVerifier {
             (flags.difference(ScriptFlags::TAPROOT), Vec::new())
         };
         let shared = PrecomputedTransactionData::new(&tx, &outputs).map_err(script_error)?;
-        Ok(Box::new(Prepared { tx, shared, spent, amounts, flags }))
+        Ok(Box::new(Prepared { tx, shared, spent, flags }))
     }
 }
 
-struct Prepared {
+/// The amount as the library takes it; [`KernelVerifier::prepare`] has looked at it.
+fn amount(output: &OutputRef<'_>) -> i64 {
+    output.value.cast_signed()
+}
+
+struct Prepared<'a> {
     tx: bitcoinkernel::Transaction,
     shared: PrecomputedTransactionData,
-    spent: Vec<TxOut>,
-    amounts: Vec<i64>,
+    spent: &'a [OutputRef<'a>],
     flags: ScriptFlags,
 }
 
-impl fmt::Debug for Prepared {
+impl fmt::Debug for Prepared<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The library's transaction has nothing to show.
         f.debug_struct("Prepared")
@@ -83,18 +86,17 @@ impl fmt::Debug for Prepared {
     }
 }
 
-impl PreparedTransaction for Prepared {
+impl PreparedTransaction for Prepared<'_> {
     fn input_count(&self) -> usize {
         self.spent.len()
     }
 
     fn verify_input(&self, input: usize) -> bool {
-        let spent = self.spent.get(input).zip(self.amounts.get(input));
-        let (output, &amount) = spent.expect("the caller asks for an input that exists");
-        let script = ScriptPubkey::new(output.script_pubkey.as_bytes());
+        let output = self.spent.get(input).expect("the caller asks for an input that exists");
+        let script = ScriptPubkey::new(output.script.as_bytes());
         let script = script.expect("the library copies any bytes");
-        let flags = Some(self.flags.bits());
-        match verify(&script, Some(amount), &self.tx, input, flags, &self.shared) {
+        let (amount, flags) = (Some(amount(output)), Some(self.flags.bits()));
+        match verify(&script, amount, &self.tx, input, flags, &self.shared) {
             Ok(()) => true,
             Err(KernelError::ScriptVerify(ScriptVerifyError::Invalid)) => false,
             Err(error) => panic!("what prepare() checked is not so: {error}"),
@@ -109,24 +111,35 @@ fn script_error(what: impl ToString) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{outpoint, payment};
+    use crate::testing::{outpoint, parsed, payment};
     use bitcoin::hex::FromHex as _;
-    use bitcoin::{Amount, ScriptBuf};
+    use bitcoin::{Script, ScriptBuf, Transaction};
 
-    fn output(script: &str) -> TxOut {
-        let script_pubkey = ScriptBuf::from_hex(script).unwrap();
-        TxOut { value: Amount::from_sat(1), script_pubkey }
+    fn script(hex: &str) -> ScriptBuf {
+        ScriptBuf::from_hex(hex).unwrap()
+    }
+
+    fn output(script: &Script) -> OutputRef<'_> {
+        OutputRef { value: 1, script }
+    }
+
+    /// Which inputs of a transaction fail, given the scripts of the outputs it spends.
+    fn failing(tx: &Transaction, scripts: &[ScriptBuf], flags: ScriptFlags) -> Result<Vec<usize>> {
+        let spent: Vec<_> = scripts.iter().map(|script| output(script)).collect();
+        let txs = parsed(tx);
+        let prepared = KernelVerifier.prepare(txs.first().unwrap(), &spent, flags)?;
+        Ok((0..prepared.input_count()).filter(|&input| !prepared.verify_input(input)).collect())
     }
 
     const ALL: ScriptFlags =
         ScriptFlags::P2SH.union(ScriptFlags::WITNESS).union(ScriptFlags::TAPROOT);
 
     #[track_caller]
-    fn check(script: &str, script_sig: &str, flags: ScriptFlags, ok: bool) {
+    fn check(spent: &str, script_sig: &str, flags: ScriptFlags, ok: bool) {
         let mut tx = payment(&[outpoint(1)], &[1]);
         tx.input[0].script_sig = ScriptBuf::from_bytes(Vec::from_hex(script_sig).unwrap());
-        let failing = KernelVerifier.verify_transaction(&tx, vec![output(script)], flags);
-        assert_eq!(failing.unwrap(), (!ok).then_some(0), "{script}");
+        let failing = failing(&tx, &[script(spent)], flags).unwrap();
+        assert_eq!(failing.is_empty(), ok, "{spent}");
     }
 
     #[test]
@@ -155,20 +168,22 @@ mod tests {
     fn a_taproot_output_beside_others_keeps_its_rules() {
         let tx = payment(&[outpoint(1), outpoint(2)], &[1]);
         let native = format!("5120{}", "79".repeat(32));
-        let spent = vec![output("51"), output(&native)];
-        let prepared = KernelVerifier.prepare(&tx, spent, ALL).unwrap();
-        assert_eq!(prepared.input_count(), 2);
-        assert!(prepared.verify_input(0) && !prepared.verify_input(1));
+        assert_eq!(failing(&tx, &[script("51"), script(&native)], ALL).unwrap(), [1]);
     }
 
     #[test]
     fn what_the_library_cannot_do_is_an_error() {
         let tx = payment(&[outpoint(1)], &[1]);
-        let prepare = |spent, flags| KernelVerifier.prepare(&tx, spent, flags).map(drop);
-        assert!(prepare(vec![output("51")], ScriptFlags::WITNESS).is_err());
-        assert!(prepare(vec![], ScriptFlags::NONE).is_err());
-        assert!(prepare(vec![output("51"); 2], ALL).is_err());
-        let negative = TxOut { value: Amount::from_sat(u64::MAX), ..output("51") };
-        assert!(prepare(vec![negative], ALL).is_err());
+        let fails = |scripts: &[&str], flags| {
+            let scripts: Vec<_> = scripts.iter().map(|hex| script(hex)).collect();
+            failing(&tx, &scripts, flags).is_err()
+        };
+        assert!(fails(&["51"], ScriptFlags::WITNESS));
+        assert!(fails(&[], ScriptFlags::NONE));
+        assert!(fails(&["51", "51"], ALL));
+        assert!(!fails(&["51"], ALL));
+        let (script, txs) = (script("51"), parsed(&tx));
+        let negative = [OutputRef { value: u64::MAX, script: &script }];
+        assert!(KernelVerifier.prepare(txs.first().unwrap(), &negative, ALL).is_err());
     }
 }

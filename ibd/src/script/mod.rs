@@ -8,10 +8,11 @@ pub use kernel::KernelVerifier;
 
 use std::fmt;
 
-use bitcoin::{BlockHash, Transaction, TxOut};
+use bitcoin::BlockHash;
 
 use crate::error::Result;
 use crate::params::ChainParams;
+use crate::wire::{OutputRef, TxRef};
 
 /// Rules for running a script, as a set of bits (Bitcoin Core's `SCRIPT_VERIFY_*`, those that are
 /// consensus). No other bit can be set.
@@ -122,12 +123,12 @@ pub trait ScriptVerifier: fmt::Debug + Send + Sync {
     ///
     /// Returns [`Error::Script`](crate::Error::Script) if the library cannot be asked, or is asked
     /// for what it cannot do: WITNESS without P2SH, or another number of outputs than inputs.
-    fn prepare(
+    fn prepare<'a>(
         &self,
-        tx: &Transaction,
-        spent: Vec<TxOut>,
+        tx: TxRef<'a>,
+        spent: &'a [OutputRef<'a>],
         flags: ScriptFlags,
-    ) -> Result<Box<dyn PreparedTransaction>>;
+    ) -> Result<Box<dyn PreparedTransaction + 'a>>;
 
     /// Verifies all inputs on this thread; returns the first that fails.
     ///
@@ -136,8 +137,8 @@ pub trait ScriptVerifier: fmt::Debug + Send + Sync {
     /// As [`ScriptVerifier::prepare`].
     fn verify_transaction(
         &self,
-        tx: &Transaction,
-        spent: Vec<TxOut>,
+        tx: TxRef<'_>,
+        spent: &[OutputRef<'_>],
         flags: ScriptFlags,
     ) -> Result<Option<usize>> {
         let prepared = self.prepare(tx, spent, flags)?;
@@ -161,8 +162,8 @@ pub trait PreparedTransaction: fmt::Debug + Send + Sync {
 
 /// Returns whether the script is a native taproot output: `OP_1` and 32 bytes.
 #[cfg(feature = "kernel")]
-fn is_taproot(output: &TxOut) -> bool {
-    output.script_pubkey.is_p2tr()
+fn is_taproot(output: &OutputRef<'_>) -> bool {
+    output.script.is_p2tr()
 }
 
 #[cfg(test)]
@@ -171,7 +172,7 @@ pub(crate) mod testing {
 
     use super::{PreparedTransaction, ScriptFlags, ScriptVerifier};
     use crate::error::Result;
-    use bitcoin::{Transaction, TxOut};
+    use crate::wire::{OutputRef, TxRef};
 
     /// Gives every input the same verdict.
     #[derive(Debug)]
@@ -181,13 +182,13 @@ pub(crate) mod testing {
     struct Prepared(usize, bool);
 
     impl ScriptVerifier for Always {
-        fn prepare(
+        fn prepare<'a>(
             &self,
-            tx: &Transaction,
-            _: Vec<TxOut>,
+            tx: TxRef<'a>,
+            _: &'a [OutputRef<'a>],
             _: ScriptFlags,
-        ) -> Result<Box<dyn PreparedTransaction>> {
-            Ok(Box::new(Prepared(tx.input.len(), self.0)))
+        ) -> Result<Box<dyn PreparedTransaction + 'a>> {
+            Ok(Box::new(Prepared(tx.input_count(), self.0)))
         }
     }
 

@@ -1,13 +1,15 @@
 //! What a transaction has to fulfil by itself (`consensus/tx_check.cpp` of Bitcoin Core).
 
-use bitcoin::{OutPoint, Transaction};
-
 use super::{MONEY_MAX, WITNESS_SCALE};
 use crate::block::WEIGHT_MAX;
 use crate::rejection::Rejection;
+use crate::wire::{InputRef, TxRef};
 
 /// Lengths a coinbase's script may have.
 const COINBASE_SCRIPT_LEN: std::ops::RangeInclusive<usize> = 2..=100;
+
+/// Up to that many inputs are compared each with each, which takes no memory.
+const PAIRWISE_INPUTS_MAX: usize = 12;
 
 /// Checks what needs neither the chain nor coins.
 ///
@@ -16,49 +18,52 @@ const COINBASE_SCRIPT_LEN: std::ops::RangeInclusive<usize> = 2..=100;
 /// Returns `bad-txns-vin-empty`, `bad-txns-vout-empty`, `bad-txns-oversize`,
 /// `bad-txns-vout-negative`, `bad-txns-vout-toolarge`, `bad-txns-txouttotal-toolarge`,
 /// `bad-txns-inputs-duplicate`, `bad-cb-length` or `bad-txns-prevout-null`.
-pub fn check_transaction(tx: &Transaction) -> Result<(), Rejection> {
-    check_sized_transaction(tx, tx.base_size() as u64)
+pub fn check_transaction(tx: TxRef<'_>) -> Result<(), Rejection> {
+    check_with(tx, has_duplicate_inputs)
 }
 
-/// Checks as [`check_transaction`] does, for a caller that knows the size without witness.
-pub(crate) fn check_sized_transaction(tx: &Transaction, base_size: u64) -> Result<(), Rejection> {
-    if tx.input.is_empty() {
+/// Checks as [`check_transaction`] does, for a caller that can tell at less cost whether two inputs
+/// spend the same.
+pub(crate) fn check_with(
+    tx: TxRef<'_>,
+    has_duplicates: impl FnOnce(TxRef<'_>) -> bool,
+) -> Result<(), Rejection> {
+    if tx.input_count() == 0 {
         return Err(Rejection::consensus("bad-txns-vin-empty"));
     }
-    if tx.output.is_empty() {
+    if tx.output_count() == 0 {
         return Err(Rejection::consensus("bad-txns-vout-empty"));
     }
-    if base_size * WITNESS_SCALE > WEIGHT_MAX {
+    if tx.base_size() as u64 * WITNESS_SCALE > WEIGHT_MAX {
         return Err(Rejection::consensus("bad-txns-oversize"));
     }
     check_outputs(tx)?;
-    if has_duplicate_inputs(tx) {
+    if has_duplicates(tx) {
         return Err(Rejection::consensus("bad-txns-inputs-duplicate"));
     }
     if tx.is_coinbase() {
-        let script_len = tx.input.first().map_or(0, |input| input.script_sig.len());
+        let script_len = tx.inputs().next().map_or(0, |input| input.script_sig().len());
         if !COINBASE_SCRIPT_LEN.contains(&script_len) {
             return Err(Rejection::consensus("bad-cb-length"));
         }
-    } else if tx.input.iter().any(|input| input.previous_output.is_null()) {
+    } else if tx.inputs().any(InputRef::is_null) {
         return Err(Rejection::consensus("bad-txns-prevout-null"));
     }
     Ok(())
 }
 
 /// Amounts are signed in Core: half of the unsigned ones are negative.
-fn check_outputs(tx: &Transaction) -> Result<(), Rejection> {
+fn check_outputs(tx: TxRef<'_>) -> Result<(), Rejection> {
     let mut total = 0_u64;
-    for output in &tx.output {
-        let value = output.value.to_sat();
-        if value > i64::MAX.unsigned_abs() {
+    for output in tx.outputs() {
+        if output.value > i64::MAX.unsigned_abs() {
             return Err(Rejection::consensus("bad-txns-vout-negative"));
         }
-        if value > MONEY_MAX {
+        if output.value > MONEY_MAX {
             return Err(Rejection::consensus("bad-txns-vout-toolarge"));
         }
         // Neither addend is above MONEY_MAX: no overflow.
-        total += value;
+        total += output.value;
         if total > MONEY_MAX {
             return Err(Rejection::consensus("bad-txns-txouttotal-toolarge"));
         }
@@ -66,23 +71,32 @@ fn check_outputs(tx: &Transaction) -> Result<(), Rejection> {
     Ok(())
 }
 
-fn has_duplicate_inputs(tx: &Transaction) -> bool {
-    match tx.input.as_slice() {
-        [] | [_] => false,
-        [first, second] => first.previous_output == second.previous_output,
-        inputs => {
-            let mut spent: Vec<OutPoint> = inputs.iter().map(|i| i.previous_output).collect();
-            spent.sort_unstable();
-            spent.windows(2).any(|pair| matches!(pair, [a, b] if a == b))
+pub(crate) fn has_duplicate_inputs(tx: TxRef<'_>) -> bool {
+    let outpoints = tx.inputs().map(InputRef::outpoint_bytes);
+    if outpoints.len() > PAIRWISE_INPUTS_MAX {
+        let mut spent: Vec<&[u8; 36]> = outpoints.collect();
+        spent.sort_unstable();
+        return spent.windows(2).any(|pair| matches!(pair, [a, b] if a == b));
+    }
+    let mut rest = outpoints;
+    while let Some(outpoint) = rest.next() {
+        if rest.clone().any(|other| other == outpoint) {
+            return true;
         }
     }
+    false
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{coinbase, outpoint, payment};
-    use bitcoin::{Amount, ScriptBuf};
+    use crate::testing::{coinbase, outpoint, parsed, payment};
+    use crate::wire::Transactions;
+    use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction};
+
+    fn check_transaction(tx: &Transaction) -> Result<(), Rejection> {
+        super::check_transaction(parsed(tx).first().unwrap())
+    }
 
     #[track_caller]
     fn check(change: impl FnOnce(&mut Transaction), code: &str) {
@@ -94,8 +108,11 @@ mod tests {
 
     #[test]
     fn a_transaction_needs_inputs_and_outputs() {
-        check(|tx| tx.input.clear(), "bad-txns-vin-empty");
         check(|tx| tx.output.clear(), "bad-txns-vout-empty");
+        // The one coding of a transaction without inputs has no outputs either.
+        let empty = Transactions::of_transaction(vec![0; 10]).unwrap();
+        let rejection = super::check_transaction(empty.first().unwrap()).unwrap_err();
+        assert_eq!(rejection.code, "bad-txns-vin-empty");
     }
 
     #[test]
@@ -128,6 +145,11 @@ mod tests {
     fn inputs_are_distinct() {
         let repeat = |tx: &mut Transaction| tx.input[2] = tx.input[0].clone();
         check(repeat, "bad-txns-inputs-duplicate");
+        let mut many: Vec<OutPoint> = (0..40).map(outpoint).collect();
+        assert_eq!(check_transaction(&payment(&many, &[1])), Ok(()));
+        many[39] = many[3];
+        let code = check_transaction(&payment(&many, &[1])).unwrap_err().code;
+        assert_eq!(code, "bad-txns-inputs-duplicate");
         let tx = payment(&[outpoint(1), outpoint(1)], &[1]);
         assert_eq!(check_transaction(&tx).unwrap_err().code, "bad-txns-inputs-duplicate");
     }

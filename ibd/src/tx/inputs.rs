@@ -1,11 +1,10 @@
 //! What a transaction owes to the coins it spends (`CheckTxInputs` in Bitcoin Core's
 //! `consensus/tx_verify.cpp`).
 
-use bitcoin::Transaction;
-
 use super::MONEY_MAX;
-use crate::coin::Coin;
+use crate::coin::CoinRef;
 use crate::rejection::Rejection;
+use crate::wire::TxRef;
 
 /// Blocks until a coinbase's output can be spent (`COINBASE_MATURITY`).
 const COINBASE_MATURITY: u32 = 100;
@@ -21,8 +20,12 @@ const COINBASE_MATURITY: u32 = 100;
 /// Returns `bad-txns-inputs-missingorspent` if there are fewer coins than inputs,
 /// `bad-txns-premature-spend-of-coinbase`, `bad-txns-inputvalues-outofrange` or
 /// `bad-txns-in-belowout`.
-pub fn check_tx_inputs(tx: &Transaction, spent: &[Coin], height: u32) -> Result<u64, Rejection> {
-    if spent.len() < tx.input.len() {
+pub fn check_tx_inputs(
+    tx: TxRef<'_>,
+    spent: &[CoinRef<'_>],
+    height: u32,
+) -> Result<u64, Rejection> {
+    if spent.len() < tx.input_count() {
         return Err(Rejection::consensus("bad-txns-inputs-missingorspent"));
     }
     let mut value_in = 0_u64;
@@ -33,12 +36,11 @@ pub fn check_tx_inputs(tx: &Transaction, spent: &[Coin], height: u32) -> Result<
             let code = "bad-txns-premature-spend-of-coinbase";
             return Err(Rejection::consensus(code).with_detail(detail));
         }
-        let value = coin.output.value.to_sat();
-        let sum = value_in.checked_add(value).filter(|&sum| sum <= MONEY_MAX);
+        let sum = value_in.checked_add(coin.value).filter(|&sum| sum <= MONEY_MAX);
         value_in = sum.ok_or_else(|| Rejection::consensus("bad-txns-inputvalues-outofrange"))?;
     }
     // check_transaction() bounded the sum.
-    let value_out: u64 = tx.output.iter().map(|output| output.value.to_sat()).sum();
+    let value_out: u64 = tx.outputs().map(|output| output.value).sum();
     value_in.checked_sub(value_out).ok_or_else(|| {
         let detail = format!("value in ({value_in}) < value out ({value_out})");
         Rejection::consensus("bad-txns-in-belowout").with_detail(detail)
@@ -48,12 +50,12 @@ pub fn check_tx_inputs(tx: &Transaction, spent: &[Coin], height: u32) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{coin, outpoint, payment};
+    use crate::testing::{coin, outpoint, parsed, payment};
 
     #[track_caller]
-    fn check(spent: &[Coin], height: u32, expected: Result<u64, &str>) {
+    fn check(spent: &[CoinRef<'_>], height: u32, expected: Result<u64, &str>) {
         let tx = payment(&[outpoint(1), outpoint(2)], &[30, 12]);
-        let fee = check_tx_inputs(&tx, spent, height);
+        let fee = check_tx_inputs(parsed(&tx).first().unwrap(), spent, height);
         assert_eq!(
             fee.as_ref().map_err(|rejection| &*rejection.code),
             expected.as_ref().map_err(|code| *code)

@@ -1,12 +1,11 @@
 //! When a transaction may be in a block: lock time and relative lock times (`IsFinalTx` and
 //! `SequenceLocks` in Bitcoin Core's `consensus/tx_verify.cpp`; BIP-0068, BIP-0113).
 
-use bitcoin::Transaction;
-
-use crate::coin::Coin;
+use crate::coin::CoinRef;
 use crate::params::ChainParams;
 use crate::pow::{HeaderChain, median_time_past, median_time_past_at};
 use crate::rejection::Rejection;
+use crate::wire::TxRef;
 
 /// Lock times below are heights, others are seconds since 1970.
 const LOCKTIME_THRESHOLD: u32 = 500_000_000;
@@ -21,12 +20,12 @@ const SEQUENCE_GRANULARITY: u32 = 9;
 /// Returns whether the lock time allows the transaction in a block at `height` with `time` to
 /// compare to (the median time past of its parent since BIP-0113).
 #[must_use]
-pub fn is_final_tx(tx: &Transaction, height: u32, time: u32) -> bool {
-    let lock_time = tx.lock_time.to_consensus_u32();
+pub fn is_final_tx(tx: TxRef<'_>, height: u32, time: u32) -> bool {
+    let lock_time = tx.lock_time();
     let reached = if lock_time < LOCKTIME_THRESHOLD { height } else { time };
     lock_time == 0
         || lock_time < reached
-        || tx.input.iter().all(|input| input.sequence.to_consensus_u32() == SEQUENCE_FINAL)
+        || tx.inputs().all(|input| input.sequence() == SEQUENCE_FINAL)
 }
 
 /// Checks the relative lock times of a transaction in the block after `parent`, from the height
@@ -40,16 +39,16 @@ pub fn is_final_tx(tx: &Transaction, height: u32, time: u32) -> bool {
 pub fn check_sequence_locks(
     params: &ChainParams,
     parent: &impl HeaderChain,
-    tx: &Transaction,
-    spent: &[Coin],
+    tx: TxRef<'_>,
+    spent: &[CoinRef<'_>],
 ) -> Result<(), Rejection> {
     let height = parent.height() + 1;
     // The version is unsigned for this rule: -1 counts as 2 and more.
-    if height < params.csv_height || tx.version.0.cast_unsigned() < 2 {
+    if height < params.csv_height || tx.version().cast_unsigned() < 2 {
         return Ok(());
     }
-    for (input, coin) in tx.input.iter().zip(spent) {
-        let sequence = input.sequence.to_consensus_u32();
+    for (input, coin) in tx.inputs().zip(spent) {
+        let sequence = input.sequence();
         if sequence & SEQUENCE_DISABLE_FLAG != 0 {
             continue;
         }
@@ -74,7 +73,7 @@ pub fn check_sequence_locks(
 mod tests {
     use super::*;
     use crate::params::Network;
-    use crate::testing::{Chain, coin, outpoint, payment};
+    use crate::testing::{Chain, coin, outpoint, parsed, payment};
     use bitcoin::Sequence;
     use bitcoin::absolute::LockTime;
     use bitcoin::transaction::Version;
@@ -94,10 +93,14 @@ mod tests {
         ];
         for (lock, height, time, ok) in cases {
             tx.lock_time = LockTime::from_consensus(lock);
-            assert_eq!(is_final_tx(&tx, height, time), ok, "{lock} {height} {time}");
+            assert_eq!(
+                is_final_tx(parsed(&tx).first().unwrap(), height, time),
+                ok,
+                "{lock} {height} {time}"
+            );
         }
         tx.input[1].sequence = Sequence::from_consensus(SEQUENCE_FINAL);
-        assert!(is_final_tx(&tx, 0, 0));
+        assert!(is_final_tx(parsed(&tx).first().unwrap(), 0, 0));
     }
 
     /// A chain of 200 headers, 600 seconds apart, and a transaction that spends coins of height
@@ -112,7 +115,7 @@ mod tests {
             input.sequence = Sequence::from_consensus(sequence);
         }
         let spent = [coin(10, false, 1), coin(100, false, 1)];
-        let result = check_sequence_locks(&params, &chain, &tx, &spent);
+        let result = check_sequence_locks(&params, &chain, parsed(&tx).first().unwrap(), &spent);
         assert_eq!(result.err().map(|r| r.code).as_deref(), (!ok).then_some("bad-txns-nonfinal"));
     }
 

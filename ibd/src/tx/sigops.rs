@@ -1,10 +1,10 @@
 //! Counting signature operations (`GetTransactionSigOpCost` in Bitcoin Core's
 //! `consensus/tx_verify.cpp`, `CScript::GetSigOpCount`).
 
-use bitcoin::{Transaction, TxOut};
-
 use super::WITNESS_SCALE;
+use crate::compress::CompressedScript;
 use crate::script::ScriptFlags;
+use crate::wire::TxRef;
 
 const OP_1: u8 = 0x51;
 const OP_16: u8 = 0x60;
@@ -13,7 +13,7 @@ const OP_CHECKSIGVERIFY: u8 = 0xad;
 const OP_CHECKMULTISIG: u8 = 0xae;
 const OP_CHECKMULTISIGVERIFY: u8 = 0xaf;
 /// What a multisig counts whose number of keys is not known (`MAX_PUBKEYS_PER_MULTISIG`).
-const KEYS_PER_MULTISIG_MAX: u64 = 20;
+const KEYS_PER_MULTISIG_MAX: u32 = 20;
 
 /// An operation and the bytes it pushes; `None` at the end or where the push goes beyond it.
 pub(crate) fn next_op<'a>(script: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
@@ -41,14 +41,14 @@ pub(crate) fn next_op<'a>(script: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
 
 /// Counts the operations of a script; a multisig counts its keys if `accurate` and the number is
 /// right before it, else twenty. Counting ends where the script cannot be read on.
-fn count(mut script: &[u8], accurate: bool) -> u64 {
+fn count(mut script: &[u8], accurate: bool) -> u32 {
     let mut sigops = 0;
     let mut last = 0xff;
     while let Some((op, _)) = next_op(&mut script) {
         sigops += match op {
             OP_CHECKSIG | OP_CHECKSIGVERIFY => 1,
             OP_CHECKMULTISIG | OP_CHECKMULTISIGVERIFY => match last {
-                OP_1..=OP_16 if accurate => u64::from(last - OP_1 + 1),
+                OP_1..=OP_16 if accurate => u32::from(last - OP_1 + 1),
                 _ => KEYS_PER_MULTISIG_MAX,
             },
             _ => 0,
@@ -72,36 +72,39 @@ fn last_push(mut script: &[u8]) -> Option<&[u8]> {
 }
 
 /// Counts the operations in a transaction's own scripts, as before BIP-0016.
+///
+/// The number fits: it is at most twenty times that of the transaction's bytes.
 #[must_use]
-pub fn legacy_sigop_count(tx: &Transaction) -> u64 {
-    let inputs = tx.input.iter().map(|input| input.script_sig.as_bytes());
-    let outputs = tx.output.iter().map(|output| output.script_pubkey.as_bytes());
-    inputs.chain(outputs).map(|script| count(script, false)).sum()
+pub fn legacy_sigop_count(tx: TxRef<'_>) -> u32 {
+    let inputs = tx.inputs().map(|input| input.script_sig());
+    let outputs = tx.outputs().map(|output| output.script);
+    inputs.chain(outputs).map(|script| count(script.as_bytes(), false)).sum()
 }
 
-/// Returns the cost of a transaction's signature operations; `spent` has the outputs that its
-/// inputs spend, in their order (none for a coinbase).
+/// Returns the cost of a transaction's signature operations beyond those of its own scripts, which
+/// cost [`legacy_sigop_count`] times four: of redeem scripts and witnesses.
+///
+/// `spent` has the scripts that the inputs satisfy, in their order (none for a coinbase).
 #[must_use]
-pub fn tx_sigop_cost(tx: &Transaction, spent: &[TxOut], flags: ScriptFlags) -> u64 {
-    let mut cost = legacy_sigop_count(tx) * WITNESS_SCALE;
-    if tx.is_coinbase() {
-        return cost;
-    }
-    for (input, output) in tx.input.iter().zip(spent) {
-        let script = output.script_pubkey.as_bytes();
-        let is_p2sh = output.script_pubkey.is_p2sh();
-        let redeem = if is_p2sh { last_push(input.script_sig.as_bytes()) } else { None };
+pub fn spent_sigop_cost<'a>(
+    tx: TxRef<'_>,
+    spent: impl Iterator<Item = CompressedScript<'a>>,
+    flags: ScriptFlags,
+) -> u64 {
+    let mut cost = 0;
+    for (input, script) in tx.inputs().zip(spent) {
+        let is_p2sh = script.is_p2sh();
+        let redeem = if is_p2sh { last_push(input.script_sig().as_bytes()) } else { None };
         if flags.contains(ScriptFlags::P2SH) {
-            cost += redeem.map_or(0, |redeem| count(redeem, true)) * WITNESS_SCALE;
+            cost += redeem.map_or(0, |redeem| u64::from(count(redeem, true))) * WITNESS_SCALE;
         }
         if flags.contains(ScriptFlags::WITNESS) {
-            let witness_script = input.witness.last().unwrap_or_default();
-            let has_witness = !input.witness.is_empty();
-            let program = witness_program(script).or_else(|| witness_program(redeem?));
+            let program = script.other().and_then(witness_program);
+            let program = program.or_else(|| witness_program(redeem?));
             cost += match program {
                 Some((0, program)) if program.len() == 20 => 1,
-                Some((0, program)) if program.len() == 32 && has_witness => {
-                    count(witness_script, true)
+                Some((0, program)) if program.len() == 32 => {
+                    input.witness().last().map_or(0, |script| u64::from(count(script, true)))
                 }
                 _ => 0,
             };
@@ -126,12 +129,13 @@ fn witness_program(script: &[u8]) -> Option<(u8, &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{outpoint, payment};
+    use crate::compress::write_script;
+    use crate::testing::{outpoint, parsed, payment};
     use bitcoin::hex::FromHex as _;
-    use bitcoin::{ScriptBuf, Witness};
+    use bitcoin::{Script, ScriptBuf, Witness};
 
     #[track_caller]
-    fn check(script: &str, rough: u64, accurate: u64) {
+    fn check(script: &str, rough: u32, accurate: u32) {
         let script = Vec::from_hex(script).unwrap();
         assert_eq!((count(&script, false), count(&script, true)), (rough, accurate));
     }
@@ -166,9 +170,17 @@ mod tests {
         tx.input[0].script_sig = ScriptBuf::from_hex(script_sig).unwrap();
         let stack: Vec<_> = witness.iter().map(|item| Vec::from_hex(item).unwrap()).collect();
         tx.input[0].witness = Witness::from_slice(&stack);
-        let mut output = tx.output[0].clone();
-        output.script_pubkey = ScriptBuf::from_hex(spent).unwrap();
-        assert_eq!(tx_sigop_cost(&tx, &[output], flags), cost);
+        let txs = parsed(&tx);
+        let (tx, spent) = (txs.first().unwrap(), Vec::from_hex(spent).unwrap());
+        let mut compressed = Vec::new();
+        write_script(Script::from_bytes(&spent), &mut compressed);
+        // However the script is kept.
+        for script in [
+            CompressedScript::Other(&spent),
+            CompressedScript::read(&mut compressed.as_slice()).unwrap(),
+        ] {
+            assert_eq!(spent_sigop_cost(tx, std::iter::once(script), flags), cost, "{script:?}");
+        }
     }
 
     #[test]

@@ -17,13 +17,13 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use bitcoin::BlockHash;
 use bitcoin::block::Header;
-use bitcoin::{Block, BlockHash};
 use cofferdam_ibd::block::CheckedBlock;
 use cofferdam_ibd::headers::HeaderStatus;
 use cofferdam_ibd::params::ChainParams;
 use cofferdam_ibd::sync::HEADERS_MAX;
-use cofferdam_ibd::{BlockAccepted, Chainstate, Rejection, RejectionScope, UtxoHash};
+use cofferdam_ibd::{BlockAccepted, Chainstate, Rejection, UtxoHash};
 use rayon::prelude::{IntoParallelIterator as _, ParallelIterator as _};
 
 use self::order::{Order, Record, order};
@@ -153,7 +153,7 @@ fn judge(path: &Path, scan: &Scan, params: &ChainParams, warnings: &mut Vec<Stri
 }
 
 /// A block that was read and checked, with its bytes, or what is wrong with it.
-type Checked = (Record, std::result::Result<(CheckedBlock, Vec<u8>), Rejection>);
+type Checked = (Record, std::result::Result<CheckedBlock, Rejection>);
 
 /// The second pass.
 struct Run<'a> {
@@ -247,14 +247,14 @@ impl Run<'_> {
     fn take_block(
         &mut self,
         record: &Record,
-        checked: std::result::Result<(CheckedBlock, Vec<u8>), Rejection>,
+        checked: std::result::Result<CheckedBlock, Rejection>,
     ) -> Result<()> {
         if self.descends_from_failed(record) {
             return Ok(());
         }
         match checked {
-            Ok((block, raw)) => {
-                let accepted = self.chainstate.accept_checked(block, raw, self.clock.seconds())?;
+            Ok(block) => {
+                let accepted = self.chainstate.accept_checked(block, self.clock.seconds())?;
                 if let BlockAccepted::Rejected(rejection) = accepted {
                     self.reject(record, &rejection);
                 }
@@ -322,7 +322,7 @@ fn read_ahead(
             bytes += u64::from(record.found.length);
             rest = behind;
         }
-        let check = |(record, raw): (Record, Vec<u8>)| (record, check(raw, params));
+        let check = |(record, raw): (Record, Vec<u8>)| (record, CheckedBlock::parse(raw, params));
         let checked: Vec<Checked> = batch.into_par_iter().map(check).collect();
         if sender.send(checked).is_err() {
             return Ok(());
@@ -344,13 +344,4 @@ fn read_block(
     }
     let (_, file) = opened.as_mut().context("the file was just opened")?;
     file.read_at(record.found.offset, record.found.length).with_context(what)
-}
-
-fn check(
-    raw: Vec<u8>,
-    params: &ChainParams,
-) -> std::result::Result<(CheckedBlock, Vec<u8>), Rejection> {
-    let block: Block = bitcoin::consensus::deserialize(&raw)
-        .map_err(|_| Rejection::new("block-decode-failed", RejectionScope::Bytes))?;
-    Ok((CheckedBlock::check(block, params)?, raw))
 }

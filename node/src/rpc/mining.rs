@@ -89,13 +89,12 @@ fn mine(
     if !mining::solve(&mut block, &params, tries) {
         return Ok(None);
     }
-    let raw = serialize(&block);
     let hash = block.block_hash().to_string();
-    let checked = match CheckedBlock::check(block, &params) {
+    let checked = match CheckedBlock::parse(serialize(&block), &params) {
         Ok(checked) => checked,
         Err(rejection) => return Ok(Some(Err(rejection))),
     };
-    let submitted = worker.submit(checked, raw, BlockSource::User)?;
+    let submitted = worker.submit(checked, BlockSource::User)?;
     Ok(Some(match (submitted.accepted, submitted.invalid) {
         (Some(BlockAccepted::Rejected(rejection)), _) | (_, Some(rejection)) => Err(rejection),
         _ => Ok(hash),
