@@ -6,6 +6,7 @@
     reason = "benchmarks panic on anything unexpected"
 )]
 
+pub mod chain_maker;
 pub mod coin_load;
 pub mod counting;
 pub mod null;
@@ -70,5 +71,24 @@ pub fn blocks(name: &str) -> Vec<Vec<u8>> {
         blocks.push(rest[8..8 + length].to_vec());
         rest = &rest[8 + length..];
     }
+    blocks
+}
+
+/// Reads the single blocks under `tests/data` that have at least `bytes_min` bytes: name and bytes.
+#[must_use]
+pub fn single_blocks(bytes_min: usize) -> Vec<(String, Vec<u8>)> {
+    let mut blocks = Vec::new();
+    for network in ["mainnet", "testnet3"] {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data");
+        let dir = std::fs::read_dir(data.join(network).join("blocks")).expect("in the repository");
+        let mut paths: Vec<_> = dir.map(|entry| entry.expect("readable").path()).collect();
+        paths.sort();
+        for path in paths {
+            let height = path.file_stem().expect("a name").to_string_lossy();
+            let name = format!("{network} {}", height.trim_start_matches('0'));
+            blocks.push((name, std::fs::read(&path).expect("readable")));
+        }
+    }
+    blocks.retain(|(_, raw)| raw.len() >= bytes_min);
     blocks
 }

@@ -106,6 +106,22 @@ fn thread_time() -> Duration {
     Duration::from_nanos(nanoseconds)
 }
 
+/// The processor time of all threads that are alive.
+///
+/// # Panics
+///
+/// Panics if the system does not tell.
+#[must_use]
+pub fn process_time() -> Duration {
+    let tasks = fs::read_dir("/proc/self/task").expect("Linux");
+    let time = |path: std::path::PathBuf| {
+        // A thread may end in between.
+        let text = fs::read_to_string(path.join("schedstat")).unwrap_or_default();
+        text.split(' ').next().and_then(|field| field.parse().ok()).unwrap_or(0)
+    };
+    Duration::from_nanos(tasks.map(|task| time(task.expect("Linux").path())).sum())
+}
+
 /// How many a second.
 #[must_use]
 pub fn per_second(count: u64, time: Duration) -> f64 {
