@@ -1,6 +1,7 @@
 //! Parse and check real blocks, on one thread: all rules that need neither the chain nor coins.
 //!
 //! `COFFERDAM_ROUNDS` is the number of rounds (15).
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use cofferdam_benches::report::{Sample, Spent, Table, alternate, from_env};
 use cofferdam_benches::single_blocks;

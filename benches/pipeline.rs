@@ -3,6 +3,8 @@
 //!
 //! `COFFERDAM_BLOCKS` is the number of long blocks (40), `COFFERDAM_ROUNDS` that of the rounds (3). Words
 //! on the command line choose parts: `scripts`, `plain`, `cache`.
+#![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
+#![expect(clippy::indexing_slicing, reason = "a benchmark panics on anything unexpected")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -45,6 +47,7 @@ fn open(run: Run, chain: &MadeChain, dir: &std::path::Path) -> Chainstate {
         threads: run.threads,
         assume_valid,
         dir: dir.to_owned(),
+        coin_stats: false,
         wal: WalOptions { memtable_bytes: run.memtable_mib << 20, ..WalOptions::default() },
     };
     Chainstate::open(options, Arc::new(StdFileSystem), database).expect("opens").0
