@@ -19,6 +19,7 @@ fn open(kind: BackendKind, dir: &std::path::Path) -> Chainstate {
         threads: 2,
         assume_valid: AssumeValid::Off,
         dir: dir.to_owned(),
+        coin_stats: false,
         wal: WalOptions::default(),
     };
     Chainstate::open(options, Arc::new(StdFileSystem), database).expect("opens").0

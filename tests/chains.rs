@@ -1,7 +1,7 @@
 //! Does every known state of every chain come out, on every backend?
 #![expect(clippy::indexing_slicing, reason = "a test fails by a panic")]
 
-use cofferdam_ibd::Network;
+use cofferdam_ibd::{ChainstateOptions, Network};
 use cofferdam_storage::BackendKind;
 use cofferdam_tests::{chain, data};
 
@@ -12,7 +12,8 @@ fn check(network: Network, name: &str) {
     assert!(states.len() > 1, "{name} has known states");
     for backend in [BackendKind::Memory, BackendKind::Sled, BackendKind::Rocksdb] {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let mut chainstate = chain::open(network, backend, dir.path());
+        let options = ChainstateOptions { coin_stats: true, ..chain::options(network, dir.path()) };
+        let mut chainstate = chain::open_with(options, backend);
         let mut fed = 0;
         for expected in &states {
             let upto = expected.height as usize + 1;
@@ -21,6 +22,13 @@ fn check(network: Network, name: &str) {
             let advance = chain::advance(&mut chainstate);
             assert!(advance.done && advance.invalid.is_empty(), "{advance:?}");
             assert_eq!(chain::state(&chainstate), *expected, "{name} on {backend}");
+        }
+        // What was kept on the way says the same of every height.
+        for expected in &states {
+            let block = chainstate.block_at(expected.height).expect("connected");
+            let kept = chainstate.coin_stats(&block.hash).expect("readable").expect("kept");
+            assert_eq!(kept.muhash.to_string(), expected.muhash, "{name} at {}", block.height);
+            assert_eq!(kept.txouts, expected.utxo_count);
         }
         assert_eq!(fed, blocks.len(), "the last state is the tip's");
         chainstate.shutdown().expect("closes");

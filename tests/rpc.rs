@@ -5,11 +5,12 @@
 #![expect(clippy::indexing_slicing, reason = "a test fails by a panic")]
 
 use cofferdam_tests::data;
-use cofferdam_tests::process::{Node, run, said};
+use cofferdam_tests::process::{Node, run, said, wait_for};
 use serde_json::{Value, json};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_cofferdam-under-test");
 const BLOCK_170: &str = "00000000d1145790a8694403d4063f323d499e655c83426834d4ce2f8dd4a2ee";
+const BLOCK_UNKNOWN: &str = "00000000000000000000000000000000000000000000000000000000000000ab";
 const PAYMENT: &str = "f4184fc596403b9d638783cf57adfe4c75c605f6356fbc91338530e9831e9e16";
 const SPENT_COINBASE: &str = "0437cd7f8525ceed2324359c2d0ba26006d92d856a9c20fa0241106ee5a597c9";
 
@@ -105,5 +106,43 @@ fn answers_are_those_of_bitcoind() {
     check_blocks(&node);
     check_coins(&node);
     check_the_rest(&node);
+    node.stop();
+    check_kept_statistics(dir.path());
+}
+
+/// With `-coinstatsindex` the set's hash is known at every height, also for the blocks that were
+/// connected without it.
+fn check_kept_statistics(dir: &std::path::Path) {
+    let options = ["-backend=rocksdb", "-coinstatsindex"];
+    let node = Node::start_on("main", BINARY, dir, &options);
+    wait_for("the statistics", || {
+        node.try_rpc("gettxoutsetinfo", &["muhash", "4521"]).ok().map(|_| ())
+    });
+    for state in data::states("mainnet/chain-0-4521.blkdat") {
+        let hash = state.block_hash.as_str();
+        for block in [hash, &state.height.to_string()] {
+            let info = node.rpc("gettxoutsetinfo", &["muhash", block]);
+            assert_eq!((&info["height"], &info["bestblock"]), (&json!(state.height), &json!(hash)));
+            assert_eq!(
+                (&info["muhash"], &info["txouts"]),
+                (&json!(state.muhash), &json!(state.utxo_count))
+            );
+            assert_eq!(info["bogosize"], state.bogosize);
+            let amount = info["total_amount"].to_string().replace('.', "");
+            assert_eq!(amount.parse(), Ok(state.total_amount));
+        }
+    }
+    // Asked not to use what is kept: a scan.
+    let scanned = node.rpc("gettxoutsetinfo", &["muhash", "null", "false"]);
+    assert!(scanned["transactions"].as_u64().is_some());
+    assert_eq!(scanned["muhash"], node.rpc("gettxoutsetinfo", &["muhash"])["muhash"]);
+    for (args, message) in [
+        (["hash_serialized_3", "170"], "cannot be queried for a specific block"),
+        (["muhash", "4522"], "after current tip"),
+        (["muhash", BLOCK_UNKNOWN], "Block not found"),
+    ] {
+        let error = node.try_rpc("gettxoutsetinfo", &args).expect_err("refused");
+        assert!(error.contains(message), "{error}");
+    }
     node.stop();
 }

@@ -87,13 +87,21 @@ impl<'a> CoinRef<'a> {
     /// of the curve is not looked at.
     pub fn parse(mut bytes: &'a [u8]) -> Result<Self> {
         let code = read_varint_u32(&mut bytes)?;
-        let output = bytes;
-        let value = read_amount(&mut bytes)?;
-        let script = CompressedScript::read(&mut bytes)?;
-        if !bytes.is_empty() {
-            return Err(Error::Corrupt { what: "bytes after a coin".to_owned() });
+        let coin = Self::read(code >> 1, code & 1 == 1, &mut bytes)?;
+        if bytes.is_empty() {
+            Ok(coin)
+        } else {
+            Err(Error::Corrupt { what: "bytes after a coin".to_owned() })
         }
-        Ok(Self { height: code >> 1, coinbase: code & 1 == 1, value, script, output })
+    }
+
+    /// Reads amount and script of a coin off the front of `bytes`.
+    pub(crate) fn read(height: u32, coinbase: bool, bytes: &mut &'a [u8]) -> Result<Self> {
+        let before = *bytes;
+        let value = read_amount(bytes)?;
+        let script = CompressedScript::read(bytes)?;
+        let output = before.get(..before.len() - bytes.len()).unwrap_or_default();
+        Ok(Self { height, coinbase, value, script, output })
     }
 }
 

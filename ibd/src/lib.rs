@@ -20,6 +20,7 @@
 //!     threads: 2,
 //!     assume_valid: AssumeValid::Off,
 //!     dir: dir.path().to_owned(),
+//!     coin_stats: false,
 //!     wal: WalOptions::default(),
 //! };
 //! let backend = Box::new(MemoryDatabase::new(TREES));
@@ -45,6 +46,7 @@ pub mod block;
 mod block_files;
 mod chainstate;
 pub mod coin;
+mod coin_stats;
 pub mod compress;
 mod error;
 mod hash;
@@ -75,6 +77,7 @@ pub use chainstate::{
     Progress, Store,
 };
 pub use coin::Coin;
+pub use coin_stats::CoinStats;
 pub use error::{Error, Result};
 pub use headers::{HeaderEntry, HeaderRef, HeaderTree};
 pub use params::{ChainParams, Network};
@@ -84,5 +87,5 @@ pub use rejection::{Rejection, RejectionScope};
 pub use script::KernelVerifier;
 pub use script::{PreparedTransaction, ScriptFlags, ScriptVerifier, block_script_flags};
 pub use subsidy::block_subsidy;
-pub use tables::{COINS, HEADERS, TREES};
+pub use tables::{COIN_STATS, COINS, HEADERS, TREES};
 pub use utxo_stats::{UtxoHash, UtxoStats};

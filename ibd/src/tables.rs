@@ -10,5 +10,8 @@ pub const HEADERS: Tree = Tree { id: 1, name: "headers" };
 /// big-endian), so that a scan is in the order of `hash_serialized_3`. Value: [`crate::Coin`].
 pub const COINS: Tree = Tree { id: 2, name: "coins" };
 
+/// Statistics of the UTXO set after each block, if they are kept: see [`crate::CoinStats`].
+pub const COIN_STATS: Tree = Tree { id: 3, name: "coinstats" };
+
 /// Every tree of this crate: what a backend has to be opened with.
-pub const TREES: &[Tree] = &[HEADERS, COINS];
+pub const TREES: &[Tree] = &[HEADERS, COINS, COIN_STATS];

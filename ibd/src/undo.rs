@@ -11,12 +11,12 @@ use bitcoin::consensus::{Decodable as _, Encodable as _};
 use bitcoin::hashes::{Hash as _, HashEngine as _, sha256d};
 use bitcoin::{BlockHash, VarInt};
 
-use crate::coin::Coin;
+use crate::coin::{Coin, CoinRef};
 use crate::compress::{read_output, read_varint_u32, write_output, write_varint};
 use crate::error::{Error, Result};
 
 /// Fewest bytes of a coin: the code, an amount, a script's length.
-const COIN_LEN_MIN: usize = 3;
+pub(crate) const COIN_LEN_MIN: usize = 3;
 
 /// The coins that a transaction spent, in the order of its inputs.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -82,21 +82,32 @@ fn write_coin(coin: &Coin, out: &mut Vec<u8>) {
 }
 
 fn read_coin(bytes: &mut &[u8]) -> Result<Coin> {
+    let (height, coinbase) = read_code(bytes)?;
+    Ok(Coin { height, coinbase, output: read_output(bytes)? })
+}
+
+/// Reads a coin where it lies.
+pub(crate) fn read_undo_coin<'a>(bytes: &mut &'a [u8]) -> Result<CoinRef<'a>> {
+    let (height, coinbase) = read_code(bytes)?;
+    CoinRef::read(height, coinbase, bytes)
+}
+
+fn read_code(bytes: &mut &[u8]) -> Result<(u32, bool)> {
     let code = read_varint_u32(bytes)?;
     let height = code >> 1;
     if height > 0 {
         read_varint_u32(bytes)?;
     }
-    Ok(Coin { height, coinbase: code & 1 == 1, output: read_output(bytes)? })
+    Ok((height, code & 1 == 1))
 }
 
-fn write_size(size: usize, out: &mut Vec<u8>) {
+pub(crate) fn write_size(size: usize, out: &mut Vec<u8>) {
     VarInt::from(size).consensus_encode(out).expect("a vector takes all bytes");
 }
 
 /// Reads a number of things that take at least `len_min` bytes each: no number is believed that
 /// the rest of the bytes cannot hold.
-fn read_size(bytes: &mut &[u8], len_min: usize) -> Result<usize> {
+pub(crate) fn read_size(bytes: &mut &[u8], len_min: usize) -> Result<usize> {
     let size = VarInt::consensus_decode(bytes).ok().and_then(|size| usize::try_from(size.0).ok());
     size.filter(|&size| size <= bytes.len() / len_min)
         .ok_or_else(|| Error::Corrupt { what: "undo data cut short".to_owned() })

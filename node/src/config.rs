@@ -100,6 +100,8 @@ pub struct Config {
     pub cache_bytes: usize,
     /// Free space below which the node pauses; 0: never.
     pub min_free_bytes: u64,
+    /// Whether statistics of the UTXO set are kept for every block (`-coinstatsindex`).
+    pub coin_stats: bool,
     /// Threads for checks.
     pub threads: usize,
     /// Treatment of old blocks' scripts.
@@ -178,6 +180,7 @@ impl Config {
             durability: durability(settings)?,
             cache_bytes: cache_mib.saturating_mul(1 << 20),
             min_free_bytes: free_mib.saturating_mul(1 << 20),
+            coin_stats: settings.flag("coinstatsindex", false),
             threads: threads(settings)?,
             assume_valid: assume_valid(settings)?,
             minimum_chain_work: minimum_chain_work(settings)?,

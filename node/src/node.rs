@@ -176,6 +176,7 @@ pub(crate) fn open_chainstate(
             AssumeValidOption::Block(hash) => AssumeValid::Block(hash),
         },
         dir: data_dir.chain_dir().to_owned(),
+        coin_stats: config.coin_stats,
         wal: WalOptions {
             durability: config.durability,
             memtable_bytes: config.cache_bytes - engine_bytes,

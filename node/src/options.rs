@@ -82,6 +82,12 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
     ),
     spec("dbcache", Single, "MIB", "Memory for the UTXO set (default: 450)"),
     spec(
+        "coinstatsindex",
+        Single,
+        "BOOL",
+        "Keep size and muhash of the UTXO set for every block (gettxoutsetinfo)",
+    ),
+    spec(
         "minfreespace",
         Single,
         "MIB",

@@ -31,6 +31,7 @@ pub fn options(network: Network, dir: &Path) -> ChainstateOptions {
         threads: 2,
         assume_valid: AssumeValid::Off,
         dir: dir.to_owned(),
+        coin_stats: false,
         wal: WalOptions { memtable_bytes: 256 * 1024, ..WalOptions::default() },
     }
 }

@@ -16,7 +16,7 @@ const REPEATS: [(u32, &str); 2] = [
     (91_880, "00000000000743f190a18c5577a3c2d2a1f610ae9601ac046a38084ccb7cd721"),
 ];
 
-/// The blocks whose coinbase they repeat.
+/// The blocks whose coinbase they repeat, in the same order.
 const REPEATED: [(u32, &str); 2] = [
     (91_812, "00000000000af0aed4792b1acee3d966af36cf5def14935db8de83d6f9306f2f"),
     (91_722, "00000000000271a2dc26e7667f8419f2e15416dc6955e5a6c6cdf3f2574dd08e"),
@@ -32,6 +32,15 @@ fn is_listed(list: &[(u32, &str)], params: &ChainParams, height: u32, hash: &Blo
 #[must_use]
 pub fn bip30_repeat(params: &ChainParams, height: u32, hash: &BlockHash) -> bool {
     is_listed(&REPEATS, params, height, hash)
+}
+
+/// Returns the height of the block whose coinbase this one repeats, if it is one of the two that
+/// do.
+#[must_use]
+pub fn bip30_repeated_height(params: &ChainParams, height: u32, hash: &BlockHash) -> Option<u32> {
+    let index = REPEATS.iter().position(|(at, _)| *at == height)?;
+    let (first, _) = REPEATED.get(index)?;
+    bip30_repeat(params, height, hash).then_some(*first)
 }
 
 /// Returns whether the block is one of two whose coinbase was overwritten, and so lost
@@ -111,6 +120,7 @@ mod tests {
             assert!(!applies(&params, height, hash));
             assert!(applies(&params, height + 1, hash));
             assert!(bip30_repeat(&params, height, &hash));
+            assert_eq!(bip30_repeated_height(&params, height, &hash), Some(first));
             assert!(bip30_unspendable(&params, first, &repeated));
             assert!(!bip30_repeat(&params, first, &repeated));
             assert!(!bip30_repeat(&ChainParams::new(Network::Regtest), height, &hash));

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use bitcoin::{BlockHash, Work};
 
-use super::{Chainstate, Progress, block_batch, corrupt, put_row};
+use super::stats::StatsTicket;
+use super::{BlockRef, Chainstate, Progress, block_batch, corrupt, put_row};
 use crate::error::Result;
 use crate::headers::{Extent, HeaderRef, HeaderStatus};
 use crate::pipeline::connect::{ConnectContext, Connected, connect_block};
@@ -37,6 +38,7 @@ struct InFlight {
     at: HeaderRef,
     undo: Option<Extent>,
     scripts: Option<ScriptTicket>,
+    stats: Option<StatsTicket>,
     /// Whether the store has committed it.
     committed: bool,
     /// Rows that its batch took along.
@@ -45,9 +47,10 @@ struct InFlight {
 }
 
 impl InFlight {
-    /// Whether its scripts have run.
-    fn is_done(&self) -> bool {
+    /// Whether its scripts have run, and its coins are summed up.
+    fn is_done(&mut self) -> bool {
         self.scripts.as_ref().is_none_or(ScriptTicket::is_done)
+            && self.stats.as_mut().is_none_or(StatsTicket::is_done)
     }
 }
 
@@ -80,6 +83,9 @@ impl Chainstate {
     pub fn advance(&mut self, until: Instant) -> Result<Advance> {
         let mut advance = Advance::default();
         let pause = Pause { until, above: self.headers.entry(self.tip).chain_work };
+        if !self.catch_up_stats(until)? {
+            return Ok(advance);
+        }
         loop {
             let best = self.candidates.best().filter(|&best| best != self.tip);
             let Some(best) = best else {
@@ -127,6 +133,9 @@ impl Chainstate {
         for (at, block) in loader.into_ready() {
             self.recent.insert(at, block);
         }
+        if end.is_ok() && self.stats.is_some() {
+            self.write_index()?;
+        }
         end
     }
 
@@ -160,7 +169,7 @@ impl Chainstate {
             }
             parent = at;
             // The fewer are staged, the fewer every read has to ask.
-            while in_flight.front().is_some_and(InFlight::is_done) {
+            while in_flight.front_mut().is_some_and(InFlight::is_done) {
                 if let Some(end) = self.commit_oldest(in_flight, connected)? {
                     return Ok(end);
                 }
@@ -230,18 +239,18 @@ impl Chainstate {
         put_row(&mut batch, &row, &this.hash);
         let batch = block_batch(this, prev, batch);
         let needs_scripts = self.needs_scripts(at);
-        let committed = first && !needs_scripts;
+        let committed = first && !needs_scripts && self.stats.is_none();
         let stored =
             if committed { self.store.commit(batch).map(|_| ()) } else { self.store.stage(batch) };
         if let Err(error) = stored {
             self.dirty.extend(rows);
             return Err(error.into());
         }
-        let scripts = needs_scripts.then(|| {
-            let work = BlockScripts { block, spent, flags };
-            ScriptTicket::start(&self.pool, &self.verifier, work)
-        });
-        Ok(Ok(InFlight { at, undo: row.undo, scripts, committed, rows, size }))
+        let work = Arc::new(BlockScripts { block, spent, flags });
+        let stats = self.stats.is_some();
+        let stats = stats.then(|| StatsTicket::start(&self.pool, &self.params, &work, this.height));
+        let scripts = needs_scripts.then(|| ScriptTicket::start(&self.pool, &self.verifier, &work));
+        Ok(Ok(InFlight { at, undo: row.undo, scripts, stats, committed, rows, size }))
     }
 
     /// Waits for the scripts of the oldest staged block, and commits it. If that fails, the block
@@ -261,6 +270,7 @@ impl Chainstate {
                 Rejection::consensus("block-script-verify-flag-failed").with_detail(detail);
             return Ok(Some(RunEnd::Invalid(oldest.at, rejection)));
         }
+        let delta = oldest.stats.take().map(StatsTicket::wait).transpose()?;
         if !oldest.committed {
             self.store.commit_staged()?;
         }
@@ -269,6 +279,10 @@ impl Chainstate {
         entry.status.set(HeaderStatus::UNDO);
         entry.undo = oldest.undo;
         self.tip = oldest.at;
+        let this = BlockRef { height: entry.height, hash: entry.hash };
+        if let Some((stats, delta)) = self.stats.as_mut().zip(delta) {
+            stats.connect(this, &delta)?;
+        }
         self.connected += oldest.size;
         *connected += 1;
         in_flight.pop_front();

@@ -29,7 +29,8 @@ impl Chainstate {
         let missing = || corrupt(format!("block {} or its undo data are not stored", tip.hash));
         let (block, undo) = entry.block.zip(entry.undo).ok_or_else(missing)?;
         let block = load_block(&self.files, &self.params, block)?;
-        let undo = BlockUndo::decode(&self.files.read_undo(undo)?)?;
+        let undo_bytes = self.files.read_undo(undo)?;
+        let undo = BlockUndo::decode(&undo_bytes)?;
 
         let mut disconnector = Disconnector {
             params: &self.params,
@@ -46,6 +47,7 @@ impl Chainstate {
             self.dirty.extend(rows);
             return Err(error.into());
         }
+        self.disconnect_tip_stats(&block, undo_bytes)?;
         self.tip = parent;
         Ok(())
     }

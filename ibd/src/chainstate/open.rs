@@ -8,6 +8,7 @@ use bitcoin::consensus::encode;
 use bitcoin::hashes::Hash as _;
 use cofferdam_storage::{Batch, Database, FileSystem, Recovery, WalBuffered};
 
+use super::stats::StatsKeeper;
 use super::{
     AssumeValid, BlockRef, Chainstate, ChainstateOptions, Progress, RecentBlocks, Store,
     block_batch, corrupt, put_row,
@@ -72,6 +73,8 @@ impl Chainstate {
             .build()
             .map_err(|error| Error::Threads { source: Box::new(error) })?;
         let (headers, candidates) = load_headers(&store, &params)?;
+        let genesis = params.genesis.block_hash();
+        let stats = options.coin_stats.then(|| StatsKeeper::open(&store, genesis)).transpose()?;
         let mut chainstate = Self {
             assume_valid: match options.assume_valid {
                 AssumeValid::Default => params.assume_valid,
@@ -89,9 +92,11 @@ impl Chainstate {
             dirty: BTreeSet::new(),
             recent: RecentBlocks::default(),
             connected: Progress::default(),
+            stats,
             synced: false,
         };
         chainstate.find_tip()?;
+        chainstate.write_index()?;
         Ok((chainstate, recovery))
     }
 

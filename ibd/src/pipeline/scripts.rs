@@ -81,14 +81,14 @@ impl ScriptTicket {
     pub(crate) fn start(
         pool: &ThreadPool,
         verifier: &Arc<dyn ScriptVerifier>,
-        work: BlockScripts,
+        work: &Arc<BlockScripts>,
     ) -> Self {
         let jobs = group(&work.block);
-        let (shared, work) = (Arc::new(Shared::default()), Arc::new(work));
+        let shared = Arc::new(Shared::default());
         shared.lock().jobs_left = jobs.len();
         for job in jobs {
             let (shared, verifier, work) =
-                (Arc::clone(&shared), Arc::clone(verifier), Arc::clone(&work));
+                (Arc::clone(&shared), Arc::clone(verifier), Arc::clone(work));
             pool.spawn(move || {
                 let run = std::panic::AssertUnwindSafe(|| {
                     if shared.cancelled.load(Ordering::Relaxed) {

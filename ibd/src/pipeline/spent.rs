@@ -1,12 +1,12 @@
 //! `SpentCoins`: what a block spent, as the undo data that are written to disk and as what its
 //! scripts are run against. One buffer is both.
 
-use bitcoin::consensus::Encodable as _;
-use bitcoin::{Script, VarInt};
+use bitcoin::Script;
 
 use crate::coin::CoinRef;
-use crate::compress::{CompressedScript, read_amount, write_varint};
+use crate::compress::write_varint;
 use crate::error::Result;
+use crate::undo::{COIN_LEN_MIN, read_size, read_undo_coin, write_size};
 use crate::wire::OutputRef;
 
 /// Bytes of a usual coin in undo data, for a first guess.
@@ -16,8 +16,8 @@ const COIN_LEN: usize = 34;
 #[derive(Debug, Default)]
 pub(crate) struct SpentCoins {
     undo: Vec<u8>,
-    /// Where the amount of each coin begins, in the order of the block's inputs after the coinbase.
-    outputs: Vec<u32>,
+    /// Where each coin begins, in the order of the block's inputs after the coinbase.
+    coins: Vec<u32>,
 }
 
 impl SpentCoins {
@@ -25,23 +25,23 @@ impl SpentCoins {
     pub(crate) fn new(txs: usize, inputs: usize) -> Self {
         let mut spent = Self {
             undo: Vec::with_capacity(inputs * COIN_LEN + txs + 9),
-            outputs: Vec::with_capacity(inputs),
+            coins: Vec::with_capacity(inputs),
         };
         // The coinbase has no undo data.
-        spent.write_size(txs.saturating_sub(1));
+        write_size(txs.saturating_sub(1), &mut spent.undo);
         spent
     }
 
     /// Adds the coins that the next transaction spends.
     pub(crate) fn push_tx(&mut self, coins: &[CoinRef<'_>]) {
-        self.write_size(coins.len());
+        write_size(coins.len(), &mut self.undo);
         for coin in coins {
+            self.coins.push(u32::try_from(self.undo.len()).unwrap_or(u32::MAX));
             write_varint(u64::from(coin.height) * 2 + u64::from(coin.coinbase), &mut self.undo);
             if coin.height > 0 {
                 // Where versions before Core 0.15 had the version of the spent transaction.
                 self.undo.push(0);
             }
-            self.outputs.push(u32::try_from(self.undo.len()).unwrap_or(u32::MAX));
             self.undo.extend_from_slice(coin.output);
         }
     }
@@ -53,7 +53,7 @@ impl SpentCoins {
 
     /// Returns the number of coins.
     pub(crate) fn len(&self) -> usize {
-        self.outputs.len()
+        self.coins.len()
     }
 
     /// Reads the outputs of `count` coins from the one with index `first` on.
@@ -65,18 +65,42 @@ impl SpentCoins {
     ) -> Result<()> {
         outputs.scripts.clear();
         outputs.spans.clear();
-        for &at in self.outputs.iter().skip(first).take(count) {
-            let mut bytes = self.undo.get(at as usize..).unwrap_or_default();
-            let value = read_amount(&mut bytes)?;
+        for coin in self.coins().skip(first).take(count) {
+            let coin = coin?;
             let start = outputs.scripts.len();
-            CompressedScript::read(&mut bytes)?.decompress_into(&mut outputs.scripts)?;
-            outputs.spans.push((value, start, outputs.scripts.len()));
+            coin.script.decompress_into(&mut outputs.scripts)?;
+            outputs.spans.push((coin.value, start, outputs.scripts.len()));
         }
         Ok(())
     }
 
-    fn write_size(&mut self, size: usize) {
-        VarInt::from(size).consensus_encode(&mut self.undo).expect("a vector takes all bytes");
+    /// Reads the coins, in the order of the block's inputs after the coinbase.
+    pub(crate) fn coins(&self) -> impl Iterator<Item = Result<CoinRef<'_>>> {
+        self.coins.iter().map(|&at| {
+            let mut bytes = self.undo.get(at as usize..).unwrap_or_default();
+            read_undo_coin(&mut bytes)
+        })
+    }
+
+    /// Takes undo data that were read from disk.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Corrupt`](crate::Error::Corrupt) if the bytes are not exactly undo data.
+    pub(crate) fn from_undo(undo: Vec<u8>) -> Result<Self> {
+        let mut coins = Vec::new();
+        let mut rest = undo.as_slice();
+        for _ in 0..read_size(&mut rest, 1)? {
+            for _ in 0..read_size(&mut rest, COIN_LEN_MIN)? {
+                coins.push(u32::try_from(undo.len() - rest.len()).unwrap_or(u32::MAX));
+                read_undo_coin(&mut rest)?;
+            }
+        }
+        if rest.is_empty() {
+            Ok(Self { undo, coins })
+        } else {
+            Err(crate::Error::Corrupt { what: "bytes after undo data".to_owned() })
+        }
     }
 }
 
@@ -129,6 +153,9 @@ mod tests {
         let undo = BlockUndo(txs.iter().cloned().map(TxUndo).collect());
         assert_eq!(spent.undo(), undo.encode());
         assert_eq!(spent.len(), 3);
+        let read = SpentCoins::from_undo(spent.undo().to_vec()).unwrap();
+        assert_eq!((read.coins.as_slice(), read.len()), (spent.coins.as_slice(), 3));
+        assert!(SpentCoins::from_undo(spent.undo()[..spent.undo().len() - 1].to_vec()).is_err());
         let mut outputs = SpentOutputs::default();
         for (first, coins) in [(0, &txs[0]), (2, &txs[1])] {
             spent.read_outputs(first, coins.len(), &mut outputs).unwrap();

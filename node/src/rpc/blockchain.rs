@@ -4,12 +4,12 @@ use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::hex::DisplayHex as _;
 use bitcoin::{Amount, Block, BlockHash, OutPoint, Txid};
 use cofferdam_ibd::headers::HeaderStatus;
-use cofferdam_ibd::{Chainstate, HeaderRef, Network, UtxoHash};
+use cofferdam_ibd::{Chainstate, HeaderRef, Network};
 use serde_json::{Value, json};
 
 use super::call::{Args, json as required, optional, optional_text, text};
 use super::tx_json::Spent;
-use super::{Context, Method, RpcError, RpcResult, code, tx_json};
+use super::{Context, Method, RpcError, RpcResult, code, tx_json, utxo_set};
 
 pub(super) const METHODS: &[Method] = &[
     Method {
@@ -86,8 +86,8 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "gettxoutsetinfo",
         params: &[optional_text("hash_type"), optional("hash_or_height"), optional("use_index")],
-        help: "Returns statistics about the unspent transaction output set: hash_type is hash_serialized_3 (default), muhash or none.",
-        run: get_tx_out_set_info,
+        help: "Returns statistics about the unspent transaction output set: hash_type is hash_serialized_3 (default), muhash or none. With -coinstatsindex the last two are known at every block, without a scan.",
+        run: utxo_set::get_tx_out_set_info,
     },
 ];
 
@@ -203,7 +203,7 @@ fn get_blockchain_info(context: &Context, _: &Args) -> RpcResult {
         "verificationprogress": tx_json::float(progress),
         "initialblockdownload": view.initial_download,
         "chainwork": take("chainwork"),
-        "size_on_disk": directory_bytes(&context.chain_dir.join("blocks")),
+        "size_on_disk": utxo_set::directory_bytes(&context.chain_dir.join("blocks")),
         "pruned": false,
     });
     if let Some(fields) = info.as_object_mut() {
@@ -214,19 +214,6 @@ fn get_blockchain_info(context: &Context, _: &Args) -> RpcResult {
         fields.insert("warnings".into(), json!([]));
     }
     Ok(info)
-}
-
-/// Returns the size of the files in a directory and below.
-fn directory_bytes(path: &std::path::Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(path) else {
-        return 0;
-    };
-    let sizes = entries.flatten().map(|entry| match entry.metadata() {
-        Ok(metadata) if metadata.is_dir() => directory_bytes(&entry.path()),
-        Ok(metadata) => metadata.len(),
-        Err(_) => 0,
-    });
-    sizes.sum()
 }
 
 fn get_chain_tips(context: &Context, _: &Args) -> RpcResult {
@@ -299,45 +286,4 @@ fn get_tx_out(context: &Context, args: &Args) -> RpcResult {
         "scriptPubKey": tx_json::script(&coin.output.script_pubkey, network),
         "coinbase": coin.coinbase,
     }))
-}
-
-fn get_tx_out_set_info(context: &Context, args: &Args) -> RpcResult {
-    let hash = match args.optional_text(0)? {
-        None | Some("hash_serialized_3") => UtxoHash::Serialized3,
-        Some("muhash") => UtxoHash::Muhash,
-        Some("none") => UtxoHash::None,
-        Some(other) => {
-            let message = format!("'{other}' is not a valid hash_type");
-            return Err(RpcError::new(code::INVALID_PARAMETER, message));
-        }
-    };
-    if args.get(1).is_some() {
-        let message = "Querying specific block heights requires coinstatsindex";
-        return Err(RpcError::new(code::INVALID_PARAMETER, message));
-    }
-    let (stats, tip) = context.chain.query(move |chain| {
-        let stats = chain.utxo_stats(hash)?;
-        Ok::<_, RpcError>((stats, chain.tip()))
-    })??;
-    let mut info = json!({
-        "height": tip.height,
-        "bestblock": tip.hash.to_string(),
-        "txouts": stats.txouts,
-        "bogosize": stats.bogosize,
-    });
-    if let Some(fields) = info.as_object_mut() {
-        if let Some(hash) = stats.hash_serialized_3 {
-            fields.insert("hash_serialized_3".into(), json!(hash.to_string()));
-        }
-        if let Some(hash) = stats.muhash {
-            fields.insert("muhash".into(), json!(hash.to_string()));
-        }
-        fields.insert("total_amount".into(), tx_json::amount(Amount::from_sat(stats.total_amount)));
-        fields.insert("transactions".into(), json!(stats.transactions));
-        fields.insert(
-            "disk_size".into(),
-            json!(directory_bytes(&context.chain_dir.join("chainstate"))),
-        );
-    }
-    Ok(info)
 }

@@ -15,6 +15,7 @@ mod mining;
 mod network;
 mod server;
 mod tx_json;
+mod utxo_set;
 
 pub(crate) use auth::Credentials;
 pub(crate) use client::typed_arguments;

@@ -1,0 +1,278 @@
+//! The coin statistics, kept at the tip.
+//!
+//! Invariants:
+//! - while they are kept and caught up, the running statistics are those of the tip;
+//! - their rows are logged after the blocks they are of, and say which block they have reached: after
+//!   a crash they are behind by some blocks at most, and catch up from the block files.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
+use std::time::{Duration, Instant};
+
+use bitcoin::BlockHash;
+use cofferdam_storage::{Batch, Database as _};
+use rayon::ThreadPool;
+use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
+
+use super::{BlockRef, Chainstate, Store, corrupt};
+use crate::block::CheckedBlock;
+use crate::block_files::BlockFiles;
+use crate::coin_stats::{AT_KEY, CoinStats, CoinStatsDelta, RunningCoinStats};
+use crate::error::{Error, Result};
+use crate::headers::{Extent, HeaderRef, HeaderRow};
+use crate::params::ChainParams;
+use crate::pipeline::load::load_block;
+use crate::pipeline::scripts::BlockScripts;
+use crate::pipeline::spent::SpentCoins;
+use crate::tables::COIN_STATS;
+
+/// Blocks that are read from their files at a time to catch up: enough for a few cores.
+const CATCH_UP_BLOCKS: u32 = 16;
+/// How often catching up says how far it is.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
+
+/// The statistics that are kept, and rows that are not written yet.
+#[derive(Debug)]
+pub(super) struct StatsKeeper {
+    running: RunningCoinStats,
+    /// Keys, with values or to be deleted; in the order of what was done.
+    pending: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+}
+
+impl StatsKeeper {
+    /// Reads how far the statistics go; they begin after the genesis block.
+    pub(super) fn open(store: &Store, genesis: BlockHash) -> Result<Self> {
+        if let Some(row) = store.get(COIN_STATS, AT_KEY)? {
+            return Ok(Self { running: RunningCoinStats::decode(&row)?, pending: Vec::new() });
+        }
+        let running = RunningCoinStats::new(genesis);
+        let mut keeper = Self { running, pending: Vec::new() };
+        keeper.push_row(BlockRef { height: 0, hash: genesis });
+        Ok(keeper)
+    }
+
+    /// Whether rows wait to be written.
+    pub(super) const fn is_dirty(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Puts the rows that wait into a batch.
+    pub(super) fn write(&self, batch: &mut Batch) {
+        if self.pending.is_empty() {
+            return;
+        }
+        for (key, value) in &self.pending {
+            match value {
+                Some(value) => batch.put(COIN_STATS, key, value),
+                None => batch.delete(COIN_STATS, key),
+            }
+        }
+        batch.put(COIN_STATS, AT_KEY, &self.running.encode());
+    }
+
+    /// The rows are written.
+    pub(super) fn written(&mut self) {
+        self.pending.clear();
+    }
+
+    pub(super) fn connect(&mut self, block: BlockRef, delta: &CoinStatsDelta) -> Result<()> {
+        self.running.connect(block.hash, delta)?;
+        self.push_row(block);
+        Ok(())
+    }
+
+    fn disconnect(
+        &mut self,
+        block: BlockRef,
+        parent: BlockHash,
+        delta: &CoinStatsDelta,
+    ) -> Result<()> {
+        self.running.disconnect(parent, delta)?;
+        self.pending.push((HeaderRow::key(block.height, &block.hash), None));
+        Ok(())
+    }
+
+    fn push_row(&mut self, block: BlockRef) {
+        let row = self.running.stats().encode();
+        self.pending.push((HeaderRow::key(block.height, &block.hash), Some(row)));
+    }
+}
+
+/// The summing up of a block, on the pool.
+#[derive(Debug)]
+pub(super) struct StatsTicket {
+    receiver: Receiver<Result<CoinStatsDelta>>,
+    result: Option<Result<CoinStatsDelta>>,
+}
+
+impl StatsTicket {
+    pub(super) fn start(
+        pool: &ThreadPool,
+        params: &Arc<ChainParams>,
+        work: &Arc<BlockScripts>,
+        height: u32,
+    ) -> Self {
+        let (sender, receiver) = sync_channel(1);
+        let (params, work) = (Arc::clone(params), Arc::clone(work));
+        pool.spawn(move || {
+            // The receiver is gone if the block was taken back.
+            let _ = sender.send(CoinStatsDelta::new(&params, &work.block, height, &work.spent));
+        });
+        Self { receiver, result: None }
+    }
+
+    pub(super) fn is_done(&mut self) -> bool {
+        if self.result.is_none() {
+            self.result = match self.receiver.try_recv() {
+                Ok(result) => Some(result),
+                Err(TryRecvError::Empty) => None,
+                Err(TryRecvError::Disconnected) => Some(Err(lost())),
+            };
+        }
+        self.result.is_some()
+    }
+
+    pub(super) fn wait(self) -> Result<CoinStatsDelta> {
+        self.result.unwrap_or_else(|| self.receiver.recv().unwrap_or_else(|_| Err(lost())))
+    }
+}
+
+fn lost() -> Error {
+    corrupt("summing up a block ended without a result")
+}
+
+/// What is needed to sum a stored block up.
+struct Stored<'a> {
+    files: &'a BlockFiles,
+    params: &'a ChainParams,
+    at: BlockRef,
+    block: Extent,
+    undo: Extent,
+}
+
+impl Stored<'_> {
+    fn delta(&self) -> Result<CoinStatsDelta> {
+        let block = load_block(self.files, self.params, self.block)?;
+        let spent = SpentCoins::from_undo(self.files.read_undo(self.undo)?)?;
+        CoinStatsDelta::new(self.params, &block, self.at.height, &spent)
+    }
+}
+
+impl Chainstate {
+    /// Returns size and `MuHash` of the UTXO set after a block of the connected chain; `None` if
+    /// statistics are not kept, or have not reached it.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`crate::Error`] if the store cannot be read.
+    pub fn coin_stats(&self, hash: &BlockHash) -> Result<Option<CoinStats>> {
+        let Some(at) = self.headers.get(hash).filter(|_| self.stats.is_some()) else {
+            return Ok(None);
+        };
+        let key = HeaderRow::key(self.headers.entry(at).height, hash);
+        let row = self.store.get(COIN_STATS, &key)?;
+        row.map(|row| CoinStats::decode(&row)).transpose()
+    }
+
+    /// Returns whether statistics are kept and have reached the tip.
+    #[must_use]
+    pub fn has_coin_stats(&self) -> bool {
+        let tip = self.headers.entry(self.tip).hash;
+        self.stats.as_ref().is_some_and(|stats| stats.running.at == tip)
+    }
+
+    /// Brings the statistics to the tip, from the block files; returns whether they are there or
+    /// not kept. Blocks are read in parallel.
+    pub(super) fn catch_up_stats(&mut self, until: Instant) -> Result<bool> {
+        let mut reported = Instant::now();
+        while let Some(stats) = &self.stats {
+            let reached = stats.running.at;
+            let tip = self.headers.entry(self.tip);
+            if reached == tip.hash {
+                return Ok(true);
+            }
+            let at = self.headers.get(&reached).ok_or_else(|| {
+                corrupt(format!("the coin statistics are at block {reached}, which is not known"))
+            })?;
+            if reported.elapsed() >= REPORT_EVERY {
+                reported = Instant::now();
+                let (height, tip) = (self.headers.entry(at).height, tip.height);
+                tracing::info!("coin statistics: at block {height} of {tip}");
+            }
+            if self.headers.is_ancestor(at, self.tip) {
+                self.raise_stats(at)?;
+            } else {
+                self.lower_stats(at)?;
+            }
+            self.write_index()?;
+            if Instant::now() >= until {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Adds the next blocks of the connected chain after `at`.
+    fn raise_stats(&mut self, at: HeaderRef) -> Result<()> {
+        let first = self.headers.entry(at).height + 1;
+        let last = self.headers.entry(self.tip).height.min(first + CATCH_UP_BLOCKS - 1);
+        let stored: Result<Vec<Stored<'_>>> = (first..=last)
+            .filter_map(|height| self.headers.ancestor(self.tip, height))
+            .map(|at| self.stored(at))
+            .collect();
+        let stored = stored?;
+        let deltas: Vec<(BlockRef, Result<CoinStatsDelta>)> = self
+            .pool
+            .install(|| stored.into_par_iter().map(|stored| (stored.at, stored.delta())).collect());
+        for (block, delta) in deltas {
+            if let Some(stats) = &mut self.stats {
+                stats.connect(block, &delta?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the block `at` off, which is not on the connected chain.
+    fn lower_stats(&mut self, at: HeaderRef) -> Result<()> {
+        let stored = self.stored(at)?;
+        let (block, delta) = (stored.at, stored.delta()?);
+        self.disconnect_stats(at, block, &delta)
+    }
+
+    fn disconnect_stats(
+        &mut self,
+        at: HeaderRef,
+        block: BlockRef,
+        delta: &CoinStatsDelta,
+    ) -> Result<()> {
+        let parent = self.headers.entry(at).parent;
+        let parent = parent.ok_or_else(|| corrupt("the genesis block cannot be disconnected"))?;
+        let parent = self.headers.entry(parent).hash;
+        self.stats.as_mut().map_or(Ok(()), |stats| stats.disconnect(block, parent, delta))
+    }
+
+    /// Takes the tip off the statistics, if they have reached it.
+    pub(super) fn disconnect_tip_stats(
+        &mut self,
+        block: &CheckedBlock,
+        undo: Vec<u8>,
+    ) -> Result<()> {
+        if !self.has_coin_stats() {
+            return Ok(());
+        }
+        let tip = self.block_ref(self.tip);
+        let spent = SpentCoins::from_undo(undo)?;
+        let delta = CoinStatsDelta::new(&self.params, block, tip.height, &spent)?;
+        self.disconnect_stats(self.tip, tip, &delta)
+    }
+
+    fn stored(&self, at: HeaderRef) -> Result<Stored<'_>> {
+        let entry = self.headers.entry(at);
+        let extents = entry.block.zip(entry.undo);
+        let (block, undo) = extents.ok_or_else(|| {
+            corrupt(format!("block {} or its undo data are not stored", entry.hash))
+        })?;
+        let at = self.block_ref(at);
+        Ok(Stored { files: &self.files, params: &self.params, at, block, undo })
+    }
+}
