@@ -74,7 +74,7 @@ pub use block::{CheckedBlock, RawBlock};
 pub use block_files::BlockFiles;
 pub use chainstate::{
     Advance, AssumeValid, BlockAccepted, BlockRef, Chainstate, ChainstateOptions, HeadersAccepted,
-    Progress, Store,
+    Invalidation, Progress, Store,
 };
 pub use coin::Coin;
 pub use coin_stats::CoinStats;

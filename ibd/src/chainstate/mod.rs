@@ -11,12 +11,14 @@
 mod accept;
 mod activate;
 mod disconnect;
+mod manual;
 mod open;
 mod query;
 mod stats;
 
 pub use accept::{BlockAccepted, HeadersAccepted};
 pub use activate::Advance;
+pub use manual::Invalidation;
 pub use query::Progress;
 
 use self::stats::StatsKeeper;

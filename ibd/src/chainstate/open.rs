@@ -108,12 +108,11 @@ impl Chainstate {
             .get(&hash)
             .filter(|&at| self.headers.entry(at).height == stored.height)
             .ok_or_else(|| corrupt(format!("the tip {hash} is not in the block index")))?;
-        if !self.candidates.is_complete(tip) {
+        if !self.candidates.is_complete(&self.headers, tip) {
             return Err(corrupt(format!("a block below the tip {hash} is not stored")));
         }
         self.tip = tip;
-        self.candidates.prefer(&self.headers, tip);
-        self.candidates.prune(&self.headers, tip);
+        self.candidates.start(&mut self.headers, tip);
         Ok(())
     }
 }
@@ -166,9 +165,9 @@ fn load_headers(store: &Store, params: &ChainParams) -> Result<(HeaderTree, Cand
         entry.block = row.block;
         entry.undo = row.undo;
         if entry.block.is_some() {
-            candidates.block_stored(&mut tree, at);
+            candidates.block_loaded(&mut tree, at);
         }
     }
-    tree.refresh_best();
+    tree.refresh_best(tree.genesis());
     Ok((tree, candidates))
 }

@@ -13,7 +13,7 @@ use crate::utxo_stats::UtxoHash;
 
 const NOW: u32 = 1_767_225_600;
 
-fn open(network: Network, dir: &Path) -> Chainstate {
+pub(super) fn open(network: Network, dir: &Path) -> Chainstate {
     let backend = Box::new(MemoryDatabase::new(TREES));
     open_over(network, dir, backend, true)
 }
@@ -48,12 +48,15 @@ fn blocks(name: &str) -> Vec<Vec<u8>> {
     blocks
 }
 
-fn dump(chainstate: &Chainstate, tree: cofferdam_storage::Tree) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(super) fn dump(
+    chainstate: &Chainstate,
+    tree: cofferdam_storage::Tree,
+) -> Vec<(Vec<u8>, Vec<u8>)> {
     let entries = chainstate.store.range(tree, KeyRange::all()).expect("readable");
     entries.collect::<std::result::Result<_, _>>().expect("readable")
 }
 
-fn advance(chainstate: &mut Chainstate) -> Advance {
+pub(super) fn advance(chainstate: &mut Chainstate) -> Advance {
     chainstate.advance(Instant::now() + Duration::from_secs(600)).expect("works")
 }
 

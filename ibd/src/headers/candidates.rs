@@ -2,8 +2,9 @@
 //!
 //! A block is a candidate when its bytes and those of all its ancestors are stored, it is not
 //! failed, and it has at least the work of the tip (Bitcoin Core's `setBlockIndexCandidates`). Of
-//! equal work the block whose data were complete first wins, so that two nodes that saw the same
-//! order agree, and a tip never gives way to an equal.
+//! equal work the block with the smallest sequence number wins (`nSequenceId`): the one whose data
+//! were complete first, so that two nodes that saw the same order agree and a tip never gives way
+//! to an equal, unless a user called another one precious.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -13,74 +14,155 @@ use bitcoin::Work;
 use super::row::HeaderStatus;
 use super::tree::{HeaderRef, HeaderTree};
 
-#[derive(Debug, Default)]
+/// Sequence number of the blocks of the connected chain at a start (`SEQ_ID_BEST_CHAIN_FROM_DISK`).
+const OF_LOADED_CHAIN: i32 = 0;
+/// Sequence number of all others that were stored at a start (`SEQ_ID_INIT_FROM_DISK`).
+const OF_LOADED: i32 = 1;
+
+/// A candidate, ordered so that the last is the best.
+type Rank = (Work, Reverse<(i32, HeaderRef)>);
+
+#[derive(Debug)]
 pub(crate) struct Candidates {
-    order: BTreeSet<(Work, Reverse<u64>, HeaderRef)>,
-    /// When the entry's data and those of all ancestors were complete.
-    sequence: HashMap<HeaderRef, u64>,
+    order: BTreeSet<Rank>,
     /// Stored blocks whose parent is not complete yet, by parent.
     waiting: HashMap<HeaderRef, Vec<HeaderRef>>,
-    next_sequence: u64,
+    next_sequence: i32,
+    /// Sequence number of the next precious block (`nBlockReverseSequenceId`).
+    next_precious: i32,
+    /// The tip's work when a block was last called precious (`nLastPreciousChainwork`).
+    precious_work: Work,
+}
+
+impl Default for Candidates {
+    fn default() -> Self {
+        Self {
+            order: BTreeSet::new(),
+            waiting: HashMap::new(),
+            next_sequence: OF_LOADED + 1,
+            next_precious: -1,
+            precious_work: Work::from_be_bytes([0; 32]),
+        }
+    }
 }
 
 impl Candidates {
+    /// Tells that the block of `at` was there when the chain was opened; [`Candidates::start`] ends
+    /// these calls.
+    pub(crate) fn block_loaded(&mut self, tree: &mut HeaderTree, at: HeaderRef) {
+        for at in self.complete(tree, at) {
+            tree.entry_mut(at).sequence = OF_LOADED;
+        }
+    }
+
+    /// Makes the loaded blocks candidates: the chain stays where it was.
+    pub(crate) fn start(&mut self, tree: &mut HeaderTree, tip: HeaderRef) {
+        let mut walk = Some(tip);
+        while let Some(at) = walk {
+            let entry = tree.entry_mut(at);
+            entry.sequence = OF_LOADED_CHAIN;
+            walk = entry.parent;
+        }
+        self.rebuild(tree, tip);
+    }
+
+    /// Finds all candidates anew, after statuses or the tip were set from outside.
+    pub(crate) fn rebuild(&mut self, tree: &HeaderTree, tip: HeaderRef) {
+        let least = tree.entry(tip).chain_work;
+        let candidates = tree.iter().filter(|&at| {
+            let entry = tree.entry(at);
+            entry.chain_work >= least
+                && self.is_complete(tree, at)
+                && !entry.status.has(HeaderStatus::FAILED)
+        });
+        self.order = candidates.map(|at| rank(tree, at)).collect();
+    }
+
     /// Tells that the block of `at` is stored; it and whatever waited for it become complete.
     pub(crate) fn block_stored(&mut self, tree: &mut HeaderTree, at: HeaderRef) {
-        let parent = tree.entry(at).parent;
-        if let Some(parent) = parent.filter(|parent| !self.sequence.contains_key(parent)) {
-            self.waiting.entry(parent).or_default().push(at);
-            return;
+        for at in self.complete(tree, at) {
+            let entry = tree.entry_mut(at);
+            entry.sequence = self.next_sequence;
+            self.next_sequence = self.next_sequence.saturating_add(1);
+            if !entry.status.has(HeaderStatus::FAILED) {
+                self.order.insert(rank(tree, at));
+            }
         }
-        let mut ready = vec![at];
+    }
+
+    /// Counts the transactions of the chain up to `at` and what waited for it, if all of it is
+    /// stored; returns those blocks, parents first.
+    fn complete(&mut self, tree: &mut HeaderTree, at: HeaderRef) -> Vec<HeaderRef> {
+        let parent = tree.entry(at).parent;
+        if let Some(parent) = parent.filter(|&parent| !self.is_complete(tree, parent)) {
+            self.waiting.entry(parent).or_default().push(at);
+            return Vec::new();
+        }
+        let (mut ready, mut complete) = (vec![at], Vec::new());
         while let Some(at) = ready.pop() {
             let before =
                 tree.entry(at).parent.map_or(0, |parent| tree.entry(parent).chain_tx_count);
             let entry = tree.entry_mut(at);
             entry.chain_tx_count = before + u64::from(entry.tx_count);
-            let (work, failed) = (entry.chain_work, entry.status.has(HeaderStatus::FAILED));
-            // From 1 on: 0 is the preferred tip's.
-            self.next_sequence += 1;
-            self.sequence.insert(at, self.next_sequence);
-            if !failed {
-                self.order.insert((work, Reverse(self.next_sequence), at));
-            }
+            complete.push(at);
             ready.extend(self.waiting.remove(&at).unwrap_or_default());
         }
+        complete
     }
 
-    /// Returns whether the bytes of `at` and of all its ancestors are stored.
-    pub(crate) fn is_complete(&self, at: HeaderRef) -> bool {
-        self.sequence.contains_key(&at)
+    /// Returns whether the bytes of `at` and of all its ancestors are stored
+    /// (`HaveNumChainTxs`): every block has a transaction.
+    #[expect(clippy::unused_self, reason = "the answer is this type's to give")]
+    pub(crate) fn is_complete(&self, tree: &HeaderTree, at: HeaderRef) -> bool {
+        tree.entry(at).chain_tx_count > 0
     }
 
     /// Returns the block the chain should end in.
     pub(crate) fn best(&self) -> Option<HeaderRef> {
-        self.order.last().map(|&(_, _, at)| at)
+        self.order.last().map(|&(_, Reverse((_, at)))| at)
     }
 
     /// Removes entries that turned out to be failed.
     pub(crate) fn remove(&mut self, tree: &HeaderTree, failed: &[HeaderRef]) {
-        for at in failed {
-            if let Some(&sequence) = self.sequence.get(at) {
-                self.order.remove(&(tree.entry(*at).chain_work, Reverse(sequence), *at));
-            }
+        for &at in failed {
+            self.order.remove(&rank(tree, at));
         }
     }
 
-    /// Makes `tip` the first among its equals: after a restart the chain stays where it was.
-    pub(crate) fn prefer(&mut self, tree: &HeaderTree, tip: HeaderRef) {
-        self.remove(tree, &[tip]);
-        self.sequence.insert(tip, 0);
-        self.order.insert((tree.entry(tip).chain_work, Reverse(0), tip));
+    /// Makes `at` the first among its equals, if it has at least the work of `tip` (`PreciousBlock`
+    /// in Bitcoin Core's `validation.cpp`).
+    pub(crate) fn prefer(&mut self, tree: &mut HeaderTree, at: HeaderRef, tip: HeaderRef) {
+        let tip_work = tree.entry(tip).chain_work;
+        if tree.entry(at).chain_work < tip_work {
+            return;
+        }
+        if tip_work > self.precious_work {
+            // The chain has grown since the last call: nobody needs the numbers used so far.
+            self.next_precious = -1;
+        }
+        self.precious_work = tip_work;
+        self.remove(tree, &[at]);
+        let entry = tree.entry_mut(at);
+        entry.sequence = self.next_precious;
+        let failed = entry.status.has(HeaderStatus::FAILED);
+        self.next_precious = self.next_precious.saturating_sub(1);
+        if !failed && self.is_complete(tree, at) {
+            self.order.insert(rank(tree, at));
+        }
     }
 
     /// Forgets candidates with less work than `tip`; called when the tip is the best block.
     pub(crate) fn prune(&mut self, tree: &HeaderTree, tip: HeaderRef) {
         let work = tree.entry(tip).chain_work;
-        while self.order.first().is_some_and(|&(other, _, _)| other < work) {
+        while self.order.first().is_some_and(|&(other, _)| other < work) {
             self.order.pop_first();
         }
     }
+}
+
+fn rank(tree: &HeaderTree, at: HeaderRef) -> Rank {
+    let entry = tree.entry(at);
+    (entry.chain_work, Reverse((entry.sequence, at)))
 }
 
 #[cfg(test)]
@@ -93,6 +175,7 @@ mod tests {
         let mut tree = HeaderTree::new(ChainParams::new(Network::Regtest).genesis.header);
         let mut candidates = Candidates::default();
         let genesis = tree.genesis();
+        tree.entry_mut(genesis).tx_count = 1;
         candidates.block_stored(&mut tree, genesis);
         let mut refs = Vec::new();
         for branch in 0..2 {
@@ -102,6 +185,7 @@ mod tests {
                 header.prev_blockhash = tree.entry(parent).hash;
                 header.nonce = branch;
                 parent = tree.insert(header, parent).expect("room");
+                tree.entry_mut(parent).tx_count = 1;
                 refs.push(parent);
             }
         }
@@ -116,7 +200,7 @@ mod tests {
         assert_eq!(candidates.best(), Some(tree.genesis()));
         candidates.block_stored(&mut tree, a1);
         assert_eq!(candidates.best(), Some(a3));
-        assert!(candidates.is_complete(a2));
+        assert!(candidates.is_complete(&tree, a2));
     }
 
     #[test]
@@ -126,12 +210,50 @@ mod tests {
             candidates.block_stored(&mut tree, at);
         }
         assert_eq!(candidates.best(), Some(b2));
-        candidates.prefer(&tree, a2);
+        candidates.prefer(&mut tree, a2, b2);
         assert_eq!(candidates.best(), Some(a2));
         candidates.block_stored(&mut tree, b3);
         assert_eq!(candidates.best(), Some(b3));
         let failed = tree.mark_failed(b2);
         candidates.remove(&tree, &failed);
         assert_eq!(candidates.best(), Some(a2));
+    }
+
+    #[test]
+    fn precious_blocks_of_equal_work_take_turns() {
+        let (mut tree, mut candidates, [a1, a2, a3, b1, b2, b3]) = forked();
+        for at in [a1, a2, b1, b2, b3] {
+            candidates.block_stored(&mut tree, at);
+        }
+        // Less work than the tip; not stored: neither is heard.
+        candidates.prefer(&mut tree, a2, b3);
+        candidates.prefer(&mut tree, a3, b3);
+        assert_eq!(candidates.best(), Some(b3));
+        candidates.block_stored(&mut tree, a3);
+        assert_eq!(candidates.best(), Some(b3), "what it was called before it was stored is lost");
+        for at in [a3, b3, a3] {
+            candidates.prefer(&mut tree, at, b3);
+            assert_eq!(candidates.best(), Some(at));
+        }
+        let failed = tree.mark_failed(a3);
+        candidates.remove(&tree, &failed);
+        candidates.prefer(&mut tree, a3, b3);
+        assert_eq!(candidates.best(), Some(b3), "a failed block is not");
+    }
+
+    #[test]
+    fn a_start_finds_the_candidates_of_the_loaded_blocks() {
+        let (mut tree, mut candidates, [a1, a2, a3, b1, b2, b3]) = forked();
+        for at in [a1, a2, b1, b2] {
+            candidates.block_loaded(&mut tree, at);
+        }
+        assert_eq!(candidates.best(), Some(tree.genesis()));
+        candidates.start(&mut tree, b2);
+        assert_eq!((candidates.best(), candidates.order.len()), (Some(b2), 2));
+        candidates.rebuild(&tree, b1);
+        assert_eq!((candidates.best(), candidates.order.len()), (Some(b2), 4));
+        candidates.block_stored(&mut tree, a3);
+        candidates.block_stored(&mut tree, b3);
+        assert_eq!(candidates.best(), Some(a3));
     }
 }

@@ -42,6 +42,11 @@ impl HeaderStatus {
     pub const fn set(&mut self, other: Self) {
         self.0 |= other.0;
     }
+
+    /// Clears the bits of `other`.
+    pub const fn clear(&mut self, other: Self) {
+        self.0 &= !other.0;
+    }
 }
 
 /// A run of bytes in a flat file, with its checksum.

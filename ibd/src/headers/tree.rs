@@ -46,6 +46,9 @@ pub struct HeaderEntry {
     pub tx_count: u32,
     /// Number of transactions of this block and all its ancestors; 0 while one is not stored.
     pub chain_tx_count: u64,
+    /// Place among candidates of equal work: the smallest goes first (Bitcoin Core's
+    /// `nSequenceId`). Means nothing while `chain_tx_count` is 0.
+    pub(crate) sequence: i32,
     /// The block's bytes.
     pub block: Option<Extent>,
     /// The block's undo bytes.
@@ -90,6 +93,7 @@ impl HeaderTree {
             status: HeaderStatus::NONE,
             tx_count: 0,
             chain_tx_count: 0,
+            sequence: 0,
             block: None,
             undo: None,
         };
@@ -177,6 +181,7 @@ impl HeaderTree {
             status,
             tx_count: 0,
             chain_tx_count: 0,
+            sequence: 0,
             block: None,
             undo: None,
         });
@@ -190,25 +195,37 @@ impl HeaderTree {
 
     /// Marks `at` and all its descendants as failed; returns the newly failed entries.
     pub(crate) fn mark_failed(&mut self, at: HeaderRef) -> Vec<HeaderRef> {
-        let mut failed = Vec::new();
-        for entry in self.iter().skip(at.0 as usize) {
-            let of_parent = self.entry(entry).parent.is_some_and(|parent| {
-                parent >= at && self.entry(parent).status.has(HeaderStatus::FAILED)
-            });
-            if (entry == at || of_parent) && !self.entry(entry).status.has(HeaderStatus::FAILED) {
-                self.entry_mut(entry).status.set(HeaderStatus::FAILED);
-                failed.push(entry);
-            }
+        let mut failed = self.descendants(at);
+        failed.retain(|&entry| !self.entry(entry).status.has(HeaderStatus::FAILED));
+        for &entry in &failed {
+            self.entry_mut(entry).status.set(HeaderStatus::FAILED);
         }
         if self.entry(self.best).status.has(HeaderStatus::FAILED) {
-            self.refresh_best();
+            self.refresh_best(self.genesis());
         }
         failed
     }
 
-    /// Finds the best header anew, after statuses were set from outside.
-    pub(crate) fn refresh_best(&mut self) {
-        let mut best = self.genesis();
+    /// Returns `at` and all its descendants, parents first.
+    pub(crate) fn descendants(&self, at: HeaderRef) -> Vec<HeaderRef> {
+        // Whether each entry from `at` on is one of them; a parent comes before its children.
+        let mut is_one: Vec<bool> = Vec::with_capacity(self.len() - at.0 as usize);
+        let mut found = Vec::new();
+        for entry in self.iter().skip(at.0 as usize) {
+            let index = self.entry(entry).parent.and_then(|parent| parent.0.checked_sub(at.0));
+            let of_parent = index.and_then(|index| is_one.get(index as usize)) == Some(&true);
+            is_one.push(entry == at || of_parent);
+            if entry == at || of_parent {
+                found.push(entry);
+            }
+        }
+        found
+    }
+
+    /// Finds the best header anew, after statuses were set from outside; `preferred`, which is not
+    /// failed, wins over equals.
+    pub(crate) fn refresh_best(&mut self, preferred: HeaderRef) {
+        let mut best = preferred;
         for at in self.iter() {
             let entry = self.entry(at);
             let sound = !entry.status.has(HeaderStatus::FAILED);

@@ -95,7 +95,7 @@ fn tip_bits(chain: &Chainstate) -> u32 {
     chain.headers().entry(chain.tip_ref()).header.bits.to_consensus()
 }
 
-fn find(chain: &Chainstate, hash: &BlockHash) -> Result<HeaderRef, RpcError> {
+pub(super) fn find(chain: &Chainstate, hash: &BlockHash) -> Result<HeaderRef, RpcError> {
     let found = chain.headers().get(hash);
     found.ok_or_else(|| RpcError::new(code::INVALID_ADDRESS_OR_KEY, "Block not found"))
 }

@@ -6,6 +6,7 @@
 mod auth;
 mod blockchain;
 mod call;
+mod chain_control;
 mod chain_wait;
 mod client;
 mod control;
@@ -119,6 +120,7 @@ pub(crate) struct Method {
 /// The methods by category, as `help` lists them.
 const CATEGORIES: &[(&str, &[Method])] = &[
     ("Blockchain", blockchain::METHODS),
+    ("Chain control", chain_control::METHODS),
     ("Waiting", chain_wait::METHODS),
     ("Control", control::METHODS),
     ("Mining", mining::METHODS),
