@@ -10,6 +10,7 @@
 //! - an [`Extent`] is only made for bytes that were written, and names their CRC-32; whoever reads
 //!   through it gets those bytes or an error.
 
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -133,7 +134,7 @@ impl Attachments for BlockFiles {
         for (files, at) in self.extents(batch).unwrap_or_default() {
             let FilePosition { file, offset } = at.position;
             let begin = offset.saturating_sub(FRAME_LEN);
-            let end = u64::from(offset) + u64::from(at.length) + UNDO_CHECKSUM_LEN;
+            let end = u64::from(offset) + u64::from(at.length.get()) + UNDO_CHECKSUM_LEN;
             let len = end.min(files.file_len(file)?).saturating_sub(u64::from(begin));
             let len = usize::try_from(len).unwrap_or(usize::MAX);
             files.rewrite(FilePosition { file, offset: begin }, len)?;
@@ -163,7 +164,7 @@ impl BlockFiles {
 /// Tells whether an extent has the bytes that were written. A disk that cannot be read is an error,
 /// not an answer: it must not pass for bytes that never arrived.
 fn is_intact(files: &FlatFiles, at: Extent) -> cofferdam_storage::Result<bool> {
-    match files.read(at.position, at.length as usize) {
+    match files.read(at.position, at.length.get() as usize) {
         Ok(bytes) => Ok(crc32fast::hash(&bytes) == at.crc32),
         Err(cofferdam_storage::Error::OutOfBounds { .. }) => Ok(false),
         Err(error) => Err(error),
@@ -176,11 +177,13 @@ fn payload(start: FilePosition, length: u32, bytes: &[u8]) -> Result<Extent> {
         what: format!("offset {} in a block file", start.offset),
     })?;
     let position = FilePosition { file: start.file, offset };
+    let length = NonZeroU32::new(length)
+        .ok_or_else(|| Error::Corrupt { what: "a record of no bytes".into() })?;
     Ok(Extent { position, length, crc32: crc32fast::hash(bytes) })
 }
 
 fn read_checked(files: &FlatFiles, at: Extent, what: &str) -> Result<Vec<u8>> {
-    let bytes = files.read(at.position, at.length as usize)?;
+    let bytes = files.read(at.position, at.length.get() as usize)?;
     if crc32fast::hash(&bytes) == at.crc32 {
         return Ok(bytes);
     }
@@ -272,7 +275,7 @@ mod tests {
         assert!(files.intact(&record(block, undo)).expect("readable"));
         let elsewhere = Extent { crc32: block.crc32 ^ 1, ..block };
         assert!(!files.intact(&record(elsewhere, undo)).expect("readable"));
-        let beyond = Extent { length: 1000, ..undo };
+        let beyond = Extent { length: NonZeroU32::MAX, ..undo };
         assert!(!files.intact(&record(block, beyond)).expect("readable"));
     }
 

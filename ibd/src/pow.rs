@@ -1,13 +1,13 @@
 //! Proof of work, difficulty and median time (`pow.cpp`, `chain.h` of Bitcoin Core).
 
 use bitcoin::block::Header;
-use bitcoin::{CompactTarget, Target, Work};
+use bitcoin::{BlockHash, CompactTarget, Target, Work};
 
 use crate::params::ChainParams;
 use crate::rejection::Rejection;
 
 /// Headers the median time past is taken of.
-const MEDIAN_TIME_SPAN: u32 = 11;
+const MEDIAN_TIME_SPAN: usize = 11;
 
 /// A chain of headers from the genesis block to a last one.
 pub trait HeaderChain {
@@ -20,6 +20,11 @@ pub trait HeaderChain {
     ///
     /// May panic if `height` is above [`HeaderChain::height`].
     fn header(&self, height: u32) -> Header;
+
+    /// Returns the headers from the one at `height` down to the genesis block.
+    fn headers_down_from(&self, height: u32) -> impl Iterator<Item = Header> {
+        (0..=height).rev().map(|at| self.header(at))
+    }
 }
 
 /// Returns the median of the times of the last eleven headers, or of all if there are fewer.
@@ -35,8 +40,13 @@ pub fn median_time_past(chain: &impl HeaderChain) -> u32 {
 /// May panic if `height` is above the chain's.
 #[must_use]
 pub fn median_time_past_at(chain: &impl HeaderChain, height: u32) -> u32 {
-    let first = height.saturating_sub(MEDIAN_TIME_SPAN - 1);
-    let mut times: Vec<u32> = (first..=height).map(|at| chain.header(at).time).collect();
+    let mut times = [0; MEDIAN_TIME_SPAN];
+    let mut count = 0;
+    for (time, header) in times.iter_mut().zip(chain.headers_down_from(height)) {
+        *time = header.time;
+        count += 1;
+    }
+    let (times, _) = times.split_at_mut(count);
     times.sort_unstable();
     let median = times.get(times.len() / 2);
     *median.expect("a chain has at least the genesis block")
@@ -67,8 +77,17 @@ pub fn derive_target(bits: CompactTarget, limit: Target) -> Option<Target> {
 ///
 /// Returns `high-hash`.
 pub fn check_proof_of_work(header: &Header, params: &ChainParams) -> Result<(), Rejection> {
-    let target = derive_target(header.bits, params.pow_limit);
-    if target.is_some_and(|target| target.is_met_by(header.block_hash())) {
+    check_work_of(&header.block_hash(), header.bits, params)
+}
+
+/// Checks a header's hash as [`check_proof_of_work`] does.
+pub(crate) fn check_work_of(
+    hash: &BlockHash,
+    bits: CompactTarget,
+    params: &ChainParams,
+) -> Result<(), Rejection> {
+    let target = derive_target(bits, params.pow_limit);
+    if target.is_some_and(|target| target.is_met_by(*hash)) {
         Ok(())
     } else {
         Err(Rejection::consensus("high-hash").with_detail("proof of work failed"))
@@ -121,12 +140,12 @@ pub fn next_work_required(
         return limit;
     }
     // The last block that was not mined under the 20-minute exception, within the period.
-    let (mut at, mut bits) = (height, last.bits);
-    while at > 0 && !at.is_multiple_of(interval) && bits == limit {
-        at -= 1;
-        bits = parent.header(at).bits;
+    if last.bits != limit {
+        return last.bits;
     }
-    bits
+    let mut walk = (0..=height).rev().zip(parent.headers_down_from(height));
+    let found = walk.find(|(at, header)| at.is_multiple_of(interval) || header.bits != limit);
+    found.map_or(limit, |(_, header)| header.bits)
 }
 
 /// Returns the bits after the period from `first` to `last` (`CalculateNextWorkRequired`).

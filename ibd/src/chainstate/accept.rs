@@ -9,7 +9,7 @@ use crate::block::{CheckedBlock, check_block_context};
 use crate::error::Result;
 use crate::header_check::check_header_context;
 use crate::headers::{HeaderRef, HeaderStatus};
-use crate::pow::check_proof_of_work;
+use crate::pow::check_work_of;
 use crate::rejection::{Rejection, RejectionScope};
 use crate::signet::check_signet_solution;
 
@@ -75,7 +75,7 @@ impl Chainstate {
             }
             return Ok(Ok(at));
         }
-        if let Err(rejection) = check_proof_of_work(header, &self.params) {
+        if let Err(rejection) = check_work_of(&hash, header.bits, &self.params) {
             return Ok(Err(rejection));
         }
         let Some(parent) = self.headers.get(&header.prev_blockhash) else {
@@ -88,7 +88,7 @@ impl Chainstate {
         if let Err(rejection) = check_header_context(&self.params, &chain, header, now) {
             return Ok(Err(rejection));
         }
-        let at = self.headers.insert(*header, parent)?;
+        let at = self.headers.insert(header, hash, parent)?;
         self.dirty.insert(at);
         Ok(Ok(at))
     }

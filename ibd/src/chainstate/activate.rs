@@ -7,7 +7,7 @@ use std::time::Instant;
 use bitcoin::{BlockHash, Work};
 
 use super::stats::StatsTicket;
-use super::{BlockRef, Chainstate, Progress, block_batch, corrupt, put_row};
+use super::{Chainstate, Progress, block_batch, corrupt, put_row};
 use crate::error::Result;
 use crate::headers::{Extent, HeaderRef, HeaderStatus};
 use crate::pipeline::connect::{ConnectContext, Connected, connect_block};
@@ -279,7 +279,7 @@ impl Chainstate {
         entry.status.set(HeaderStatus::UNDO);
         entry.undo = oldest.undo;
         self.tip = oldest.at;
-        let this = BlockRef { height: entry.height, hash: entry.hash };
+        let this = self.block_ref(self.tip);
         if let Some((stats, delta)) = self.stats.as_mut().zip(delta) {
             stats.connect(this, &delta)?;
         }

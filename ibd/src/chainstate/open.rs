@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bitcoin::BlockHash;
 use bitcoin::consensus::encode;
 use bitcoin::hashes::Hash as _;
-use cofferdam_storage::{Batch, Database, FileSystem, Recovery, WalBuffered};
+use cofferdam_storage::{Batch, Count, Database, FileSystem, Recovery, WalBuffered};
 
 use super::stats::StatsKeeper;
 use super::{
@@ -19,6 +19,9 @@ use crate::headers::{Candidates, HeaderRow, HeaderStatus, HeaderTree};
 use crate::params::ChainParams;
 use crate::script::ScriptVerifier;
 use crate::tables::{HEADERS, TREES};
+
+/// Most headers that memory is taken for before one was read.
+const RESERVE_MAX: u64 = 4_000_000;
 
 impl Chainstate {
     /// Opens the chain in `options.dir`, or begins it with the network's genesis block.
@@ -139,35 +142,23 @@ fn begin(store: &Store, files: &BlockFiles, params: &ChainParams) -> Result<()> 
 fn load_headers(store: &Store, params: &ChainParams) -> Result<(HeaderTree, Candidates)> {
     let mut tree = HeaderTree::new(params.genesis.header);
     let mut candidates = Candidates::default();
+    let (Count::Exact(rows) | Count::Estimate(rows)) = store.len(HEADERS)?;
+    // An estimate may be far off: the tree grows by itself too.
+    tree.reserve(usize::try_from(rows.min(RESERVE_MAX)).unwrap_or(0));
     for row in store.prefix(HEADERS, &[])? {
         let (key, value) = row?;
-        let row = HeaderRow::decode(&key, &value)?;
-        let at = if row.height == 0 {
-            if row.header != params.genesis.header {
-                let found = row.header.block_hash();
-                return Err(corrupt(format!(
-                    "the chain here begins with block {found}, which is another network's"
-                )));
-            }
-            tree.genesis()
-        } else {
-            let parent = tree
-                .get(&row.header.prev_blockhash)
-                .filter(|&parent| tree.entry(parent).height + 1 == row.height)
-                .ok_or_else(|| {
-                    corrupt(format!("header {} has no parent", row.header.block_hash()))
-                })?;
-            tree.insert(row.header, parent)?
-        };
-        let entry = tree.entry_mut(at);
-        entry.status.set(row.status);
-        entry.tx_count = row.tx_count;
-        entry.block = row.block;
-        entry.undo = row.undo;
-        if entry.block.is_some() {
+        let (row, hash) = HeaderRow::decode_hashed(&key, &value)?;
+        if row.height == 0 && row.header != params.genesis.header {
+            return Err(corrupt(format!(
+                "the chain here begins with block {hash}, which is another network's"
+            )));
+        }
+        let at = tree.load(&row, hash)?;
+        if row.block.is_some() {
             candidates.block_loaded(&mut tree, at);
         }
     }
+    tree.shrink();
     tree.refresh_best(tree.genesis());
     Ok((tree, candidates))
 }

@@ -9,10 +9,9 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 
-use bitcoin::Work;
-
+use super::entry::HeaderRef;
 use super::row::HeaderStatus;
-use super::tree::{HeaderRef, HeaderTree};
+use super::tree::HeaderTree;
 
 /// Sequence number of the blocks of the connected chain at a start (`SEQ_ID_BEST_CHAIN_FROM_DISK`).
 const OF_LOADED_CHAIN: i32 = 0;
@@ -20,7 +19,7 @@ const OF_LOADED_CHAIN: i32 = 0;
 const OF_LOADED: i32 = 1;
 
 /// A candidate, ordered so that the last is the best.
-type Rank = (Work, Reverse<(i32, HeaderRef)>);
+type Rank = (u128, Reverse<(i32, HeaderRef)>);
 
 #[derive(Debug)]
 pub(crate) struct Candidates {
@@ -31,7 +30,7 @@ pub(crate) struct Candidates {
     /// Sequence number of the next precious block (`nBlockReverseSequenceId`).
     next_precious: i32,
     /// The tip's work when a block was last called precious (`nLastPreciousChainwork`).
-    precious_work: Work,
+    precious_work: u128,
 }
 
 impl Default for Candidates {
@@ -41,7 +40,7 @@ impl Default for Candidates {
             waiting: HashMap::new(),
             next_sequence: OF_LOADED + 1,
             next_precious: -1,
-            precious_work: Work::from_be_bytes([0; 32]),
+            precious_work: 0,
         }
     }
 }
@@ -59,21 +58,19 @@ impl Candidates {
     pub(crate) fn start(&mut self, tree: &mut HeaderTree, tip: HeaderRef) {
         let mut walk = Some(tip);
         while let Some(at) = walk {
-            let entry = tree.entry_mut(at);
-            entry.sequence = OF_LOADED_CHAIN;
-            walk = entry.parent;
+            tree.entry_mut(at).sequence = OF_LOADED_CHAIN;
+            walk = tree.entry(at).parent;
         }
         self.rebuild(tree, tip);
     }
 
     /// Finds all candidates anew, after statuses or the tip were set from outside.
     pub(crate) fn rebuild(&mut self, tree: &HeaderTree, tip: HeaderRef) {
-        let least = tree.entry(tip).chain_work;
+        let least = tree.work(tip);
         let candidates = tree.iter().filter(|&at| {
-            let entry = tree.entry(at);
-            entry.chain_work >= least
+            tree.work(at) >= least
                 && self.is_complete(tree, at)
-                && !entry.status.has(HeaderStatus::FAILED)
+                && !tree.entry(at).status.has(HeaderStatus::FAILED)
         });
         self.order = candidates.map(|at| rank(tree, at)).collect();
     }
@@ -102,8 +99,8 @@ impl Candidates {
         while let Some(at) = ready.pop() {
             let before =
                 tree.entry(at).parent.map_or(0, |parent| tree.entry(parent).chain_tx_count);
-            let entry = tree.entry_mut(at);
-            entry.chain_tx_count = before + u64::from(entry.tx_count);
+            let own = u64::from(tree.entry(at).tx_count);
+            tree.set_chain_tx_count(at, before.saturating_add(own));
             complete.push(at);
             ready.extend(self.waiting.remove(&at).unwrap_or_default());
         }
@@ -132,8 +129,8 @@ impl Candidates {
     /// Makes `at` the first among its equals, if it has at least the work of `tip` (`PreciousBlock`
     /// in Bitcoin Core's `validation.cpp`).
     pub(crate) fn prefer(&mut self, tree: &mut HeaderTree, at: HeaderRef, tip: HeaderRef) {
-        let tip_work = tree.entry(tip).chain_work;
-        if tree.entry(at).chain_work < tip_work {
+        let tip_work = tree.work(tip);
+        if tree.work(at) < tip_work {
             return;
         }
         if tip_work > self.precious_work {
@@ -153,7 +150,7 @@ impl Candidates {
 
     /// Forgets candidates with less work than `tip`; called when the tip is the best block.
     pub(crate) fn prune(&mut self, tree: &HeaderTree, tip: HeaderRef) {
-        let work = tree.entry(tip).chain_work;
+        let work = tree.work(tip);
         while self.order.first().is_some_and(|&(other, _)| other < work) {
             self.order.pop_first();
         }
@@ -161,8 +158,7 @@ impl Candidates {
 }
 
 fn rank(tree: &HeaderTree, at: HeaderRef) -> Rank {
-    let entry = tree.entry(at);
-    (entry.chain_work, Reverse((entry.sequence, at)))
+    (tree.work(at), Reverse((tree.entry(at).sequence, at)))
 }
 
 #[cfg(test)]
@@ -184,7 +180,7 @@ mod tests {
                 let mut header = tree.entry(parent).header;
                 header.prev_blockhash = tree.entry(parent).hash;
                 header.nonce = branch;
-                parent = tree.insert(header, parent).expect("room");
+                parent = tree.insert(&header, header.block_hash(), parent).expect("room");
                 tree.entry_mut(parent).tx_count = 1;
                 refs.push(parent);
             }

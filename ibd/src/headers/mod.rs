@@ -1,9 +1,11 @@
 //! All known headers, the best one, and where each block's bytes are.
 
 mod candidates;
+mod entry;
 mod row;
 mod tree;
 
 pub(crate) use candidates::Candidates;
+pub use entry::{HeaderEntry, HeaderRef};
 pub use row::{Extent, HeaderRow, HeaderStatus};
-pub use tree::{ChainView, HeaderEntry, HeaderRef, HeaderTree};
+pub use tree::{ChainView, HeaderTree};

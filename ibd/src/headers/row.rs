@@ -7,6 +7,8 @@
 //! extent file u32 LE | offset u32 LE | length u32 LE | crc32 u32 LE
 //! ```
 
+use std::num::NonZeroU32;
+
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bitcoin::consensus::encode;
@@ -56,8 +58,8 @@ impl HeaderStatus {
 pub struct Extent {
     /// Where the payload starts (after Core's magic and length).
     pub position: FilePosition,
-    /// Length of the payload in bytes.
-    pub length: u32,
+    /// Length of the payload in bytes; not zero, so that no memory goes to whether there is one.
+    pub length: NonZeroU32,
     /// CRC-32 of the payload, so that recovery can tell whether the bytes arrived on disk.
     pub crc32: u32,
 }
@@ -66,21 +68,21 @@ impl Extent {
     const LEN: usize = 16;
 
     fn encode_into(self, out: &mut Vec<u8>) {
-        for word in [self.position.file, self.position.offset, self.length, self.crc32] {
+        for word in [self.position.file, self.position.offset, self.length.get(), self.crc32] {
             out.extend_from_slice(&word.to_le_bytes());
         }
     }
 
-    fn decode(bytes: [u8; Self::LEN]) -> Self {
+    fn decode(bytes: [u8; Self::LEN]) -> Option<Self> {
         let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
-        Self {
+        Some(Self {
             position: FilePosition {
                 file: u32::from_le_bytes([a, b, c, d]),
                 offset: u32::from_le_bytes([e, f, g, h]),
             },
-            length: u32::from_le_bytes([i, j, k, l]),
+            length: NonZeroU32::new(u32::from_le_bytes([i, j, k, l]))?,
             crc32: u32::from_le_bytes([m, n, o, p]),
-        }
+        })
     }
 }
 
@@ -132,16 +134,22 @@ impl HeaderRow {
     ///
     /// Returns [`Error::Corrupt`] if the bytes are no row that [`HeaderRow::encode`] wrote.
     pub fn decode(key: &[u8], value: &[u8]) -> Result<Self> {
+        Self::decode_hashed(key, value).map(|(row, _)| row)
+    }
+
+    /// Decodes a row as [`HeaderRow::decode`] does; returns the header's hash too.
+    pub(crate) fn decode_hashed(key: &[u8], value: &[u8]) -> Result<(Self, BlockHash)> {
         Self::try_decode(key, value).ok_or_else(|| Error::Corrupt {
             what: format!("block index row of {} bytes", value.len()),
         })
     }
 
-    fn try_decode(key: &[u8], value: &[u8]) -> Option<Self> {
-        let (height, hash) = key.split_first_chunk::<4>()?;
+    fn try_decode(key: &[u8], value: &[u8]) -> Option<(Self, BlockHash)> {
+        let (height, key_hash) = key.split_first_chunk::<4>()?;
         let (header, rest) = value.split_first_chunk::<80>()?;
         let header: Header = encode::deserialize(header).ok()?;
-        if hash != header.block_hash().as_byte_array() {
+        let hash = header.block_hash();
+        if key_hash != hash.as_byte_array() {
             return None;
         }
         let (&status, rest) = rest.split_first()?;
@@ -153,7 +161,7 @@ impl HeaderRow {
             }
             let (extent, tail) = rest.split_first_chunk::<{ Extent::LEN }>()?;
             rest = tail;
-            Some(Some(Extent::decode(*extent)))
+            Extent::decode(*extent).map(Some)
         };
         let block = take(HeaderStatus::DATA)?;
         let undo = take(HeaderStatus::UNDO)?;
@@ -165,7 +173,7 @@ impl HeaderRow {
             block,
             undo,
         };
-        (rest.is_empty() && status.0 & !HeaderStatus::ALL == 0).then_some(row)
+        (rest.is_empty() && status.0 & !HeaderStatus::ALL == 0).then_some((row, hash))
     }
 }
 
@@ -184,7 +192,7 @@ mod tests {
             tx_count: 1,
             block: Some(Extent {
                 position: FilePosition { file: 0, offset: 8 },
-                length: 285,
+                length: NonZeroU32::new(285).expect("not zero"),
                 crc32: 0x1234_5678,
             }),
             undo: None,

@@ -245,6 +245,8 @@ impl DownloadScheduler {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU32;
+
     use super::*;
     use crate::headers::Extent;
     use crate::params::{ChainParams, Network};
@@ -349,11 +351,14 @@ mod tests {
         for nonce in 1..=5 {
             header.prev_blockhash = header.block_hash();
             header.nonce = nonce;
-            let at = tree.insert(header, *chain.last().expect("genesis")).expect("room");
+            let at = tree
+                .insert(&header, header.block_hash(), *chain.last().expect("genesis"))
+                .expect("room");
             chain.push(at);
         }
         let position = FilePosition { file: 0, offset: 8 };
-        tree.entry_mut(chain[3]).block = Some(Extent { position, length: 285, crc32: 0 });
+        tree.entry_mut(chain[3]).block =
+            Some(Extent { position, length: NonZeroU32::MIN, crc32: 0 });
         let heights =
             |missing: Missing| missing.blocks.iter().map(|b| b.height).collect::<Vec<_>>();
         assert_eq!(heights(missing_blocks(&tree, chain[1], chain[5])), [2, 4, 5]);
