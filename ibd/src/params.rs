@@ -8,6 +8,7 @@ use bitcoin::hashes::{Hash as _, HashEngine as _, sha256d};
 use bitcoin::hex::FromHex as _;
 use bitcoin::{Block, BlockHash, KnownHrp, ScriptBuf, Target, Work};
 
+use crate::headers::HeadersSyncParams;
 use crate::script::ScriptFlags;
 
 /// A Bitcoin network, displayed and parsed under Bitcoin Core's `-chain` names.
@@ -125,6 +126,8 @@ pub struct ChainParams {
     pub minimum_chain_work: Work,
     /// Block whose ancestors' scripts may be taken as valid.
     pub assume_valid: Option<BlockHash>,
+    /// Memory for a peer's headers as long as their work is in doubt.
+    pub headers_sync: HeadersSyncParams,
     /// Script that every block has to satisfy (BIP-0325).
     pub signet_challenge: Option<ScriptBuf>,
 }
@@ -151,6 +154,7 @@ impl ChainParams {
             rpc_port: 38332,
             pow_limit: target("00000377ae000000000000000000000000000000000000000000000000000000"),
             signet_challenge: Some(challenge),
+            headers_sync: headers_sync(620, 15_724),
             ..Self::modern(Network::Signet, KnownHrp::Testnets)
         }
     }
@@ -187,6 +191,7 @@ impl ChainParams {
             script_flag_exceptions: Vec::new(),
             minimum_chain_work: Work::from_be_bytes([0; 32]),
             assume_valid: None,
+            headers_sync: headers_sync(275, 7017),
             signet_challenge: None,
         }
     }
@@ -231,6 +236,7 @@ impl ChainParams {
             assume_valid: Some(hash(
                 "00000000000000000000ccebd6d74d9194d8dcdc1d177c478e094bfad51ba5ac",
             )),
+            headers_sync: headers_sync(641, 15_218),
             ..Self::modern(Network::Mainnet, KnownHrp::Mainnet)
         }
     }
@@ -267,6 +273,7 @@ impl ChainParams {
             assume_valid: Some(hash(
                 "000000007a61e4230b28ac5cb6b5e5a0130de37ac1faf2f8987d2fa6505b67f4",
             )),
+            headers_sync: headers_sync(673, 14_460),
             ..Self::modern(Network::Testnet3, KnownHrp::Testnets)
         }
     }
@@ -285,6 +292,7 @@ impl ChainParams {
             assume_valid: Some(hash(
                 "0000000002368b1e4ee27e2e85676ae6f9f9e69579b29093e9a82c170bf7cf8a",
             )),
+            headers_sync: headers_sync(606, 16_092),
             ..Self::modern(Network::Testnet4, KnownHrp::Testnets)
         }
     }
@@ -319,6 +327,10 @@ impl ChainParams {
             ..Self::modern(Network::Regtest, KnownHrp::Regtest)
         }
     }
+}
+
+const fn headers_sync(commitment_period: u32, redownload_buffer: usize) -> HeadersSyncParams {
+    HeadersSyncParams { commitment_period, redownload_buffer }
 }
 
 /// First four bytes of the double hash of the challenge, serialised with its length.

@@ -163,6 +163,31 @@ fn retarget(params: &ChainParams, first: &Header, last: &Header) -> CompactTarge
     target.min(params.pow_limit).to_compact_lossy()
 }
 
+/// Returns whether the difficulty may change like this at `height`, as far as can be said without
+/// the times of the period (`PermittedDifficultyTransition`).
+#[must_use]
+pub fn permitted_difficulty_transition(
+    params: &ChainParams,
+    height: u32,
+    old: CompactTarget,
+    new: CompactTarget,
+) -> bool {
+    if params.pow_allow_min_difficulty {
+        return true;
+    }
+    if !height.is_multiple_of(params.difficulty_adjustment_interval()) {
+        return old == new;
+    }
+    let aim = params.pow_target_timespan;
+    // Rounded as bits are.
+    let bound = |mul, div| {
+        let target = scale(Target::from_compact(old), mul, div).min(params.pow_limit);
+        Target::from_compact(target.to_compact_lossy())
+    };
+    let new = Target::from_compact(new);
+    new <= bound(aim * 4, aim) && new >= bound(aim / 4, aim)
+}
+
 /// Returns `target * mul / div`. Bits above 256 are lost as in Core, which happens with no target
 /// that a network's limit allows.
 fn scale(target: Target, mul: u32, div: u32) -> Target {
@@ -272,6 +297,32 @@ mod tests {
         let (easy, real) = (0x1d00_ffff, 0x1c05_a3f4);
         let chain = Known(vec![(2016, header(0, real)), (4031, header(1_209_600, easy))]);
         assert_eq!(next_work_required(&params, &chain, 1_500_000), bits(real));
+    }
+
+    /// The cases of Core's `pow_tests.cpp`, and the bounds from both sides.
+    #[test]
+    fn difficulty_moves_by_a_factor_of_four_at_most_and_only_between_periods() {
+        let main = ChainParams::new(Network::Mainnet);
+        let permitted =
+            |height, old, new| permitted_difficulty_transition(&main, height, bits(old), bits(new));
+        assert!(permitted(32_256, 0x1d00_ffff, 0x1d00_d86a));
+        assert!(permitted(2_016, 0x1d00_ffff, 0x1d00_ffff));
+        assert!(permitted(68_544, 0x1c05_a3f4, 0x1c01_68fd));
+        assert!(!permitted(68_544, 0x1c05_a3f4, 0x1c01_68fc), "harder than four times");
+        assert!(permitted(46_368, 0x1c38_7f6f, 0x1d00_e1fd));
+        assert!(!permitted(46_368, 0x1c38_7f6f, 0x1d00_e1fe), "easier than four times");
+        assert!(!permitted(2_016, 0x1d00_ffff, 0x1d01_0000), "below the lowest difficulty");
+        assert!(permitted(2_017, 0x1c05_a3f4, 0x1c05_a3f4));
+        assert!(!permitted(2_017, 0x1c05_a3f4, 0x1c05_a3f3), "within a period");
+        for network in [Network::Testnet3, Network::Testnet4, Network::Regtest] {
+            let easy = ChainParams::new(network);
+            assert!(permitted_difficulty_transition(
+                &easy,
+                5,
+                bits(0x1c05_a3f4),
+                bits(0x1d00_ffff)
+            ));
+        }
     }
 
     #[test]

@@ -156,7 +156,8 @@ impl Record {
     }
 }
 
-fn wide(work: u128) -> Work {
+/// Returns a number as work.
+pub(super) fn wide(work: u128) -> Work {
     let mut bytes = [0; 32];
     let (_, low) = bytes.split_at_mut(16);
     low.copy_from_slice(&work.to_be_bytes());
