@@ -277,8 +277,8 @@ impl ChainHandle {
     }
 }
 
-/// Returns whether a block is worth storing that nobody asked for: no worse than the tip, near it,
-/// and on a known parent.
+/// Returns whether a block is worth storing that nobody asked for: with the minimum work, no worse
+/// than the tip, near it, and on a known parent.
 fn is_welcome(chainstate: &Chainstate, header: &bitcoin::block::Header) -> bool {
     let headers = chainstate.headers();
     let Some(parent) = headers.get(&header.prev_blockhash) else {
@@ -290,7 +290,10 @@ fn is_welcome(chainstate: &Chainstate, header: &bitcoin::block::Header) -> bool 
         return true;
     }
     let (parent, tip) = (headers.entry(parent), headers.entry(chainstate.tip_ref()));
-    parent.chain_work + block_work(header.bits) >= tip.chain_work
+    let work = parent.chain_work + block_work(header.bits);
+    // As for headers: what may be made up is not stored.
+    work >= chainstate.params().minimum_chain_work
+        && work >= tip.chain_work
         && parent.height < tip.height.saturating_add(UNREQUESTED_AHEAD_MAX)
 }
 

@@ -64,18 +64,16 @@ impl HeaderSync {
         }
     }
 
-    /// Notes a message of `count` headers; returns whether to ask the same peer for more.
-    pub fn headers_received(&mut self, peer: PeerId, count: usize, now: Duration) -> bool {
+    /// Notes a message of headers, and whether the peer is asked for more of them.
+    pub fn headers_received(&mut self, peer: PeerId, more: bool, now: Duration) {
         let Some(entry) = self.peers.get_mut(&peer) else {
-            return false;
+            return;
         };
-        let more = count >= HEADERS_MAX;
         entry.waiting_since = more.then_some(now);
         if !more && self.leader == Some(peer) {
             self.leader = None;
             self.caught_up = true;
         }
-        more
     }
 
     /// Returns the peers to ask now, and those that were silent for too long.
@@ -131,9 +129,9 @@ mod tests {
         sync.peer_ready(3, true);
         assert_eq!(sync.poll(at(0)).0, [2], "outbound first");
         assert!(sync.poll(at(1)).0.is_empty());
-        assert!(sync.headers_received(2, HEADERS_MAX, at(2)));
+        sync.headers_received(2, true, at(2));
         assert!(sync.poll(at(3)).0.is_empty());
-        assert!(!sync.headers_received(2, 17, at(4)));
+        sync.headers_received(2, false, at(4));
         assert_eq!(sync.poll(at(5)).0, [1, 3]);
         assert!(sync.poll(at(6)).0.is_empty(), "each is asked once");
         sync.peer_ready(4, false);
@@ -148,7 +146,7 @@ mod tests {
         assert_eq!(sync.poll(at(0)).0, [1]);
         assert!(sync.poll(at(4)).0.is_empty());
         assert_eq!(sync.poll(at(5)).0, [2]);
-        assert!(!sync.headers_received(2, 0, at(6)));
+        sync.headers_received(2, false, at(6));
         let (_, drops) = sync.poll(at(120));
         assert_eq!(drops, [Dropped { peer: 1, reason: "no answer to getheaders" }]);
     }

@@ -7,11 +7,15 @@
 
 mod download;
 mod headers;
+mod low_work;
 
 pub use download::{
     BLOCKS_IN_FLIGHT_MAX, DOWNLOAD_WINDOW, DownloadScheduler, Missing, missing_blocks,
 };
 pub use headers::{HEADERS_MAX, HeaderSync};
+pub use low_work::{
+    HeadersWork, LowWorkGate, Passed, check_headers_alone, headers_work, work_threshold,
+};
 
 /// A connection to a peer; never reused.
 pub type PeerId = u64;

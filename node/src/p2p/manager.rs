@@ -251,6 +251,7 @@ impl PeerManager {
         self.peer_table().remove(&peer.id);
         let mut sync = self.sync();
         sync.headers.peer_gone(peer.id);
+        sync.presync.remove(peer.id);
         sync.download.peer_gone(peer.id);
         drop(sync);
         tracing::info!("Cleared nodestate for peer={}", peer.id);

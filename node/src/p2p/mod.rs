@@ -3,6 +3,7 @@
 mod codec;
 mod connection;
 mod handshake;
+mod headers;
 mod manager;
 mod message;
 mod peer;
@@ -28,6 +29,7 @@ const SOURCES_MAX: usize = 4096;
 #[derive(Debug, Default)]
 pub(crate) struct SyncState {
     headers: HeaderSync,
+    presync: headers::PresyncStats,
     pub(crate) download: DownloadScheduler,
     /// Blocks that came and are not stored yet.
     arrived: HashSet<BlockHash>,

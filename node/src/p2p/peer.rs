@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cofferdam_ibd::HeaderRef;
-use cofferdam_ibd::sync::PeerId;
+use cofferdam_ibd::sync::{LowWorkGate, PeerId};
 
 use super::codec;
 use super::connection::SendQueue;
@@ -113,6 +113,7 @@ pub(crate) struct Peer {
     queue: SendQueue,
     closing: AtomicBool,
     state: Mutex<PeerState>,
+    gate: Mutex<LowWorkGate>,
 }
 
 /// What a connection is made of.
@@ -149,6 +150,7 @@ impl Peer {
             stream,
             queue: SendQueue::default(),
             closing: AtomicBool::new(false),
+            gate: Mutex::new(LowWorkGate::default()),
             state: Mutex::new(PeerState::default()),
         })
     }
@@ -161,6 +163,11 @@ impl Peer {
     /// Returns what is known; the lock is for a few lines.
     pub(crate) fn state(&self) -> MutexGuard<'_, PeerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locks the gate for its headers. Only its own thread holds it for long.
+    pub(crate) fn gate(&self) -> MutexGuard<'_, LowWorkGate> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns whether the handshake is done.

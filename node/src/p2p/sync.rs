@@ -6,20 +6,16 @@ use std::time::Duration;
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bitcoin::p2p::message_blockdata::Inventory;
-use cofferdam_ibd::sync::{DOWNLOAD_WINDOW, HEADERS_MAX, Missing, PeerId, missing_blocks};
+use cofferdam_ibd::sync::{DOWNLOAD_WINDOW, Missing, PeerId, missing_blocks};
 use cofferdam_ibd::{BlockAccepted, Chainstate, HeaderRef, Rejection, RejectionScope};
 
 use super::SERVICES;
 use super::codec::{FrameError, read_frame};
 use super::handshake::{Handshake, Step};
 use super::manager::{PeerManager, random_nonce};
-use super::message::{Message, PROTOCOL_VERSION, Version, no_stop};
+use super::message::{Message, PROTOCOL_VERSION, Version};
 use super::peer::Peer;
 use crate::chain::{BlockSource, Stopped};
-
-/// Headers that do not connect and are still taken for an announcement (BIP-0130; Bitcoin Core's
-/// `MAX_BLOCKS_TO_ANNOUNCE`).
-const UNCONNECTED_HEADERS_MAX: usize = 8;
 
 /// A peer that owes fewer blocks is asked for more.
 const ASK_BELOW: usize = 8;
@@ -29,7 +25,7 @@ const RECENT_SECONDS: u32 = 24 * 60 * 60;
 
 /// Why a peer's messages are not read on.
 #[derive(Debug)]
-enum End {
+pub(super) enum End {
     /// It broke a rule.
     Misbehaved(String),
     /// The node stops.
@@ -46,13 +42,6 @@ impl From<String> for End {
     fn from(reason: String) -> Self {
         Self::Misbehaved(reason)
     }
-}
-
-/// What became of a message of headers.
-enum HeadersOutcome {
-    Accepted { last: HeaderRef, is_better_than_tip: bool },
-    Unconnected,
-    Rejected(Rejection),
 }
 
 impl PeerManager {
@@ -195,45 +184,6 @@ impl PeerManager {
         }
     }
 
-    fn on_headers(&self, peer: &Arc<Peer>, headers: Vec<Header>) -> Result<(), End> {
-        let count = headers.len();
-        let more = self.sync().headers.headers_received(peer.id, count, self.clock.now());
-        let Some(last) = headers.last().map(Header::block_hash) else {
-            return Ok(());
-        };
-        let linked = headers.iter().zip(headers.iter().skip(1));
-        for (parent, child) in linked {
-            if child.prev_blockhash != parent.block_hash() {
-                return Err(String::from("non-continuous headers sequence").into());
-            }
-        }
-        let outcome = self.chain.change(move |worker| {
-            let now = worker.clock.seconds();
-            take_headers(&mut worker.chainstate, &headers, last, now)
-        })?;
-        match outcome {
-            HeadersOutcome::Accepted { last: at, is_better_than_tip } => {
-                self.learn_best(peer, at)?;
-                if more && count >= HEADERS_MAX {
-                    self.ask_headers_from(peer, Some(at))?;
-                }
-                if is_better_than_tip { Ok(self.ask_blocks(peer)?) } else { Ok(()) }
-            }
-            HeadersOutcome::Unconnected if count <= UNCONNECTED_HEADERS_MAX => {
-                tracing::debug!(
-                    "received header {last}: missing prev block, sending getheaders peer={}",
-                    peer.id
-                );
-                self.sync().headers.asked(peer.id, self.clock.now());
-                Ok(self.ask_headers_from(peer, None)?)
-            }
-            HeadersOutcome::Unconnected => Ok(()),
-            HeadersOutcome::Rejected(rejection) => {
-                blame(peer, &rejection, "invalid header received")
-            }
-        }
-    }
-
     fn on_inventory(&self, peer: &Arc<Peer>, items: &[Inventory]) -> Result<(), End> {
         // Of several blocks the last is the best; its ancestors come with the headers.
         let Some(hash) = items.iter().filter_map(block_hash).next_back() else {
@@ -292,20 +242,6 @@ impl PeerManager {
         let mut state = peer.state();
         state.best_known = Some(best);
         state.common_height = Some(common);
-        Ok(())
-    }
-
-    /// Sends `getheaders` with a locator of `from`, or of the best header.
-    pub(super) fn ask_headers_from(
-        &self,
-        peer: &Peer,
-        from: Option<HeaderRef>,
-    ) -> Result<(), Stopped> {
-        let locator = self.chain.query(move |chain| {
-            let headers = chain.headers();
-            headers.locator(from.unwrap_or_else(|| headers.best()))
-        })?;
-        peer.send(Message::GetHeaders(locator, no_stop()), self.clock.now());
         Ok(())
     }
 
@@ -385,37 +321,6 @@ impl PeerManager {
             }
         }
     }
-
-    /// Asks from one before the best header: who has nothing new sends that one, and so says what
-    /// it has (as Bitcoin Core does).
-    fn ask_headers_from_parent(&self, peer: &Peer) -> Result<(), Stopped> {
-        let from = self.chain.query(|chain| {
-            let headers = chain.headers();
-            headers.entry(headers.best()).parent
-        })?;
-        self.ask_headers_from(peer, from)
-    }
-}
-
-fn take_headers(
-    chain: &mut Chainstate,
-    headers: &[Header],
-    last: BlockHash,
-    now: u32,
-) -> cofferdam_ibd::Result<HeadersOutcome> {
-    let is_connected =
-        headers.first().is_some_and(|first| chain.headers().get(&first.prev_blockhash).is_some());
-    if !is_connected {
-        return Ok(HeadersOutcome::Unconnected);
-    }
-    if let Err(rejection) = chain.accept_headers(headers, now)? {
-        return Ok(HeadersOutcome::Rejected(rejection));
-    }
-    let tree = chain.headers();
-    Ok(tree.get(&last).map_or(HeadersOutcome::Unconnected, |last| HeadersOutcome::Accepted {
-        last,
-        is_better_than_tip: tree.entry(last).chain_work > tree.entry(chain.tip_ref()).chain_work,
-    }))
 }
 
 /// Lists what is missing on the way to a peer's best header. A chain with too little work is not
@@ -429,7 +334,7 @@ fn missing_toward(chain: &Chainstate, best: HeaderRef) -> Missing {
 }
 
 /// Disconnects the sender of something that breaks a rule, unless the fault may be ours.
-fn blame(peer: &Peer, rejection: &Rejection, what: &str) -> Result<(), End> {
+pub(super) fn blame(peer: &Peer, rejection: &Rejection, what: &str) -> Result<(), End> {
     let is_fault = match rejection.scope {
         RejectionScope::Header
         | RejectionScope::Bytes

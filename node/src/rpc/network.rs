@@ -182,7 +182,8 @@ fn peer_info(context: &Context, peer: &Peer) -> RpcResult {
     put("inbound", json!(peer.is_inbound()));
     put("bip152_hb_to", json!(false));
     put("bip152_hb_from", json!(false));
-    put("presynced_headers", json!(-1));
+    let presynced = peer.gate().sync().map_or(-1, |sync| i64::from(sync.presync_height()));
+    put("presynced_headers", json!(presynced));
     put("synced_headers", json!(synced_headers));
     put("synced_blocks", json!(state.common_height.map_or(-1, i64::from)));
     put("inflight", json!(owed));
