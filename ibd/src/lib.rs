@@ -67,8 +67,8 @@ mod testing;
 pub mod tx;
 pub mod undo;
 pub mod utxo_stats;
-mod versionbits;
 pub mod wire;
+pub mod versionbits;
 
 pub use block::{CheckedBlock, RawBlock};
 pub use block_files::BlockFiles;

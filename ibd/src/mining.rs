@@ -13,7 +13,6 @@ use crate::chainstate::Chainstate;
 use crate::params::ChainParams;
 use crate::pow::{HeaderChain, check_proof_of_work, next_work_required};
 use crate::subsidy::block_subsidy;
-use crate::versionbits::block_version;
 
 /// What precedes the witness commitment in its output (BIP-0141): `OP_RETURN`, a push of 36 bytes,
 /// and the commitment's header.
@@ -31,7 +30,7 @@ pub fn assemble_block(chainstate: &Chainstate, script: &ScriptBuf, now: u32) -> 
     let time = now.max(median.saturating_add(1));
     let mut block = Block {
         header: Header {
-            version: Version::from_consensus(block_version(params, &parent)),
+            version: Version::from_consensus(chainstate.next_block_version()),
             prev_blockhash: chainstate.tip().hash,
             merkle_root: TxMerkleNode::all_zeros(),
             time,
@@ -80,7 +79,12 @@ fn coinbase(height: u32, script: &ScriptBuf, params: &ChainParams) -> Transactio
             previous_output: OutPoint::null(),
             script_sig,
             sequence: Sequence::ENABLE_LOCKTIME_NO_RBF,
-            witness: Witness::from_slice(&[reserved]),
+            // A witness before BIP-0141 would break a rule; the commitment does not.
+            witness: if height >= params.segwit_height {
+                Witness::from_slice(&[reserved])
+            } else {
+                Witness::new()
+            },
         }],
         output: vec![
             TxOut {

@@ -10,6 +10,7 @@ use bitcoin::{Block, BlockHash, KnownHrp, ScriptBuf, Target, Work};
 
 use crate::headers::HeadersSyncParams;
 use crate::script::ScriptFlags;
+use crate::versionbits::Deployment;
 
 /// A Bitcoin network, displayed and parsed under Bitcoin Core's `-chain` names.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -76,8 +77,18 @@ impl FromStr for Network {
     }
 }
 
+/// A text that changes no rule.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidParams(String);
+
+/// Reads a number as Bitcoin Core's `ToIntegral` does: digits and perhaps a minus, nothing else.
+fn integer<T: FromStr>(text: &str) -> Option<T> {
+    if text.starts_with('+') { None } else { text.parse().ok() }
+}
+
 /// The rules of one network.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ChainParams {
     /// Which network.
     pub network: Network,
@@ -119,6 +130,8 @@ pub struct ChainParams {
     pub csv_height: u32,
     /// First height with witness commitments and NULLDUMMY (BIP-0141, BIP-0147).
     pub segwit_height: u32,
+    /// Rule changes that miners signal for (BIP-0009).
+    pub deployments: Vec<Deployment>,
     /// Blocks in the chain that break P2SH or taproot: the flags to use instead of
     /// P2SH, WITNESS and TAPROOT.
     pub script_flag_exceptions: Vec<(BlockHash, ScriptFlags)>,
@@ -159,6 +172,64 @@ impl ChainParams {
         }
     }
 
+    /// Moves the height from which a rule holds: `name@height`, where the name is `segwit`, `bip34`,
+    /// `dersig`, `cltv` or `csv` (Bitcoin Core's `-testactivationheight`).
+    ///
+    /// # Errors
+    ///
+    /// Returns what is wrong with the text, in Bitcoin Core's words.
+    pub fn with_activation_height(mut self, text: &str) -> Result<Self, InvalidParams> {
+        let wrong = |what: &str, part: &str| {
+            InvalidParams(format!("Invalid {what} ({part}) for -testactivationheight=name@height."))
+        };
+        let (name, value) = text.split_once('@').ok_or_else(|| wrong("format", text))?;
+        let height = integer::<i32>(value).and_then(|height| u32::try_from(height).ok());
+        let in_range = |height: &u32| *height < i32::MAX.unsigned_abs();
+        let height = height.filter(in_range).ok_or_else(|| wrong("height value", value))?;
+        let place = match name {
+            "segwit" => &mut self.segwit_height,
+            "bip34" => &mut self.bip34_height,
+            "dersig" => &mut self.bip66_height,
+            "cltv" => &mut self.bip65_height,
+            "csv" => &mut self.csv_height,
+            _ => return Err(wrong("name", name)),
+        };
+        *place = height;
+        Ok(self)
+    }
+
+    /// Sets when a deployment is signalled for: `deployment:start:end[:min_activation_height]`
+    /// (Bitcoin Core's `-vbparams`).
+    ///
+    /// # Errors
+    ///
+    /// Returns what is wrong with the text, in Bitcoin Core's words.
+    pub fn with_version_bits(mut self, text: &str) -> Result<Self, InvalidParams> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let (name, start, end, least) = match *parts.as_slice() {
+            [name, start, end] => (name, start, end, "0"),
+            [name, start, end, least] => (name, start, end, least),
+            _ => {
+                let text = "Version bits parameters malformed, expecting \
+                            deployment:start:end[:min_activation_height]";
+                return Err(InvalidParams(text.into()));
+            }
+        };
+        let number = |what: &str, part: &str| {
+            integer::<i64>(part).ok_or_else(|| InvalidParams(format!("Invalid {what} ({part})")))
+        };
+        let start_time = number("nStartTime", start)?;
+        let timeout = number("nTimeout", end)?;
+        let min_activation_height = number("min_activation_height", least)?;
+        let found = self.deployments.iter_mut().find(|deployment| deployment.name == name);
+        let deployment =
+            found.ok_or_else(|| InvalidParams(format!("Invalid deployment ({name})")))?;
+        deployment.start_time = start_time;
+        deployment.timeout = timeout;
+        deployment.min_activation_height = min_activation_height;
+        Ok(self)
+    }
+
     /// Returns how many blocks a difficulty period has.
     #[must_use]
     pub const fn difficulty_adjustment_interval(&self) -> u32 {
@@ -188,6 +259,7 @@ impl ChainParams {
             bip66_height: 1,
             csv_height: 1,
             segwit_height: 1,
+            deployments: vec![testdummy(Deployment::NEVER_ACTIVE, 2016, 1815)],
             script_flag_exceptions: Vec::new(),
             minimum_chain_work: Work::from_be_bytes([0; 32]),
             assume_valid: None,
@@ -262,6 +334,7 @@ impl ChainParams {
             bip66_height: 330_776,
             csv_height: 770_112,
             segwit_height: 834_624,
+            deployments: vec![testdummy(Deployment::NEVER_ACTIVE, 2016, 1512)],
             // Breaks P2SH (BIP-0016).
             script_flag_exceptions: vec![(
                 hash("00000000dd30457c001f4095d208cc1296b0eed002427aa599874af7a432b105"),
@@ -286,6 +359,7 @@ impl ChainParams {
             dns_seeds: &["seed.testnet4.bitcoin.sprovoost.nl.", "seed.testnet4.wiz.biz."],
             pow_allow_min_difficulty: true,
             enforce_bip94: true,
+            deployments: vec![testdummy(Deployment::NEVER_ACTIVE, 2016, 1512)],
             minimum_chain_work: work(
                 "0000000000000000000000000000000000000000000009a0fe15d0177d086304",
             ),
@@ -324,6 +398,7 @@ impl ChainParams {
             pow_target_timespan: 24 * 60 * 60,
             subsidy_halving_interval: 150,
             segwit_height: 0,
+            deployments: vec![testdummy(0, 144, 108)],
             ..Self::modern(Network::Regtest, KnownHrp::Regtest)
         }
     }
@@ -331,6 +406,19 @@ impl ChainParams {
 
 const fn headers_sync(commitment_period: u32, redownload_buffer: usize) -> HeadersSyncParams {
     HeadersSyncParams { commitment_period, redownload_buffer }
+}
+
+/// The deployment that tests signal for (`DEPLOYMENT_TESTDUMMY`).
+const fn testdummy(start_time: i64, period: u32, threshold: u32) -> Deployment {
+    Deployment {
+        name: "testdummy",
+        bit: 28,
+        start_time,
+        timeout: Deployment::NO_TIMEOUT,
+        min_activation_height: 0,
+        period,
+        threshold,
+    }
 }
 
 /// First four bytes of the double hash of the challenge, serialised with its length.
@@ -393,5 +481,48 @@ mod tests {
             assert_eq!(network.to_string().parse(), Ok(network));
         }
         assert!("mainnet".parse::<Network>().is_err());
+    }
+
+    #[test]
+    fn heights_and_deployments_are_moved_by_core_s_texts() {
+        let regtest = || ChainParams::new(Network::Regtest);
+        let height = |text: &str| regtest().with_activation_height(text);
+        assert_eq!(height("segwit@432").expect("fine").segwit_height, 432);
+        assert_eq!(height("bip34@2").expect("fine").bip34_height, 2);
+        assert_eq!(height("dersig@102").expect("fine").bip66_height, 102);
+        assert_eq!(height("cltv@111").expect("fine").bip65_height, 111);
+        assert_eq!(height("csv@0").expect("fine").csv_height, 0);
+        let text = |result: Result<ChainParams, InvalidParams>| result.unwrap_err().to_string();
+        for (wrong, what) in [
+            ("segwit", "Invalid format (segwit)"),
+            ("segwit@-1", "Invalid height value (-1)"),
+            ("segwit@2147483647", "Invalid height value (2147483647)"),
+            ("segwit@+1", "Invalid height value (+1)"),
+            ("segwit@1@2", "Invalid height value (1@2)"),
+            ("taproot@1", "Invalid name (taproot)"),
+        ] {
+            let expected = format!("{what} for -testactivationheight=name@height.");
+            assert_eq!(text(height(wrong)), expected);
+        }
+
+        let bits = |text: &str| regtest().with_version_bits(text);
+        let testdummy = bits("testdummy:0:999999999999:144").expect("fine").deployments[0].clone();
+        assert_eq!((testdummy.start_time, testdummy.timeout), (0, 999_999_999_999));
+        assert_eq!(testdummy.min_activation_height, 144);
+        let always = bits("testdummy:-1:1").expect("fine").deployments[0].clone();
+        assert_eq!(always.start_time, Deployment::ALWAYS_ACTIVE);
+        assert_eq!(always.min_activation_height, 0);
+        let malformed = "Version bits parameters malformed, expecting \
+                         deployment:start:end[:min_activation_height]";
+        for (wrong, what) in [
+            ("testdummy:1", malformed),
+            ("testdummy:1:2:3:4", malformed),
+            ("testdummy:x:2", "Invalid nStartTime (x)"),
+            ("testdummy:1:", "Invalid nTimeout ()"),
+            ("testdummy:1:2:y", "Invalid min_activation_height (y)"),
+            ("taproot:1:2", "Invalid deployment (taproot)"),
+        ] {
+            assert_eq!(text(bits(wrong)), what);
+        }
     }
 }

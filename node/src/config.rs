@@ -8,6 +8,7 @@ use bitcoin::BlockHash;
 use cofferdam_ibd::params::{ChainParams, Network};
 use cofferdam_storage::{BackendKind, Durability};
 
+use crate::chain_options::chain_params;
 use crate::cli::Options;
 use crate::settings::{FileEntry, Settings, parse_file};
 
@@ -106,8 +107,8 @@ pub struct Config {
     pub threads: usize,
     /// Treatment of old blocks' scripts.
     pub assume_valid: AssumeValidOption,
-    /// Minimum work of a chain worth following, in big-endian bytes; `None`: the network's.
-    pub minimum_chain_work: Option<[u8; 32]>,
+    /// The network's rules.
+    pub params: ChainParams,
     /// Height to stop at.
     pub stop_at_height: Option<u32>,
     /// The time to pretend.
@@ -165,7 +166,7 @@ impl Config {
         network: Network,
         data_dir: PathBuf,
     ) -> Result<Self, String> {
-        let params = ChainParams::new(network);
+        let params = chain_params(settings, network)?;
         let cache_mib = settings.number("dbcache")?.unwrap_or(DB_CACHE_MIB_DEFAULT).max(4);
         let free_mib = settings.number("minfreespace")?.unwrap_or(MIN_FREE_SPACE_MIB_DEFAULT);
         let mock_time = settings.number("mocktime")?.filter(|time| *time != 0);
@@ -183,12 +184,12 @@ impl Config {
             coin_stats: settings.flag("coinstatsindex", false),
             threads: threads(settings)?,
             assume_valid: assume_valid(settings)?,
-            minimum_chain_work: minimum_chain_work(settings)?,
             stop_at_height: settings.number("stopatheight")?.filter(|height| *height != 0),
             mock_time,
             pid_file: settings.get("pid").unwrap_or("bitcoind.pid").into(),
             p2p: p2p(settings, &params)?,
             rpc: rpc(settings, &params)?,
+            params,
             log: log(settings),
             unknown_options: Vec::new(),
         })
@@ -291,17 +292,6 @@ fn assume_valid(settings: &Settings) -> Result<AssumeValidOption, String> {
             .map(AssumeValidOption::Block)
             .map_err(|_| format!("Invalid assumevalid block hash specified ({hex}), must be up to 64 hex digits (or 0 to disable)")),
     }
-}
-
-fn minimum_chain_work(settings: &Settings) -> Result<Option<[u8; 32]>, String> {
-    let Some(text) = settings.get("minimumchainwork") else {
-        return Ok(None);
-    };
-    let digits = text.strip_prefix("0x").unwrap_or(text);
-    let padded = format!("{digits:0>64}");
-    <[u8; 32] as bitcoin::hex::FromHex>::from_hex(&padded).map(Some).map_err(|_| {
-        format!("Invalid minimum work specified ({text}), must be up to 64 hex digits")
-    })
 }
 
 fn p2p(settings: &Settings, params: &ChainParams) -> Result<P2pConfig, String> {
@@ -475,12 +465,8 @@ mod tests {
 
     #[test]
     fn hexadecimal_options_are_checked() {
-        let work = load("-minimumchainwork=0x65", "").unwrap().minimum_chain_work.unwrap();
-        assert_eq!(work[31], 0x65);
-        assert_eq!(
-            load("-minimumchainwork=test", "").unwrap_err(),
-            "Invalid minimum work specified (test), must be up to 64 hex digits"
-        );
+        let work = load("-minimumchainwork=0x65", "").unwrap().params.minimum_chain_work;
+        assert_eq!(work.to_be_bytes()[31], 0x65);
         assert_eq!(load("-assumevalid=0", "").unwrap().assume_valid, AssumeValidOption::CheckAll);
     }
 

@@ -11,6 +11,7 @@
 //! ```
 
 mod chain;
+mod chain_options;
 mod cli;
 mod clock;
 mod config;

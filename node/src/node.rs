@@ -10,8 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
-use bitcoin::Work;
-use cofferdam_ibd::{AssumeValid, ChainParams, Chainstate, ChainstateOptions, TREES};
+use cofferdam_ibd::{AssumeValid, Chainstate, ChainstateOptions, TREES};
 use cofferdam_storage::{BackendOptions, FileSystem, StdFileSystem, WalOptions};
 
 use crate::chain::{ChainHandle, describe};
@@ -168,7 +167,7 @@ pub(crate) fn open_chainstate(
         .map_err(|error| anyhow!(describe(&error)))
         .with_context(what)?;
     let options = ChainstateOptions {
-        params: Arc::new(params(config)),
+        params: Arc::new(config.params.clone()),
         threads: config.threads,
         assume_valid: match config.assume_valid {
             AssumeValidOption::Default => AssumeValid::Default,
@@ -204,12 +203,4 @@ pub(crate) fn open_chainstate(
         );
     }
     Ok(chainstate)
-}
-
-fn params(config: &Config) -> ChainParams {
-    let mut params = ChainParams::new(config.network);
-    if let Some(work) = config.minimum_chain_work {
-        params.minimum_chain_work = Work::from_be_bytes(work);
-    }
-    params
 }

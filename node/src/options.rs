@@ -106,6 +106,20 @@ pub(crate) const OPTIONS: &[OptionSpec] = &[
         "Skip script checks of this block's ancestors; 0: check all",
     ),
     spec("minimumchainwork", SingleOfNetwork, "HEX", "Minimum work of a chain worth following"),
+    spec(
+        "testactivationheight",
+        Many,
+        "NAME@HEIGHT",
+        "Height from which segwit, bip34, dersig, cltv or csv holds (regtest only)",
+    ),
+    spec(
+        "vbparams",
+        Many,
+        "NAME:START:END[:HEIGHT]",
+        "Times and least height of a version-bits deployment (regtest only)",
+    ),
+    spec("test", Many, "OPTION", "bip94: the difficulty rules of testnet4 (regtest only)"),
+    spec("signetchallenge", Many, "HEX", "Script that the blocks of a signet satisfy"),
     spec("stopatheight", Single, "HEIGHT", "Stop when the chain has this height"),
     spec("mocktime", Single, "TIME", "Pretend that it is this time (regtest only)"),
     spec(

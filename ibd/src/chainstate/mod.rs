@@ -24,7 +24,7 @@ pub use query::Progress;
 use self::stats::StatsKeeper;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash as _;
@@ -38,6 +38,7 @@ use crate::headers::{Candidates, HeaderRef, HeaderRow, HeaderTree};
 use crate::params::ChainParams;
 use crate::script::ScriptVerifier;
 use crate::tables::HEADERS;
+use crate::versionbits::VersionBitsCache;
 
 /// The store beneath a chainstate: any engine behind the write-ahead-logged buffer.
 pub type Store = WalBuffered<Box<dyn Database>>;
@@ -118,6 +119,8 @@ pub struct Chainstate {
     recent: RecentBlocks,
     connected: Progress,
     stats: Option<StatsKeeper>,
+    /// States of deployments; asked for by `&self`.
+    version_bits: Mutex<VersionBitsCache>,
     /// Whether the chain was once near its tip; never goes back (Bitcoin Core's latch).
     synced: bool,
 }

@@ -1,7 +1,7 @@
 //! Opening a chainstate: recover the store, load the block index, find the tip.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bitcoin::BlockHash;
 use bitcoin::consensus::encode;
@@ -96,6 +96,7 @@ impl Chainstate {
             recent: RecentBlocks::default(),
             connected: Progress::default(),
             stats,
+            version_bits: Mutex::default(),
             synced: false,
         };
         chainstate.find_tip()?;

@@ -1,6 +1,7 @@
 //! Reading the chain: blocks, coins, statistics, progress.
 
 use std::ops::AddAssign;
+use std::sync::{MutexGuard, PoisonError};
 
 use bitcoin::{BlockHash, OutPoint};
 use cofferdam_storage::Database as _;
@@ -13,6 +14,7 @@ use crate::headers::HeaderRef;
 use crate::tables::COINS;
 use crate::undo::BlockUndo;
 use crate::utxo_stats::{UtxoHash, UtxoStats};
+use crate::versionbits::{Deployment, DeploymentInfo, VersionBitsCache};
 
 /// A tip older than this is a sign that the chain is still being downloaded (Bitcoin Core's
 /// `DEFAULT_MAX_TIP_AGE`).
@@ -125,6 +127,22 @@ impl Chainstate {
     /// Returns [`crate::Error`] if the store cannot be read.
     pub fn utxo_stats(&self, hash: UtxoHash) -> Result<UtxoStats> {
         UtxoStats::compute(self.coins()?, hash)
+    }
+
+    /// Describes a deployment of [`crate::ChainParams::deployments`] at a block.
+    #[must_use]
+    pub fn deployment_info(&self, deployment: &Deployment, block: HeaderRef) -> DeploymentInfo {
+        self.version_bits().info(&self.headers, deployment, block)
+    }
+
+    /// Returns the version of a new block on the tip.
+    pub(crate) fn next_block_version(&self) -> i32 {
+        self.version_bits().block_version(&self.headers, &self.params, Some(self.tip))
+    }
+
+    fn version_bits(&self) -> MutexGuard<'_, VersionBitsCache> {
+        // It is a cache: whatever it holds was true.
+        self.version_bits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns whether the chain is still being downloaded: the tip has too little work or is more

@@ -613,7 +613,7 @@ mod tests {
     #[test]
     fn bits_come_out_as_they_went_in() {
         let mut bits = Bits::default();
-        let pattern = |n: u32| n % 3 == 0 || n % 7 == 2;
+        let pattern = |n: u32| n.is_multiple_of(3) || n % 7 == 2;
         (0..300).for_each(|n| bits.push(pattern(n)));
         assert_eq!(bits.len(), 300);
         assert!((0..300).all(|n| bits.pop() == Some(pattern(n))));

@@ -53,6 +53,16 @@ impl ScriptFlags {
         Self::NAMES.iter().find(|(_, known)| *known == name).map(|(flag, _)| *flag)
     }
 
+    /// Returns the names of the rules in this set, in the order of the alphabet
+    /// (`GetScriptFlagNames`).
+    #[must_use]
+    pub fn names(self) -> Vec<&'static str> {
+        let names = Self::NAMES.iter().filter(|(flag, _)| self.contains(*flag));
+        let mut names: Vec<&str> = names.map(|(_, name)| *name).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// Returns the bits.
     #[must_use]
     pub const fn bits(self) -> u32 {

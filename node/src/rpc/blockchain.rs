@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::call::{Args, json as required, optional, optional_text, text};
 use super::tx_json::Spent;
-use super::{Context, Method, RpcError, RpcResult, code, tx_json, utxo_set};
+use super::{Context, Method, RpcError, RpcResult, code, deployments, tx_json, utxo_set};
 
 pub(super) const METHODS: &[Method] = &[
     Method {
@@ -53,6 +53,12 @@ pub(super) const METHODS: &[Method] = &[
         params: &[],
         help: "Returns all known tips in the block tree, including the main chain and orphaned branches.",
         run: get_chain_tips,
+    },
+    Method {
+        name: "getdeploymentinfo",
+        params: &[optional_text("blockhash")],
+        help: "Returns various state info regarding deployments of consensus changes, at a block or the tip.",
+        run: deployments::get_deployment_info,
     },
     Method {
         name: "getdifficulty",

@@ -10,6 +10,7 @@ mod chain_control;
 mod chain_wait;
 mod client;
 mod control;
+mod deployments;
 mod descriptor;
 mod envelope;
 mod mining;

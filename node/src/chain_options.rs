@@ -1,0 +1,128 @@
+//! The network's rules, as the options for tests change them (`chainparams.cpp` of Bitcoin Core).
+
+use bitcoin::hex::FromHex as _;
+use bitcoin::{ScriptBuf, Work};
+use cofferdam_ibd::{ChainParams, Network};
+
+use crate::settings::Settings;
+
+/// Returns the rules of the network.
+///
+/// # Errors
+///
+/// Returns the text for the user.
+pub(crate) fn chain_params(settings: &Settings, network: Network) -> Result<ChainParams, String> {
+    let mut params = match signet_challenge(settings, network)? {
+        Some(challenge) => ChainParams::signet(challenge),
+        None => ChainParams::new(network),
+    };
+    for name in ["testactivationheight", "vbparams", "test"] {
+        if settings.is_set(name) && network != Network::Regtest {
+            return Err(format!("-{name} is for regression testing (-regtest mode) only"));
+        }
+    }
+    for text in settings.all("testactivationheight") {
+        params = params.with_activation_height(text).map_err(|error| error.to_string())?;
+    }
+    for text in settings.all("vbparams") {
+        params = params.with_version_bits(text).map_err(|error| error.to_string())?;
+    }
+    for text in settings.all("test") {
+        match text {
+            "bip94" => params.enforce_bip94 = true,
+            other => {
+                return Err(format!("Unrecognised option \"{other}\" provided in -test=<option>."));
+            }
+        }
+    }
+    if let Some(work) = minimum_chain_work(settings)? {
+        params.minimum_chain_work = work;
+    }
+    Ok(params)
+}
+
+fn signet_challenge(settings: &Settings, network: Network) -> Result<Option<ScriptBuf>, String> {
+    if network != Network::Signet {
+        // As in Bitcoin Core, which looks at it on a signet only.
+        return Ok(None);
+    }
+    match *settings.all("signetchallenge").as_slice() {
+        [] => Ok(None),
+        [hex] => {
+            let bytes = Vec::from_hex(hex)
+                .map_err(|_| format!("-signetchallenge must be hex, not '{hex}'."))?;
+            Ok(Some(ScriptBuf::from_bytes(bytes)))
+        }
+        _ => Err("-signetchallenge cannot be multiple values.".into()),
+    }
+}
+
+fn minimum_chain_work(settings: &Settings) -> Result<Option<Work>, String> {
+    let Some(text) = settings.get("minimumchainwork") else {
+        return Ok(None);
+    };
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    let padded = format!("{digits:0>64}");
+    <[u8; 32]>::from_hex(&padded).map(|bytes| Some(Work::from_be_bytes(bytes))).map_err(|_| {
+        format!("Invalid minimum work specified ({text}), must be up to 64 hex digits")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn params(network: Network, options: &[(&str, &str)]) -> Result<ChainParams, String> {
+        let mut settings = Settings { network: network.to_string(), ..Settings::default() };
+        for (name, value) in options {
+            settings.typed.entry((*name).to_owned()).or_default().push((*value).to_owned());
+        }
+        chain_params(&settings, network)
+    }
+
+    #[test]
+    fn regtest_s_rules_can_be_moved_and_no_other_network_s() {
+        let options = [
+            ("testactivationheight", "segwit@300"),
+            ("testactivationheight", "csv@432"),
+            ("vbparams", "testdummy:5:9:144"),
+            ("test", "bip94"),
+        ];
+        let regtest = params(Network::Regtest, &options).unwrap();
+        assert_eq!((regtest.segwit_height, regtest.csv_height), (300, 432));
+        assert_eq!((regtest.deployments[0].start_time, regtest.deployments[0].timeout), (5, 9));
+        assert!(regtest.enforce_bip94);
+        for option in options {
+            let error = params(Network::Testnet4, &[option]).unwrap_err();
+            assert!(error.ends_with("is for regression testing (-regtest mode) only"), "{error}");
+        }
+        let error = params(Network::Regtest, &[("vbparams", "x")]).unwrap_err();
+        assert!(error.starts_with("Version bits parameters malformed"), "{error}");
+        let error = params(Network::Regtest, &[("testactivationheight", "x@1")]).unwrap_err();
+        assert_eq!(error, "Invalid name (x) for -testactivationheight=name@height.");
+        assert!(params(Network::Regtest, &[("test", "x")]).is_err());
+    }
+
+    #[test]
+    fn a_signet_may_have_a_challenge_of_its_own() {
+        let own = params(Network::Signet, &[("signetchallenge", "51")]).unwrap();
+        assert_eq!(own.signet_challenge.as_ref().map(|script| script.to_bytes()), Some(vec![0x51]));
+        assert_eq!((own.dns_seeds.len(), own.assume_valid), (0, None));
+        assert_ne!(own.magic, params(Network::Signet, &[]).unwrap().magic);
+        let error = params(Network::Signet, &[("signetchallenge", "x")]).unwrap_err();
+        assert_eq!(error, "-signetchallenge must be hex, not 'x'.");
+        let twice = [("signetchallenge", "51"), ("signetchallenge", "52")];
+        let error = params(Network::Signet, &twice).unwrap_err();
+        assert_eq!(error, "-signetchallenge cannot be multiple values.");
+    }
+
+    #[test]
+    fn the_minimum_work_is_hexadecimal() {
+        let least = |text| params(Network::Regtest, &[("minimumchainwork", text)]);
+        assert_eq!(least("0x65").unwrap().minimum_chain_work.to_be_bytes()[31], 0x65);
+        assert_eq!(
+            least("test").unwrap_err(),
+            "Invalid minimum work specified (test), must be up to 64 hex digits"
+        );
+    }
+}
