@@ -12,7 +12,7 @@ use crate::rejection::{Rejection, RejectionScope};
 /// A header may be this many seconds in the future (`MAX_FUTURE_BLOCK_TIME`).
 const FUTURE_SECONDS_MAX: i64 = 2 * 60 * 60;
 /// The first header of a period may be this many seconds before its parent (BIP-0094).
-const TIMEWARP_SECONDS_MAX: i64 = 600;
+pub(crate) const TIMEWARP_SECONDS_MAX: u32 = 600;
 
 /// Checks a header as a child of the last one of `parent`; `now` is the time in seconds since
 /// 1970.
@@ -38,7 +38,7 @@ pub fn check_header_context(
     let time = i64::from(header.time);
     if params.enforce_bip94 && height.is_multiple_of(params.difficulty_adjustment_interval()) {
         let parent_time = i64::from(parent.header(height - 1).time);
-        if time < parent_time - TIMEWARP_SECONDS_MAX {
+        if time < parent_time - i64::from(TIMEWARP_SECONDS_MAX) {
             let detail = "block's timestamp is too early on diff adjustment block";
             return Err(Rejection::consensus("time-timewarp-attack").with_detail(detail));
         }

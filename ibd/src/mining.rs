@@ -10,8 +10,9 @@ use bitcoin::{
 };
 
 use crate::chainstate::Chainstate;
+use crate::header_check::TIMEWARP_SECONDS_MAX;
 use crate::params::ChainParams;
-use crate::pow::{HeaderChain, check_proof_of_work, next_work_required};
+use crate::pow::{HeaderChain, check_proof_of_work, median_time_past, next_work_required};
 use crate::subsidy::block_subsidy;
 
 /// What precedes the witness commitment in its output (BIP-0141): `OP_RETURN`, a push of 36 bytes,
@@ -20,14 +21,13 @@ const COMMITMENT_PREFIX: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
 
 /// Builds a block on the tip that pays subsidy to `script`; its proof of work is missing.
 ///
-/// `now` is the time in seconds since 1970; the block's time is later if the median time of its
-/// ancestors asks for it. The block has no transaction but the coinbase.
+/// `now` is the time in seconds since 1970; the block's time is later if its ancestors ask
+/// for it. The block has no transaction but the coinbase.
 #[must_use]
 pub fn assemble_block(chainstate: &Chainstate, script: &ScriptBuf, now: u32) -> Block {
     let params = chainstate.params();
     let parent = chainstate.headers().chain(chainstate.tip_ref());
-    let median = chainstate.headers().median_time_past(chainstate.tip_ref());
-    let time = now.max(median.saturating_add(1));
+    let time = now.max(minimum_time(params, &parent));
     let mut block = Block {
         header: Header {
             version: Version::from_consensus(chainstate.next_block_version()),
@@ -43,6 +43,19 @@ pub fn assemble_block(chainstate: &Chainstate, script: &ScriptBuf, now: u32) -> 
         block.header.merkle_root = root;
     }
     block
+}
+
+/// Returns the earliest time of a block on `parent` (`GetMinimumTime`): after the median, and at the
+/// begin of a difficulty period not far before the parent. That is BIP-0094's rule, which is kept
+/// on all networks so that it may become one of theirs.
+fn minimum_time(params: &ChainParams, parent: &impl HeaderChain) -> u32 {
+    let height = parent.height();
+    let after_median = median_time_past(parent).saturating_add(1);
+    if (height + 1).is_multiple_of(params.difficulty_adjustment_interval()) {
+        after_median.max(parent.header(height).time.saturating_sub(TIMEWARP_SECONDS_MAX))
+    } else {
+        after_median
+    }
 }
 
 /// Counts the nonce up until the block's hash meets its target; returns whether it does after at
@@ -93,5 +106,35 @@ fn coinbase(height: u32, script: &ScriptBuf, params: &ChainParams) -> Transactio
             },
             TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::from_bytes(commitment_script) },
         ],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::header_check::check_header_context;
+    use crate::params::Network;
+    use crate::testing::Chain;
+
+    #[test]
+    fn a_block_is_never_before_what_its_ancestors_allow() {
+        let mut params = ChainParams::new(Network::Regtest);
+        params.enforce_bip94 = true;
+        for height in [5, 143, 144, 145, 288] {
+            let mut chain = Chain::new(&params.genesis.header, height - 1, 1);
+            // A parent from the future, as far as a rule allows.
+            chain.last().time += 7200;
+            let parent = *chain.last();
+            let time = minimum_time(&params, &chain);
+            let expected = if height % 144 == 0 { parent.time - 600 } else { 0 };
+            assert_eq!(time, expected.max(median_time_past(&chain) + 1), "at height {height}");
+            let version = Version::from_consensus(4);
+            let mut header = Header { time, version, ..parent };
+            assert_eq!(check_header_context(&params, &chain, &header, time), Ok(()));
+            header.time -= 1;
+            let error = check_header_context(&params, &chain, &header, time).unwrap_err();
+            let code = if height % 144 == 0 { "time-timewarp-attack" } else { "time-too-old" };
+            assert_eq!(error.code, code, "at height {height}");
+        }
     }
 }

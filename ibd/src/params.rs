@@ -525,4 +525,95 @@ mod tests {
             assert_eq!(text(bits(wrong)), what);
         }
     }
+
+    /// The lines of `kernel/chainparams.cpp` that are heights, in the order in which it has them.
+    #[test]
+    fn buried_heights_are_cores() {
+        let heights = [
+            [227_931, 388_381, 363_725, 419_328, 481_824],
+            [21_111, 581_885, 330_776, 770_112, 834_624],
+            [1; 5],
+            [1; 5],
+            [1, 1, 1, 1, 0],
+        ];
+        for (network, expected) in Network::ALL.into_iter().zip(heights) {
+            let it = ChainParams::new(network);
+            let found = [
+                it.bip34_height,
+                it.bip65_height,
+                it.bip66_height,
+                it.csv_height,
+                it.segwit_height,
+            ];
+            assert_eq!(found, expected, "{network}");
+            // Where BIP-0034 was buried on a chain that had begun before.
+            assert_eq!(it.bip34_hash.is_some(), it.bip34_height > 1, "{network}");
+        }
+    }
+
+    #[test]
+    fn difficulty_rules_are_cores() {
+        // Lowest difficulty as bits; 20 minutes, no retargeting, BIP-0094; blocks of a period.
+        let rules = [
+            (0x1d00_ffff, [false, false, false], 2016),
+            (0x1d00_ffff, [true, false, false], 2016),
+            (0x1d00_ffff, [true, false, true], 2016),
+            (0x1e03_77ae, [false, false, false], 2016),
+            (0x207f_ffff, [true, true, false], 144),
+        ];
+        for (network, expected) in Network::ALL.into_iter().zip(rules) {
+            let it = ChainParams::new(network);
+            let flags = [it.pow_allow_min_difficulty, it.pow_no_retargeting, it.enforce_bip94];
+            let limit = it.pow_limit.to_compact_lossy();
+            let period = it.difficulty_adjustment_interval();
+            assert_eq!((limit.to_consensus(), flags, period), expected, "{network}");
+            assert_eq!(it.genesis.header.bits, limit, "{network}");
+            assert_eq!(it.pow_target_spacing, 600, "{network}");
+            let halving = if network == Network::Regtest { 150 } else { 210_000 };
+            assert_eq!(it.subsidy_halving_interval, halving, "{network}");
+        }
+    }
+
+    #[test]
+    fn deployments_and_limits_of_header_sync_are_cores() {
+        let never = Deployment::NEVER_ACTIVE;
+        let expected = [
+            ((never, 2016, 1815), (641, 15_218)),
+            ((never, 2016, 1512), (673, 14_460)),
+            ((never, 2016, 1512), (606, 16_092)),
+            ((never, 2016, 1815), (620, 15_724)),
+            ((0, 144, 108), (275, 7017)),
+        ];
+        for (network, (deployment, limits)) in Network::ALL.into_iter().zip(expected) {
+            let it = ChainParams::new(network);
+            let [testdummy] = it.deployments.as_slice() else { panic!("{network}: one") };
+            let Deployment { start_time, period, threshold, .. } = *testdummy;
+            assert_eq!((start_time, period, threshold), deployment, "{network}");
+            assert_eq!((testdummy.name, testdummy.bit), ("testdummy", 28), "{network}");
+            assert_eq!(testdummy.timeout, Deployment::NO_TIMEOUT, "{network}");
+            let found = it.headers_sync;
+            assert_eq!((found.commitment_period, found.redownload_buffer), limits, "{network}");
+            // Enough bits on top of a header that it is hardly made up.
+            assert!(limits.1 / limits.0 as usize >= 21, "{network}");
+        }
+    }
+
+    #[test]
+    fn a_signet_of_one_s_own_has_the_rules_of_the_public_one_and_no_known_chain() {
+        let public = ChainParams::new(Network::Signet);
+        let own = ChainParams::signet(ScriptBuf::from_bytes(vec![0x51]));
+        assert_eq!(own.signet_challenge, Some(ScriptBuf::from_bytes(vec![0x51])));
+        assert_ne!(own.magic, public.magic);
+        assert_eq!(own.minimum_chain_work.to_be_bytes(), [0; 32]);
+        assert_eq!(own.assume_valid, None);
+        let same = ChainParams {
+            magic: public.magic,
+            dns_seeds: public.dns_seeds,
+            signet_challenge: public.signet_challenge.clone(),
+            minimum_chain_work: public.minimum_chain_work,
+            assume_valid: public.assume_valid,
+            ..own
+        };
+        assert_eq!(same, public);
+    }
 }
