@@ -62,13 +62,13 @@ pub mod signet;
 pub mod subsidy;
 pub mod sync;
 mod tables;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod tx;
 pub mod undo;
 pub mod utxo_stats;
-pub mod wire;
 pub mod versionbits;
+pub mod wire;
 
 pub use block::{CheckedBlock, RawBlock};
 pub use block_files::BlockFiles;

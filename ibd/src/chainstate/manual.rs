@@ -118,7 +118,7 @@ mod tests {
     use crate::chainstate::BlockAccepted;
     use crate::chainstate::tests::{advance, dump, open};
     use crate::mining;
-    use crate::params::Network;
+    use crate::params::{ChainParams, Network};
     use crate::tables::COINS;
 
     const NOW: u32 = 1_767_225_600;
@@ -156,10 +156,10 @@ mod tests {
     /// Two blocks in common, then the branches of these lengths.
     fn forked(dir: &Path, a: usize, b: usize) -> Fork {
         let other_dir = tempfile::tempdir().expect("temporary");
-        let mut other = open(Network::Regtest, other_dir.path());
+        let mut other = open(ChainParams::new(Network::Regtest), other_dir.path());
         let common = mine(&mut other, 2, 1);
         let branch_b = mine(&mut other, b, 2);
-        let mut chain = open(Network::Regtest, dir);
+        let mut chain = open(ChainParams::new(Network::Regtest), dir);
         let common: Vec<BlockHash> = common.iter().map(|raw| store(&mut chain, raw)).collect();
         let _ = advance(&mut chain);
         let branch_a = mine(&mut chain, a, 3);
@@ -273,7 +273,7 @@ mod tests {
         // A crash here leaves that chain too: what is marked is not connected.
         it.chain.sync().expect("works");
         drop(it.chain);
-        let mut it = Fork { chain: open(Network::Regtest, dir.path()), ..it };
+        let mut it = Fork { chain: open(ChainParams::new(Network::Regtest), dir.path()), ..it };
         assert_eq!((it.tip(), it.failed()), (a[1], a[2..].to_vec()));
         let at = it.at(&a[0]);
         let step = it.chain.invalidate_block(at, past).expect("works");
@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(backend.map(|tip| tip.height), Some(5));
         drop(it.chain);
         // The log is replayed: it holds every step.
-        let mut it = Fork { chain: open(Network::Regtest, dir.path()), ..it };
+        let mut it = Fork { chain: open(ChainParams::new(Network::Regtest), dir.path()), ..it };
         assert_eq!((it.tip(), it.failed()), (a[2], vec![b[2]]));
         it.reconsider(&b[2]);
         assert_eq!(it.tip(), a[2], "no longer precious");
@@ -323,7 +323,7 @@ mod tests {
         assert_eq!(it.tip(), b[2]);
         drop(it.chain);
         // A tip that was precious stays the tip: it is where the chain was.
-        let it = Fork { chain: open(Network::Regtest, dir.path()), ..it };
+        let it = Fork { chain: open(ChainParams::new(Network::Regtest), dir.path()), ..it };
         assert_eq!(it.tip(), b[2]);
     }
 
@@ -344,7 +344,7 @@ mod tests {
     #[test]
     fn a_really_invalid_block_is_found_out_again_after_reconsidering() {
         let dir = tempfile::tempdir().expect("temporary");
-        let mut chain = open(Network::Regtest, dir.path());
+        let mut chain = open(ChainParams::new(Network::Regtest), dir.path());
         let mut block = mining::assemble_block(&chain, &ScriptBuf::new(), NOW);
         // A unit more than a block may make, with the commitment to that.
         block.txdata[0].output[0].value = bitcoin::Amount::from_sat(50_0000_0001);

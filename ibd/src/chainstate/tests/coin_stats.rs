@@ -1,63 +1,19 @@
-//! Down and up: what connecting did, disconnecting takes back, to the byte.
+//! The coin statistics, up, down and behind.
 
-use std::path::Path;
-use std::time::{Duration, Instant};
-
-use cofferdam_storage::{BackendKind, BackendOptions, KeyRange, MemoryDatabase, StdFileSystem};
+use cofferdam_storage::{BackendKind, BackendOptions};
 
 use super::*;
 use crate::coin_stats::CoinStats;
-use crate::params::Network;
-use crate::tables::{COINS, TREES};
 use crate::utxo_stats::UtxoHash;
 
-const NOW: u32 = 1_767_225_600;
-
-pub(super) fn open(network: Network, dir: &Path) -> Chainstate {
-    let backend = Box::new(MemoryDatabase::new(TREES));
-    open_over(network, dir, backend, true)
-}
-
-fn open_over(
-    network: Network,
-    dir: &Path,
-    backend: Box<dyn Database>,
-    coin_stats: bool,
-) -> Chainstate {
-    let options = ChainstateOptions {
-        params: Arc::new(ChainParams::new(network)),
-        threads: 2,
-        assume_valid: AssumeValid::Off,
-        dir: dir.to_owned(),
-        coin_stats,
-        wal: WalOptions { verify_freshness: true, ..WalOptions::default() },
-    };
+fn open_over(dir: &Path, backend: Box<dyn Database>, coin_stats: bool) -> Chainstate {
+    let options =
+        ChainstateOptions { coin_stats, ..options(ChainParams::new(Network::Testnet3), dir) };
     Chainstate::open(options, Arc::new(StdFileSystem), backend).expect("opens").0
 }
 
-fn blocks(name: &str) -> Vec<Vec<u8>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data").join(name);
-    let bytes = std::fs::read(path).expect("in the repository");
-    let mut rest = bytes.as_slice();
-    let mut blocks = Vec::new();
-    while let Some((frame, tail)) = rest.split_first_chunk::<8>() {
-        let length = u32::from_le_bytes([frame[4], frame[5], frame[6], frame[7]]) as usize;
-        blocks.push(tail[..length].to_vec());
-        rest = &tail[length..];
-    }
-    blocks
-}
-
-pub(super) fn dump(
-    chainstate: &Chainstate,
-    tree: cofferdam_storage::Tree,
-) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let entries = chainstate.store.range(tree, KeyRange::all()).expect("readable");
-    entries.collect::<std::result::Result<_, _>>().expect("readable")
-}
-
-pub(super) fn advance(chainstate: &mut Chainstate) -> Advance {
-    chainstate.advance(Instant::now() + Duration::from_secs(600)).expect("works")
+fn open_kept(dir: &Path) -> Chainstate {
+    open_over(dir, Box::new(MemoryDatabase::new(TREES)), true)
 }
 
 /// What a scan of the set gives.
@@ -76,7 +32,7 @@ fn check_stats(chainstate: &Chainstate) {
 #[test]
 fn coin_statistics_are_those_of_a_scan_after_every_block_up_and_down() {
     let dir = tempfile::tempdir().expect("temporary");
-    let mut chainstate = open(Network::Testnet3, dir.path());
+    let mut chainstate = open_kept(dir.path());
     let mut up = vec![scan(&chainstate)];
     check_stats(&chainstate);
     for raw in blocks("testnet3/chain-0-400.blkdat").into_iter().skip(1) {
@@ -106,7 +62,7 @@ fn coin_statistics_catch_up_from_the_block_files() {
     let over = |coin_stats| {
         let backend = BackendKind::Sled;
         let database = backend.open(&dir.path().join("db"), TREES, &BackendOptions::default());
-        open_over(Network::Testnet3, dir.path(), database.expect("opens"), coin_stats)
+        open_over(dir.path(), database.expect("opens"), coin_stats)
     };
     std::fs::create_dir_all(dir.path().join("db")).expect("room");
     let all = blocks("testnet3/chain-0-400.blkdat");
@@ -147,37 +103,4 @@ fn coin_statistics_catch_up_from_the_block_files() {
         let hash = with.block_at(height).expect("connected").hash;
         assert!(with.coin_stats(&hash).expect("readable").is_some(), "{height}");
     }
-}
-
-/// Connects a chain block by block, disconnects it to the genesis block, connects it again: at
-/// every height the coins are the same bytes each time, and at the end the index too.
-fn check_down_and_up(network: Network, name: &str) {
-    let dir = tempfile::tempdir().expect("temporary");
-    let mut chainstate = open(network, dir.path());
-    let mut up = vec![dump(&chainstate, COINS)];
-    for raw in blocks(name).into_iter().skip(1) {
-        let accepted = chainstate.accept_block(raw, NOW).expect("works");
-        assert!(matches!(accepted, BlockAccepted::Stored(_)), "{accepted:?}");
-        assert_eq!(advance(&mut chainstate).connected, 1);
-        up.push(dump(&chainstate, COINS));
-    }
-    let index = dump(&chainstate, HEADERS);
-    while chainstate.tip().height > 0 {
-        chainstate.disconnect_tip().expect("works");
-        let height = chainstate.tip().height as usize;
-        assert_eq!(dump(&chainstate, COINS), up[height], "down to {height}");
-    }
-    assert_eq!(advance(&mut chainstate).connected as usize, up.len() - 1);
-    assert_eq!(Some(&dump(&chainstate, COINS)), up.last());
-    assert_eq!(dump(&chainstate, HEADERS), index);
-}
-
-#[test]
-fn testnet3_down_and_up_leaves_the_same_bytes() {
-    check_down_and_up(Network::Testnet3, "testnet3/chain-0-400.blkdat");
-}
-
-#[test]
-fn regtest_down_and_up_leaves_the_same_bytes() {
-    check_down_and_up(Network::Regtest, "regtest/chain-a-0-150.blkdat");
 }
