@@ -13,7 +13,7 @@ use bitcoin::script::Builder;
 use bitcoin::transaction::Version as TxVersion;
 use bitcoin::{
     Amount, Block, BlockHash, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode,
-    TxOut, Txid, Witness, WitnessMerkleNode,
+    TxOut, Witness, WitnessMerkleNode,
 };
 use cofferdam_storage::testing::Random;
 

@@ -1,6 +1,7 @@
 //! Tests of the chainstate that look into it: its tables, byte by byte.
 
 mod coin_stats;
+mod crash;
 mod down_and_up;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
