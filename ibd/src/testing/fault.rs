@@ -6,7 +6,9 @@ use bitcoin::script::Builder;
 use bitcoin::{Amount, Block, OutPoint, Sequence, Transaction, TxOut, Txid, Witness};
 use cofferdam_storage::testing::Random;
 
-use super::model_chain::{DUST, MATURITY, ModelChain, anyone, nobody, output, payment};
+use super::model_chain::{
+    DUST, MATURITY, ModelChain, anyone, nobody, output, transfer, witness_anyone,
+};
 
 /// How a block breaks a rule.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -104,15 +106,18 @@ impl ModelChain {
             good.iter().flat_map(|tx| tx.input.iter().map(|input| input.previous_output)).collect();
         let left = |anyones| self.spendable(anyones).into_iter().filter(|c| !spent.contains(&c.0));
         let simple = |(outpoint, output): (OutPoint, TxOut)| {
-            payment(&[(outpoint, output.clone())], vec![output])
+            transfer(&[(outpoint, output.clone())], vec![output])
         };
         let mut any = left(true);
         Some(match fault {
             Fault::Script => vec![simple(left(false).next()?)],
             Fault::WitnessScript => {
-                let mut tx = simple(any.find(|(_, output)| output.script_pubkey.is_p2wsh())?);
+                let (outpoint, old) = any.next()?;
+                let program = output(old.value.to_sat(), witness_anyone());
+                let parent = transfer(&[(outpoint, old)], vec![program.clone()]);
+                let mut tx = simple((OutPoint::new(parent.compute_txid(), 0), program));
                 tx.input.first_mut()?.witness = Witness::from_slice(&[[0x52]]);
-                vec![tx]
+                vec![parent, tx]
             }
             Fault::MissingInput => {
                 let outpoint = OutPoint::new(Txid::from_byte_array([7; 32]), 7);
@@ -122,13 +127,13 @@ impl ModelChain {
                 let coin = any.next()?;
                 let to = |less: u64| output(coin.1.value.to_sat() - less, anyone());
                 let coins = std::slice::from_ref(&coin);
-                vec![payment(coins, vec![to(1)]), payment(coins, vec![to(2)])]
+                vec![transfer(coins, vec![to(1)]), transfer(coins, vec![to(2)])]
             }
             Fault::Premature => vec![simple(self.immature()?)],
             Fault::BelowOut => {
                 let coin = any.next()?;
                 let more = output(coin.1.value.to_sat() + 1, anyone());
-                vec![payment(&[coin], vec![more])]
+                vec![transfer(&[coin], vec![more])]
             }
             Fault::SequenceLock | Fault::NonFinal => {
                 let mut tx = simple(any.next()?);
@@ -140,7 +145,7 @@ impl ModelChain {
             }
             Fault::DuplicateInput => {
                 let coin = any.next()?;
-                vec![payment(&[coin.clone(), coin.clone()], vec![coin.1])]
+                vec![transfer(&[coin.clone(), coin.clone()], vec![coin.1])]
             }
             Fault::Reward | Fault::CoinbaseHeight => Vec::new(),
         })

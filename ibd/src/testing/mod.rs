@@ -15,5 +15,5 @@ pub use self::fault::Fault;
 pub(crate) use self::fixtures::{
     Chain, block, checked, coin, coinbase, mine, mine_header, outpoint, parsed, payment,
 };
-pub use self::model_chain::{ModelChain, Place};
+pub use self::model_chain::{ModelChain, Place, transfer};
 pub use self::op_true::OpTrueVerifier;

@@ -244,7 +244,7 @@ impl ModelChain {
             if from.is_empty() {
                 break;
             }
-            let tx = random_payment(random, &from);
+            let tx = random_transfer(random, &from);
             coins.extend(outputs(&tx).filter(|(_, output)| {
                 let script = &output.script_pubkey;
                 let is_anyones = *script != nobody() && !script.is_op_return();
@@ -263,7 +263,7 @@ impl Default for ModelChain {
 }
 
 /// Spends all of `from` into one to four outputs and a fee.
-fn random_payment(random: &mut Random, from: &[(OutPoint, TxOut)]) -> Transaction {
+fn random_transfer(random: &mut Random, from: &[(OutPoint, TxOut)]) -> Transaction {
     let mut left: u64 = from.iter().map(|(_, output)| output.value.to_sat()).sum();
     left -= random.next() % 100;
     let mut to = Vec::new();
@@ -282,11 +282,13 @@ fn random_payment(random: &mut Random, from: &[(OutPoint, TxOut)]) -> Transactio
         }
     }
     to.push(output(left, anyone()));
-    payment(from, to)
+    transfer(from, to)
 }
 
-/// Returns a transaction that shows each input's script where that is a witness program.
-pub(super) fn payment(from: &[(OutPoint, TxOut)], to: Vec<TxOut>) -> Transaction {
+/// Returns a transaction that spends outputs of a [`ModelChain`] into others; it shows the script of
+/// each witness program.
+#[must_use]
+pub fn transfer(from: &[(OutPoint, TxOut)], to: Vec<TxOut>) -> Transaction {
     let input = |(previous_output, output): &(OutPoint, TxOut)| TxIn {
         previous_output: *previous_output,
         script_sig: ScriptBuf::new(),
