@@ -122,7 +122,8 @@ impl Case {
         let bad = good.faulty_block(fault, &mut random).expect("there are coins");
         let mut behind = good.clone();
         behind.connect(&bad);
-        let len = random.below(12);
+        // At least one: what is invalid has more work than all else, and so it is looked at.
+        let len = 1 + random.below(12);
         let (_, behind) = grow(&behind, &mut random, len);
         let mut failed: BTreeSet<_> =
             std::iter::once(&bad).chain(&behind).map(Block::block_hash).collect();
@@ -194,10 +195,10 @@ impl Drop for Label {
     }
 }
 
-/// Every configuration at full effort, each with another chain and another fault.
+/// A third of the configurations at full effort, each with another chain and another fault.
 #[test]
 fn same_verdicts_and_coins_in_every_configuration() {
-    let (begun, runs) = (Instant::now(), effort().pick(22, Config::COUNT, 20 * Config::COUNT));
+    let (begun, runs) = (Instant::now(), effort().pick(22, Config::COUNT / 3, 20 * Config::COUNT));
     for run in 0..runs {
         // 137 and the number of configurations have no common divisor: a few runs vary all.
         let config = Config::new(run * 137 % Config::COUNT);
@@ -212,7 +213,7 @@ fn same_verdicts_and_coins_in_every_configuration() {
 /// One chain in many configurations: the faults that threads could see in another order.
 #[test]
 fn one_chain_has_one_outcome_on_every_backend_with_every_number_of_threads() {
-    for seed in 0..effort().pick(1, 6, 100) {
+    for seed in 0..effort().pick(1, 3, 100) {
         let case = Case::new(1000 + seed, [Fault::Script, Fault::WitnessScript][seed as usize % 2]);
         for (number, backend) in BACKENDS.into_iter().enumerate() {
             for threads in 1..=THREADS {
