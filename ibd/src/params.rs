@@ -122,6 +122,11 @@ pub struct ChainParams {
     pub bip34_height: u32,
     /// Hash of the block at that height on the known chain, if there is one.
     pub bip34_hash: Option<BlockHash>,
+    /// Blocks that overwrite an unspent coinbase, from before BIP-0030: height and hash
+    /// (`IsBIP30Repeat`).
+    pub bip30_repeats: Vec<(u32, BlockHash)>,
+    /// Blocks whose coinbase they overwrite, in the same order (`IsBIP30Unspendable`).
+    pub bip30_overwritten: Vec<(u32, BlockHash)>,
     /// First height with `OP_CHECKLOCKTIMEVERIFY` (BIP-0065).
     pub bip65_height: u32,
     /// First height with strict DER signatures (BIP-0066).
@@ -255,6 +260,8 @@ impl ChainParams {
             subsidy_halving_interval: 210_000,
             bip34_height: 1,
             bip34_hash: None,
+            bip30_repeats: Vec::new(),
+            bip30_overwritten: Vec::new(),
             bip65_height: 1,
             bip66_height: 1,
             csv_height: 1,
@@ -286,6 +293,14 @@ impl ChainParams {
             bip34_hash: Some(hash(
                 "000000000000024b89b42a942fe0d9fea3bb44ab7bd1b19115dd6a759c0808b8",
             )),
+            bip30_repeats: vec![
+                (91_842, hash("00000000000a4d0a398161ffc163c503763b1f4360639393e0e4c8e300e0caec")),
+                (91_880, hash("00000000000743f190a18c5577a3c2d2a1f610ae9601ac046a38084ccb7cd721")),
+            ],
+            bip30_overwritten: vec![
+                (91_812, hash("00000000000af0aed4792b1acee3d966af36cf5def14935db8de83d6f9306f2f")),
+                (91_722, hash("00000000000271a2dc26e7667f8419f2e15416dc6955e5a6c6cdf3f2574dd08e")),
+            ],
             bip65_height: 388_381,
             bip66_height: 363_725,
             csv_height: 419_328,

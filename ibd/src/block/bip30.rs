@@ -3,51 +3,33 @@
 
 use bitcoin::BlockHash;
 
-use crate::params::{ChainParams, Network};
+use crate::params::ChainParams;
 use crate::pow::HeaderChain;
 
 /// From this height on the heights in coinbases no longer exclude repetitions: that of this block
 /// is in a coinbase from before BIP-0034.
 const BIP34_IMPLIES_BIP30_LIMIT: u32 = 1_983_702;
 
-/// The blocks that repeat a coinbase.
-const REPEATS: [(u32, &str); 2] = [
-    (91_842, "00000000000a4d0a398161ffc163c503763b1f4360639393e0e4c8e300e0caec"),
-    (91_880, "00000000000743f190a18c5577a3c2d2a1f610ae9601ac046a38084ccb7cd721"),
-];
-
-/// The blocks whose coinbase they repeat, in the same order.
-const REPEATED: [(u32, &str); 2] = [
-    (91_812, "00000000000af0aed4792b1acee3d966af36cf5def14935db8de83d6f9306f2f"),
-    (91_722, "00000000000271a2dc26e7667f8419f2e15416dc6955e5a6c6cdf3f2574dd08e"),
-];
-
-fn is_listed(list: &[(u32, &str)], params: &ChainParams, height: u32, hash: &BlockHash) -> bool {
-    params.network == Network::Mainnet
-        && list.iter().any(|(at, name)| *at == height && name.parse() == Ok(*hash))
-}
-
 /// Returns whether the block is one of two in the chain that overwrite an unspent coinbase
 /// (`IsBIP30Repeat`).
 #[must_use]
 pub fn bip30_repeat(params: &ChainParams, height: u32, hash: &BlockHash) -> bool {
-    is_listed(&REPEATS, params, height, hash)
+    params.bip30_repeats.contains(&(height, *hash))
 }
 
 /// Returns the height of the block whose coinbase this one repeats, if it is one of the two that
 /// do.
 #[must_use]
 pub fn bip30_repeated_height(params: &ChainParams, height: u32, hash: &BlockHash) -> Option<u32> {
-    let index = REPEATS.iter().position(|(at, _)| *at == height)?;
-    let (first, _) = REPEATED.get(index)?;
-    bip30_repeat(params, height, hash).then_some(*first)
+    let index = params.bip30_repeats.iter().position(|repeat| *repeat == (height, *hash))?;
+    params.bip30_overwritten.get(index).map(|(first, _)| *first)
 }
 
 /// Returns whether the block is one of two whose coinbase was overwritten, and so lost
 /// (`IsBIP30Unspendable`).
 #[must_use]
 pub fn bip30_unspendable(params: &ChainParams, height: u32, hash: &BlockHash) -> bool {
-    is_listed(&REPEATED, params, height, hash)
+    params.bip30_overwritten.contains(&(height, *hash))
 }
 
 /// Returns whether the outputs of the block after `parent`, with that height and hash, have to be
@@ -77,6 +59,7 @@ pub fn bip30_applies(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::params::Network;
     use bitcoin::block::Header;
     use bitcoin::hashes::Hash as _;
 
@@ -115,8 +98,9 @@ mod tests {
     #[test]
     fn two_blocks_repeat_a_coinbase() {
         let params = ChainParams::new(Network::Mainnet);
-        for ((height, hash), (first, repeated)) in REPEATS.into_iter().zip(REPEATED) {
-            let (hash, repeated) = (hash.parse().unwrap(), repeated.parse().unwrap());
+        let pairs = params.bip30_repeats.iter().zip(&params.bip30_overwritten);
+        assert_eq!(pairs.len(), 2);
+        for (&(height, hash), &(first, repeated)) in pairs {
             assert!(!applies(&params, height, hash));
             assert!(applies(&params, height + 1, hash));
             assert!(bip30_repeat(&params, height, &hash));
