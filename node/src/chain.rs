@@ -16,7 +16,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use bitcoin::BlockHash;
-use cofferdam_ibd::block::{CheckedBlock, RawBlock};
+use bitcoin::block::Header;
+use cofferdam_ibd::block::{CheckedBlock, RawBlock, is_block_mutated};
 use cofferdam_ibd::params::ChainParams;
 use cofferdam_ibd::pow::{block_work, check_proof_of_work};
 use cofferdam_ibd::{Advance, BlockAccepted, BlockRef, Chainstate, HeaderRef, Rejection};
@@ -254,6 +255,19 @@ impl ChainHandle {
         }
     }
 
+    /// Returns whether the bytes are not the block that its header commits to, as far as can be
+    /// seen; nothing can be said of a block whose parent is not known.
+    pub(crate) fn is_mutated(&self, raw: &[u8], header: &Header) -> Result<bool, Stopped> {
+        let prev = header.prev_blockhash;
+        let height = self.query(move |chain| {
+            let headers = chain.headers();
+            headers.get(&prev).map(|parent| headers.entry(parent).height + 1)
+        })?;
+        let Some(height) = height else { return Ok(false) };
+        let Ok(block) = RawBlock::parse(raw.to_vec()) else { return Ok(true) };
+        Ok(is_block_mutated(&block, height >= self.params().segwit_height))
+    }
+
     /// Connects what is stored, for a second at most.
     pub(crate) fn settle(&self) -> Result<(), Stopped> {
         self.change(|worker| worker.connect(Duration::from_secs(1)).map(|_| ()))
@@ -279,7 +293,7 @@ impl ChainHandle {
 
 /// Returns whether a block is worth storing that nobody asked for: with the minimum work, no worse
 /// than the tip, near it, and on a known parent.
-fn is_welcome(chainstate: &Chainstate, header: &bitcoin::block::Header) -> bool {
+fn is_welcome(chainstate: &Chainstate, header: &Header) -> bool {
     let headers = chainstate.headers();
     let Some(parent) = headers.get(&header.prev_blockhash) else {
         // The answer to its sender is the chainstate's: prev-blk-not-found.

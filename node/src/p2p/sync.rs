@@ -203,6 +203,13 @@ impl PeerManager {
             raw.get(..80).and_then(|bytes| bitcoin::consensus::deserialize::<Header>(bytes).ok());
         let header = header.ok_or_else(|| String::from("block message is malformed: no header"))?;
         let (hash, now) = (header.block_hash(), self.clock.now());
+        // A block that is not what its header commits to may change nothing but its sender's state,
+        // so this is asked before anything is noted (CVE-2024-52921). What was asked of this very
+        // peer is found to be mutated later, with the same end for it alone.
+        let is_owed = self.sync().download.owed_by(peer.id).contains(&hash);
+        if !is_owed && self.chain.is_mutated(&raw, &header)? {
+            return Err(String::from("mutated block").into());
+        }
         let requested = {
             let mut sync = self.sync();
             sync.came_from(hash, peer.id);
