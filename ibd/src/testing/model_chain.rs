@@ -203,6 +203,11 @@ impl ModelChain {
                 }
             }
         }
+        self.seal_header(block);
+    }
+
+    /// Makes merkle root and proof of work fit the transactions, whatever these are.
+    pub fn seal_header(&self, block: &mut Block) {
         block.header.merkle_root =
             block.compute_merkle_root().unwrap_or_else(TxMerkleNode::all_zeros);
         while check_proof_of_work(&block.header, &self.params).is_err() {
