@@ -3,10 +3,12 @@
 //! - [`ModelChain`]: regtest blocks made on the spot, and the coins that they have to leave.
 //! - [`Fault`]: a block that breaks one rule, with Bitcoin Core's name for it.
 //! - [`OpTrueVerifier`]: verdicts on the scripts of these blocks, where there is no interpreter.
+//! - [`fuzz`]: what a fuzzer calls.
 
 mod fault;
 #[cfg(test)]
 mod fixtures;
+pub mod fuzz;
 mod model_chain;
 mod op_true;
 
