@@ -137,12 +137,13 @@ pub(crate) enum BlockSource {
 impl ChainHandle {
     /// Starts the thread that owns `chainstate`.
     pub(crate) fn start(
-        chainstate: Chainstate,
+        mut chainstate: Chainstate,
         clock: Clock,
         shutdown: Shutdown,
         stop_at_height: Option<u32>,
     ) -> Result<(Self, JoinHandle<()>)> {
         let (jobs, queue) = sync_channel(JOBS_MAX);
+        chainstate.stop_on(shutdown.flag());
         let genesis = chainstate.tip();
         let view = ChainView {
             tip: genesis,
@@ -411,7 +412,8 @@ impl Worker {
                     return Ok(());
                 }
             }
-            idle = self.connect(SLICE)?.done;
+            // Of a node that stops nothing is connected any more: the next job says so.
+            idle = self.connect(SLICE)?.done || self.shared.shutdown.is_requested();
         }
         Ok(())
     }

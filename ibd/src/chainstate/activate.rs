@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bitcoin::{BlockHash, Work};
@@ -12,7 +13,7 @@ use crate::error::Result;
 use crate::headers::{Extent, HeaderRef, HeaderStatus};
 use crate::pipeline::connect::{ConnectContext, Connected, connect_block};
 use crate::pipeline::load::{LoadContext, Loaded, Loader, Source};
-use crate::pipeline::scripts::{BlockScripts, FailedInput, ScriptTicket};
+use crate::pipeline::scripts::{BlockScripts, FailedInput, ScriptTicket, ScriptsEnd};
 use crate::pipeline::{IN_FLIGHT_MAX, LOAD_AHEAD};
 use crate::rejection::Rejection;
 
@@ -75,7 +76,7 @@ impl Chainstate {
     /// Every block that was connected or disconnected is a step of its own: a crash at any moment
     /// leaves the state at a block boundary. But no caller sees a reorganisation in the middle: the
     /// deadline counts once the tip has more work than at the start, as in Bitcoin Core's
-    /// `ActivateBestChainStep`.
+    /// `ActivateBestChainStep`. Only [`Chainstate::stop_on`] ends it at any block.
     ///
     /// # Errors
     ///
@@ -150,8 +151,9 @@ impl Chainstate {
     ) -> Result<RunEnd> {
         let mut parent = self.tip;
         let end = loop {
-            if self.headers.entry(parent).chain_work > pause.above && Instant::now() >= pause.until
-            {
+            let is_over = Instant::now() >= pause.until;
+            let is_above = self.headers.entry(parent).chain_work > pause.above;
+            if is_above && is_over || self.stop.load(Ordering::Relaxed) {
                 break RunEnd::Deadline;
             }
             if in_flight.len() >= IN_FLIGHT_MAX
@@ -263,12 +265,16 @@ impl Chainstate {
         let Some(oldest) = in_flight.front_mut() else {
             return Ok(None);
         };
-        let failed = oldest.scripts.take().map_or(Ok(None), ScriptTicket::wait)?;
-        if let Some(FailedInput { tx, input }) = failed {
-            let detail = format!("input {input} of transaction {tx}");
-            let rejection =
-                Rejection::consensus("block-script-verify-flag-failed").with_detail(detail);
-            return Ok(Some(RunEnd::Invalid(oldest.at, rejection)));
+        let scripts = oldest.scripts.take();
+        match scripts.map_or(Ok(ScriptsEnd::Passed), |scripts| scripts.wait(&self.stop))? {
+            ScriptsEnd::Passed => {}
+            ScriptsEnd::Failed(FailedInput { tx, input }) => {
+                let detail = format!("input {input} of transaction {tx}");
+                let rejection =
+                    Rejection::consensus("block-script-verify-flag-failed").with_detail(detail);
+                return Ok(Some(RunEnd::Invalid(oldest.at, rejection)));
+            }
+            ScriptsEnd::Stopped => return Ok(Some(RunEnd::Deadline)),
         }
         let delta = oldest.stats.take().map(StatsTicket::wait).transpose()?;
         if !oldest.committed {

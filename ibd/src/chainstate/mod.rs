@@ -24,6 +24,7 @@ pub use query::Progress;
 use self::stats::StatsKeeper;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use bitcoin::BlockHash;
@@ -121,6 +122,8 @@ pub struct Chainstate {
     stats: Option<StatsKeeper>,
     /// States of deployments; asked for by `&self`.
     version_bits: Mutex<VersionBitsCache>,
+    /// Set by whoever wants [`Chainstate::advance`] to return.
+    stop: Arc<AtomicBool>,
     /// Whether the chain was once near its tip; never goes back (Bitcoin Core's latch).
     synced: bool,
 }
@@ -154,6 +157,12 @@ impl Chainstate {
     #[must_use]
     pub const fn tip_ref(&self) -> HeaderRef {
         self.tip
+    }
+
+    /// Lets [`Chainstate::advance`] return at the next block boundary below while `stop` is set,
+    /// without waiting for scripts that run: a block of them can take minutes.
+    pub fn stop_on(&mut self, stop: Arc<AtomicBool>) {
+        self.stop = stop;
     }
 
     /// Makes everything connected so far survive a power cut.

@@ -97,6 +97,7 @@ impl Chainstate {
             connected: Progress::default(),
             stats,
             version_bits: Mutex::default(),
+            stop: Arc::default(),
             synced: false,
         };
         chainstate.find_tip()?;

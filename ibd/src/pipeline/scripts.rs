@@ -3,11 +3,14 @@
 //! Invariants:
 //! - a ticket's outcome is the failing input that comes first in the block, whatever was found
 //!   first: the outcome does not depend on timing;
-//! - a job owns what it reads (the block and the outputs it spends): it never looks at the store.
+//! - a job owns what it reads (the block and the outputs it spends): it never looks at the store;
+//! - who gives up waiting waits for no input but those that are being verified: one input can take a
+//!   second, a block of them minutes.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rayon::ThreadPool;
 use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
@@ -35,6 +38,20 @@ pub(crate) struct BlockScripts {
     pub(crate) block: Arc<CheckedBlock>,
     pub(crate) spent: SpentCoins,
     pub(crate) flags: ScriptFlags,
+}
+
+/// How long it may take until a wish to stop is noticed by who waits for scripts.
+const GLANCE: Duration = Duration::from_millis(20);
+
+/// How waiting for a block's scripts ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ScriptsEnd {
+    /// All of them hold.
+    Passed,
+    /// This input is the first that does not.
+    Failed(FailedInput),
+    /// It was asked to stop before all had run.
+    Stopped,
 }
 
 #[derive(Debug, Default)]
@@ -94,7 +111,7 @@ impl ScriptTicket {
                     if shared.cancelled.load(Ordering::Relaxed) {
                         return Ok(None);
                     }
-                    verify(verifier.as_ref(), &work, job)
+                    verify(verifier.as_ref(), &work, job, &shared.cancelled)
                 });
                 let lost = |_| Err(Error::Corrupt { what: "a script check panicked".into() });
                 shared.finish(std::panic::catch_unwind(run).unwrap_or_else(lost));
@@ -108,22 +125,30 @@ impl ScriptTicket {
         self.shared.lock().jobs_left == 0
     }
 
-    /// Waits for all scripts; returns the first failing input.
+    /// Waits for all scripts, or until `stop` is set.
     ///
     /// # Errors
     ///
     /// Returns an error if the machine failed, not a script.
-    pub(crate) fn wait(self) -> Result<Option<FailedInput>> {
+    pub(crate) fn wait(self, stop: &AtomicBool) -> Result<ScriptsEnd> {
         let mut outcome = self.shared.lock();
         while outcome.jobs_left > 0 {
-            outcome = self.shared.done.wait(outcome).unwrap_or_else(PoisonError::into_inner);
+            if stop.load(Ordering::Relaxed) {
+                return Ok(ScriptsEnd::Stopped);
+            }
+            let waited = self.shared.done.wait_timeout(outcome, GLANCE);
+            outcome = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
-        outcome.error.take().map_or(Ok(outcome.failed), Err)
+        match (outcome.error.take(), outcome.failed) {
+            (Some(error), _) => Err(error),
+            (None, Some(failed)) => Ok(ScriptsEnd::Failed(failed)),
+            (None, None) => Ok(ScriptsEnd::Passed),
+        }
     }
 }
 
 impl Drop for ScriptTicket {
-    /// A ticket that nobody waits for lost its purpose: jobs not begun are skipped.
+    /// A ticket that nobody waits for lost its purpose: inputs not begun are skipped.
     fn drop(&mut self) {
         self.shared.cancelled.store(true, Ordering::Relaxed);
     }
@@ -150,6 +175,7 @@ fn verify(
     verifier: &dyn ScriptVerifier,
     work: &BlockScripts,
     job: Range<usize>,
+    cancelled: &AtomicBool,
 ) -> Result<Option<FailedInput>> {
     let txs = work.block.txs();
     // The coinbase has one input, which spends nothing.
@@ -163,7 +189,8 @@ fn verify(
         work.spent.read_outputs(tx.first_input() - coinbase_inputs, inputs, &mut outputs)?;
         let spent = outputs.refs();
         let prepared = verifier.prepare(tx, &spent, work.flags)?;
-        let check = |input: usize| (!prepared.verify_input(input)).then_some(input);
+        let holds = |input| cancelled.load(Ordering::Relaxed) || prepared.verify_input(input);
+        let check = |input: usize| (!holds(input)).then_some(input);
         let failed = if inputs <= INPUTS_PER_JOB {
             (0..inputs).find_map(check)
         } else {

@@ -76,6 +76,7 @@ pub(crate) fn import(
         ));
     }
     tracing::info!("{} blocks to import, {duplicates} found twice", blocks.len());
+    chainstate.stop_on(shutdown.flag());
     let mut run = Run { chainstate, clock, shutdown, failed: HashSet::new(), rejected: 0 };
     run.take_headers(&blocks)?;
     let blocks: Vec<Record> = blocks.into_iter().filter(|record| run.is_wanted(record)).collect();
