@@ -147,6 +147,8 @@ fn cve_2017_12842_sixty_four_bytes_without_a_coinbase_condemn_nothing() {
     give(&mut chainstate, &[block]);
 }
 
+type Change = fn(&mut Vec<Transaction>);
+
 /// Witnesses that the block's commitment does not cover, in every way.
 #[test]
 fn witness_malleation_condemns_nothing() {
@@ -160,7 +162,7 @@ fn witness_malleation_condemns_nothing() {
         transfer(std::slice::from_ref(coin.expect("a coin")), vec![anyones(3000)])
     };
     let block = model.block(1, vec![simple(witnessed), simple(plain)]);
-    let changes: [(fn(&mut Vec<Transaction>), &str); 5] = [
+    let changes: [(Change, &str); 5] = [
         (|txs| txs[1].input[0].witness.push([1]), "bad-witness-merkle-match"),
         (|txs| txs[1].input[0].witness.clear(), "bad-witness-merkle-match"),
         (|txs| txs[2].input[0].witness.push([1]), "bad-witness-merkle-match"),

@@ -51,8 +51,10 @@ pub(super) struct Story {
     pub(super) failed: Vec<BlockHash>,
 }
 
+type Tell = fn() -> Story;
+
 /// All stories, by name.
-pub(super) const STORIES: [(&str, fn() -> Story); 6] = [
+pub(super) const STORIES: [(&str, Tell); 6] = [
     ("testnet3-one-by-one", testnet3_one_by_one),
     ("testnet3-in-flight", testnet3_in_flight),
     ("regtest-reorg", regtest_reorg),
