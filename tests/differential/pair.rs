@@ -1,0 +1,149 @@
+//! `Pair`: Bitcoin Core and Cofferdam, given the same bytes in the same order, compared each time.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bitcoin::block::Header;
+use bitcoin::hex::DisplayHex as _;
+use bitcoin::{Block, BlockHash};
+use cofferdam_ibd::{BlockAccepted, Chainstate, Network, UtxoHash};
+use cofferdam_storage::BackendKind;
+use cofferdam_tests::chain;
+
+use crate::coin_set::{CoinSet, Summary};
+use crate::kernel::Kernel;
+use crate::verdict::{Accepted, Fault, Outcome};
+
+/// What a [`Pair`] has been through.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Counts {
+    /// Blocks delivered.
+    pub(crate) blocks: u64,
+    /// Transactions in them.
+    pub(crate) transactions: u64,
+    /// Headers delivered on their own.
+    pub(crate) headers: u64,
+    /// Deliveries after which the tip was not a descendant of the one before.
+    pub(crate) reorganisations: u64,
+    /// Times that the whole UTXO set was compared.
+    pub(crate) sets: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.blocks += other.blocks;
+        self.transactions += other.transactions;
+        self.headers += other.headers;
+        self.reorganisations += other.reorganisations;
+        self.sets += other.sets;
+    }
+}
+
+/// Bitcoin Core and Cofferdam on the same network, from the genesis block on.
+pub(crate) struct Pair {
+    ours: Chainstate,
+    core: Kernel,
+    coins: CoinSet,
+    pub(crate) counts: Counts,
+    /// Said in every failure: what repeats it.
+    label: String,
+    _dir: tempfile::TempDir,
+}
+
+impl Pair {
+    pub(crate) fn open(network: Network, label: impl Into<String>) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        Self {
+            ours: chain::open(network, BackendKind::Memory, &dir.path().join("ours")),
+            core: Kernel::open(network, &dir.path().join("core")),
+            coins: CoinSet::new(),
+            counts: Counts::default(),
+            label: label.into(),
+            _dir: dir,
+        }
+    }
+
+    /// Gives both a block's bytes; both do the same, or this panics.
+    #[track_caller]
+    pub(crate) fn deliver(&mut self, raw: &[u8]) -> Outcome {
+        let before = self.core.tip();
+        let core = self.core.deliver(raw);
+        let ours = deliver(&mut self.ours, raw);
+        assert_eq!(ours, core, "{}: left ours, right Core's, of {}", self.label, short(raw));
+        let tip = self.tip();
+        if !self.core.is_active(&before.1) {
+            self.counts.reorganisations += 1;
+        }
+        assert!(tip.0 >= before.0 || core.connected > 0, "{}: fell to {tip:?}", self.label);
+        self.counts.blocks += 1;
+        if let Ok(block) = bitcoin::consensus::deserialize::<Block>(raw) {
+            self.counts.transactions += block.txdata.len() as u64;
+        }
+        core
+    }
+
+    /// Gives both a header; both do the same, or this panics.
+    #[track_caller]
+    pub(crate) fn deliver_header(&mut self, header: &Header) -> Result<(), Fault> {
+        let core = self.core.deliver_header(header);
+        let ours = self.ours.accept_headers(&[*header], now()).expect("the machine works");
+        let ours = ours.map(|_| ()).map_err(|rejection| Fault::from(&rejection));
+        assert_eq!(ours, core, "{}: left ours, right Core's, of {header:?}", self.label);
+        self.counts.headers += 1;
+        core
+    }
+
+    /// The tip, which both have.
+    #[track_caller]
+    pub(crate) fn tip(&self) -> (u32, BlockHash) {
+        let (ours, core) = (self.ours.tip(), self.core.tip());
+        assert_eq!((ours.height, ours.hash), core, "{}: tips, left ours", self.label);
+        core
+    }
+
+    /// Compares the UTXO sets.
+    #[track_caller]
+    pub(crate) fn check_coins(&mut self) -> Summary {
+        self.coins.follow(&self.core);
+        let core = self.coins.summary();
+        let stats = self.ours.utxo_stats(UtxoHash::Both).expect("the set can be read");
+        let ours = Summary {
+            coins: stats.txouts,
+            amount: stats.total_amount,
+            hash_serialized_3: stats.hash_serialized_3.expect("asked for").to_string(),
+        };
+        assert_eq!(ours, core, "{}: UTXO sets at {:?}, left ours", self.label, self.tip());
+        self.counts.sets += 1;
+        core
+    }
+
+    #[expect(clippy::print_stdout, reason = "a test that passes says what it has seen")]
+    pub(crate) fn print_counts(&self) {
+        println!("{}: {:?}", self.label, self.counts);
+    }
+}
+
+fn deliver(chainstate: &mut Chainstate, raw: &[u8]) -> Outcome {
+    let accepted = match chainstate.accept_block(raw.to_vec(), now()).expect("the machine works") {
+        BlockAccepted::Stored(_) => Accepted::Stored,
+        BlockAccepted::Duplicate(_) => Accepted::Duplicate,
+        BlockAccepted::Rejected(rejection) => Accepted::Rejected(Fault::from(&rejection)),
+    };
+    let advance = chain::advance(chainstate);
+    assert!(advance.done);
+    let invalid = advance.invalid.iter().map(|(hash, rejection)| (*hash, Fault::from(rejection)));
+    Outcome { accepted, connected: advance.connected, invalid: invalid.collect() }
+}
+
+/// Seconds since 1970: Core reads the wall clock, so both have to.
+#[expect(clippy::disallowed_methods, reason = "Core reads the wall clock and cannot be told")]
+pub(crate) fn now() -> u32 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    u32::try_from(since.as_secs()).expect("before 2106")
+}
+
+/// The bytes of a block for a message: all if they are few.
+fn short(raw: &[u8]) -> String {
+    const BYTES_MAX: usize = 4_000;
+    let hex = raw[..raw.len().min(BYTES_MAX)].to_lower_hex_string();
+    format!("{} bytes {hex}{}", raw.len(), if raw.len() > BYTES_MAX { ".." } else { "" })
+}
