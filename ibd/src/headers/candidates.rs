@@ -7,7 +7,7 @@
 //! to an equal, unless a user called another one precious.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use super::entry::HeaderRef;
 use super::row::HeaderStatus;
@@ -95,8 +95,10 @@ impl Candidates {
             self.waiting.entry(parent).or_default().push(at);
             return Vec::new();
         }
-        let (mut ready, mut complete) = (vec![at], Vec::new());
-        while let Some(at) = ready.pop() {
+        // First in, first out, as in Core's ReceivedBlockTransactions: of two branches of equal work
+        // that waited for the same block, the one whose block came first wins.
+        let (mut ready, mut complete) = (VecDeque::from([at]), Vec::new());
+        while let Some(at) = ready.pop_front() {
             let before =
                 tree.entry(at).parent.map_or(0, |parent| tree.entry(parent).chain_tx_count);
             let own = u64::from(tree.entry(at).tx_count);
@@ -251,5 +253,28 @@ mod tests {
         candidates.block_stored(&mut tree, a3);
         candidates.block_stored(&mut tree, b3);
         assert_eq!(candidates.best(), Some(a3));
+    }
+
+    #[test]
+    fn blocks_that_waited_for_the_same_one_keep_their_order() {
+        for first_is_a in [true, false] {
+            let (mut tree, mut candidates, [a1, a2, a3, ..]) = forked();
+            let mut header = tree.entry(a2).header;
+            header.nonce = 7;
+            let other2 = tree.insert(&header, header.block_hash(), a1).expect("room");
+            header.prev_blockhash = header.block_hash();
+            let other3 = tree.insert(&header, header.block_hash(), other2).expect("room");
+            tree.entry_mut(other2).tx_count = 1;
+            tree.entry_mut(other3).tx_count = 1;
+            let mut waiting = [[a2, a3], [other2, other3]];
+            if !first_is_a {
+                waiting.reverse();
+            }
+            // Tips before what they stand on: only the order of the lower blocks counts.
+            for at in [waiting[1][1], waiting[0][1], waiting[0][0], waiting[1][0], a1] {
+                candidates.block_stored(&mut tree, at);
+            }
+            assert_eq!(candidates.best(), Some(waiting[0][1]), "{first_is_a}");
+        }
     }
 }
