@@ -8,6 +8,11 @@
 
 mod chain_data;
 mod coin_set;
+mod draft;
+mod effort;
+mod generator;
 mod kernel;
+mod orders;
 mod pair;
 mod verdict;
+mod wallet;

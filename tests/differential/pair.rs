@@ -38,6 +38,13 @@ impl std::ops::AddAssign for Counts {
     }
 }
 
+impl Counts {
+    #[expect(clippy::print_stdout, reason = "a test that passes says what it has seen")]
+    pub(crate) fn print(&self, label: &str) {
+        println!("{label}: {self:?}");
+    }
+}
+
 /// Bitcoin Core and Cofferdam on the same network, from the genesis block on.
 pub(crate) struct Pair {
     ours: Chainstate,
@@ -116,9 +123,13 @@ impl Pair {
         core
     }
 
-    #[expect(clippy::print_stdout, reason = "a test that passes says what it has seen")]
+    /// Prints what it has been through.
     pub(crate) fn print_counts(&self) {
-        println!("{}: {:?}", self.label, self.counts);
+        self.counts.print(&self.label);
+    }
+
+    pub(crate) fn label(&self) -> &str {
+        &self.label
     }
 }
 
