@@ -32,13 +32,20 @@ pub(crate) struct Branch {
     times: Vec<u32>,
     /// Coins of the wallet.
     pub(crate) coins: Vec<Owned>,
+    /// Transactions of the tip, without the coinbase.
+    pub(crate) last_transactions: Vec<Transaction>,
 }
 
 impl Branch {
     /// The genesis block of regtest.
     pub(crate) fn genesis() -> Self {
         let genesis = ChainParams::new(Network::Regtest).genesis;
-        Self { tip: genesis.block_hash(), times: vec![genesis.header.time], coins: Vec::new() }
+        Self {
+            tip: genesis.block_hash(),
+            times: vec![genesis.header.time],
+            coins: Vec::new(),
+            last_transactions: Vec::new(),
+        }
     }
 
     pub(crate) fn height(&self) -> u32 {
@@ -59,6 +66,7 @@ impl Branch {
 }
 
 /// The next block of a branch.
+#[derive(Clone)]
 pub(crate) struct Draft<'a> {
     pub(crate) wallet: &'a Wallet,
     pub(crate) random: Random,
@@ -126,10 +134,14 @@ impl<'a> Draft<'a> {
     }
 
     /// Takes a coin that may be spent.
-    pub(crate) fn take(&mut self, lock: Lock) -> Owned {
-        let found = self.branch.coins.iter().position(|c| c.lock == lock && self.is_mature(c));
-        let at = found.unwrap_or_else(|| panic!("no coin with {lock:?} at {}", self.height));
-        self.branch.coins.swap_remove(at)
+    pub(crate) fn take(&mut self, lock: Lock) -> Option<Owned> {
+        let at = self.branch.coins.iter().position(|c| c.lock == lock && self.is_mature(c))?;
+        Some(self.branch.coins.swap_remove(at))
+    }
+
+    /// Subsidy and fees, in satoshis.
+    pub(crate) const fn reward(&self) -> u64 {
+        subsidy(self.height) + self.fees
     }
 
     /// A signed transaction that spends `coins` and pays all to one output that anyone can spend.
@@ -180,7 +192,7 @@ impl<'a> Draft<'a> {
 
     /// Pays the coinbase subsidy and fees, commits to the witnesses, and mines.
     pub(crate) fn finish(&mut self) {
-        let reward = subsidy(self.height) + self.fees;
+        let reward = self.reward();
         let paid: u64 = self.block.txdata[0].output.iter().map(|o| o.value.to_sat()).sum();
         let burnt = if self.random.one_in(8) { self.random.next() % 1000 } else { 0 };
         let first = &mut self.block.txdata[0].output[0].value;
@@ -223,6 +235,7 @@ impl<'a> Draft<'a> {
         self.branch.tip = self.block.block_hash();
         self.branch.times.push(self.block.header.time);
         self.branch.coins.append(&mut self.created);
+        self.branch.last_transactions = self.block.txdata.split_off(1.min(self.block.txdata.len()));
         self.branch
     }
 }

@@ -12,6 +12,7 @@ mod draft;
 mod effort;
 mod generator;
 mod kernel;
+mod mutants;
 mod orders;
 mod pair;
 mod verdict;

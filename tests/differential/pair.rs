@@ -128,6 +128,11 @@ impl Pair {
         self.counts.print(&self.label);
     }
 
+    /// Sets what is said in every failure.
+    pub(crate) fn set_label(&mut self, label: impl Into<String>) {
+        self.label = label.into();
+    }
+
     pub(crate) fn label(&self) -> &str {
         &self.label
     }

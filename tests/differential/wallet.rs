@@ -160,10 +160,24 @@ impl Wallet {
     }
 
     fn tree(&self, key: usize) -> TaprootSpendInfo {
-        let leaf = self.inner_script(Lock::P2trScript, key);
-        let builder = TaprootBuilder::new().add_leaf(0, leaf).expect("a leaf");
+        self.tree_of(key, self.inner_script(Lock::P2trScript, key), LeafVersion::TapScript)
+    }
+
+    fn tree_of(&self, key: usize, leaf: ScriptBuf, version: LeafVersion) -> TaprootSpendInfo {
+        let builder = TaprootBuilder::new().add_leaf_with_ver(0, leaf, version).expect("a leaf");
         let internal = self.keys[key % KEYS].x_only_public_key().0;
         builder.finalize(&self.secp, internal).expect("a tree")
+    }
+
+    /// An output script with one leaf, and the control block that shows it.
+    pub(crate) fn leaf_output(
+        &self,
+        leaf: &ScriptBuf,
+        version: LeafVersion,
+    ) -> (ScriptBuf, Vec<u8>) {
+        let tree = self.tree_of(0, leaf.clone(), version);
+        let control = tree.control_block(&(leaf.clone(), version)).expect("in the tree");
+        (ScriptBuf::new_p2tr_tweaked(tree.output_key()), control.serialize())
     }
 
     /// Signs all inputs, which spend `coins` in this order.
