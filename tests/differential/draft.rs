@@ -8,7 +8,7 @@ use bitcoin::script::Builder;
 use bitcoin::transaction::Version as TxVersion;
 use bitcoin::{
     Amount, Block, BlockHash, CompactTarget, OutPoint, ScriptBuf, Sequence, Target, Transaction,
-    TxIn, TxMerkleNode, TxOut, Witness, WitnessMerkleNode,
+    TxIn, TxMerkleNode, TxOut, Txid, Witness, WitnessMerkleNode,
 };
 use cofferdam_ibd::{ChainParams, Network};
 use cofferdam_storage::testing::Random;
@@ -209,13 +209,6 @@ impl<'a> Draft<'a> {
             }
         }
         self.seal();
-        let coinbase = &self.block.txdata[0];
-        let txid = coinbase.compute_txid();
-        let paid = self.created.iter_mut().filter(|coin| coin.coinbase);
-        for ((vout, output), coin) in (0..).zip(&coinbase.output).zip(paid) {
-            coin.outpoint = OutPoint::new(txid, vout);
-            coin.output = output.clone();
-        }
     }
 
     /// Makes commitment, merkle root and proof of work right again.
@@ -230,12 +223,30 @@ impl<'a> Draft<'a> {
         solve(&mut self.block);
     }
 
-    /// The branch with the block.
+    /// The branch with the block, whatever was made of it.
     pub(crate) fn into_branch(mut self) -> Branch {
+        let created = std::mem::take(&mut self.created);
+        let txids: Vec<Txid> = self.block.txdata.iter().map(Transaction::compute_txid).collect();
+        let mut paid = Vec::new();
+        for mut coin in created {
+            if coin.coinbase {
+                let script = self.wallet.script_pubkey(coin.lock, coin.key);
+                let outputs = self.block.txdata.first().map_or(&[][..], |tx| &tx.output);
+                let is_it = |(vout, output): &(u32, &TxOut)| {
+                    output.script_pubkey == script && !paid.contains(vout)
+                };
+                let Some((vout, output)) = (0..).zip(outputs).find(is_it) else { continue };
+                paid.push(vout);
+                coin.outpoint = OutPoint::new(txids[0], vout);
+                coin.output = output.clone();
+            }
+            if txids.contains(&coin.outpoint.txid) {
+                self.branch.coins.push(coin);
+            }
+        }
         self.branch.tip = self.block.block_hash();
         self.branch.times.push(self.block.header.time);
-        self.branch.coins.append(&mut self.created);
-        self.branch.last_transactions = self.block.txdata.split_off(1.min(self.block.txdata.len()));
+        self.branch.last_transactions = self.block.txdata.into_iter().skip(1).collect();
         self.branch
     }
 }

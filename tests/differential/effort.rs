@@ -22,3 +22,8 @@ fn number(variable: &str) -> Option<u64> {
     let text = env::var(variable).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{variable}={text}: it is a number")))
 }
+
+/// What repeats the universe of a seed.
+pub(crate) fn repeats(seed: u64, blocks: u64) -> String {
+    format!("{SEED}={seed} {BLOCKS}={blocks}")
+}

@@ -1,21 +1,26 @@
 //! Random chains in random orders: forks, headers first, blocks without their parents, branches
-//! that turn out invalid in their middle.
+//! that turn out invalid in their middle, restarts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use bitcoin::consensus::serialize;
 use bitcoin::{Block, BlockHash};
 use cofferdam_ibd::Network;
+use cofferdam_storage::BackendKind;
 use cofferdam_storage::testing::Random;
 
 use crate::draft::Branch;
 use crate::effort;
 use crate::generator::random_block;
+use crate::mutants::{MUTANTS, Make};
 use crate::pair::{Counts, Pair};
 use crate::wallet::Wallet;
 
 /// Blocks of a universe: Core's own consistency checks, which look at the whole tree for every
 /// block, take longer and longer.
-const UNIVERSE_BLOCKS: u64 = 500;
+const UNIVERSE_BLOCKS: u64 = 600;
 /// Blocks before the first fork: the first coinbases are mature then.
 const BASE: u32 = 102;
 /// Blocks of one episode at most.
@@ -24,25 +29,63 @@ const EPISODE_BLOCKS: usize = 14;
 const DEPTH: u32 = 12;
 /// Episodes between two comparisons of the UTXO sets, on average.
 const SET_EVERY: usize = 4;
+/// Episodes between two restarts, on average.
+const RESTART_EVERY: usize = 8;
+/// Deliveries of a block whose parent's header is not there, before it is given up.
+const EARLY_MAX: u32 = 2;
+/// Universes at a time.
+const THREADS: usize = 2;
+
+/// A block to deliver.
+struct Parcel {
+    raw: Vec<u8>,
+    /// How often it came before its parent's header.
+    early: u32,
+}
 
 /// A chain of blocks, its forks, and how it was delivered.
 struct Universe<'a> {
     wallet: &'a Wallet,
     random: Random,
     pair: Pair,
+    restarts: bool,
     /// Branches by the hash of their tip, for whom a block may come next.
     branches: HashMap<BlockHash, Branch>,
+    /// Those with a block that breaks a rule.
+    doubtful: HashSet<BlockHash>,
 }
 
-impl Universe<'_> {
+impl<'a> Universe<'a> {
+    fn new(wallet: &'a Wallet, seed: u64) -> Self {
+        let backend = match seed % 8 {
+            3 => BackendKind::Sled,
+            7 => BackendKind::Rocksdb,
+            _ => BackendKind::Memory,
+        };
+        let label = effort::repeats(seed, UNIVERSE_BLOCKS);
+        let genesis = Branch::genesis();
+        Self {
+            wallet,
+            random: Random::new(seed),
+            pair: Pair::open_on(Network::Regtest, backend, label),
+            restarts: backend != BackendKind::Memory,
+            branches: HashMap::from([(genesis.tip, genesis)]),
+            doubtful: HashSet::new(),
+        }
+    }
+
     fn run(mut self, blocks: u64) -> Counts {
         while self.pair.tip().0 < BASE {
             let block = self.grow(self.pair.tip().1);
-            self.deliver(&block);
+            let outcome = self.pair.deliver(&serialize(&block));
+            assert_eq!(outcome.fault(), None, "{}", self.pair.label());
         }
         self.pair.check_coins();
         while self.pair.counts.blocks < blocks {
             self.episode();
+            if self.restarts && self.random.one_in(RESTART_EVERY) {
+                self.pair.restart();
+            }
             if self.random.one_in(SET_EVERY) {
                 self.pair.check_coins();
             }
@@ -56,45 +99,98 @@ impl Universe<'_> {
         let branch = &self.branches[&parent];
         let draft = random_block(branch, self.wallet, self.random.next());
         let block = draft.block.clone();
-        self.branches.insert(block.block_hash(), draft.into_branch());
+        self.add(parent, draft.into_branch(), false);
         block
     }
 
-    fn deliver(&mut self, block: &Block) {
-        let outcome = self.pair.deliver(&bitcoin::consensus::serialize(block));
-        assert_eq!(outcome.fault(), None, "{}", self.pair.label());
+    fn add(&mut self, parent: BlockHash, branch: Branch, doubtful: bool) {
+        if doubtful || self.doubtful.contains(&parent) {
+            self.doubtful.insert(branch.tip);
+        }
+        self.branches.insert(branch.tip, branch);
     }
 
-    /// Grows a few branches, and delivers their blocks in any order.
-    fn episode(&mut self) {
+    /// Makes a block on top of `parent` that breaks one rule, or just does not. If its header is
+    /// not at fault, blocks may be built on it; if the header is that of a good block, that one
+    /// comes, too.
+    fn break_one(&mut self, parent: BlockHash, blocks: &mut Vec<Block>) -> Option<BlockHash> {
+        let draft = random_block(&self.branches[&parent], self.wallet, self.random.next());
+        let mutant = &MUTANTS[self.random.below(MUTANTS.len())];
+        let mut bad = draft.clone();
+        match mutant.make {
+            Make::Block(change) => change(&mut bad)?,
+            Make::Header(change) => {
+                change(&mut bad)?;
+                blocks.push(bad.block);
+                return None;
+            }
+            _ => return None,
+        }
+        let hash = bad.block.block_hash();
+        blocks.push(bad.block.clone());
+        if hash == draft.block.block_hash() {
+            blocks.push(draft.block.clone());
+            self.add(parent, draft.into_branch(), false);
+        } else {
+            self.add(parent, bad.into_branch(), mutant.reason.is_some());
+        }
+        Some(hash)
+    }
+
+    /// Grows a few branches.
+    fn blocks(&mut self) -> Vec<Block> {
         let tip = self.pair.tip();
-        self.branches.retain(|_, branch| branch.height() + DEPTH >= tip.0);
+        let doubtful = std::mem::take(&mut self.doubtful);
+        self.branches.retain(|hash, branch| {
+            branch.height() + DEPTH >= tip.0 && (!doubtful.contains(hash) || *hash == tip.1)
+        });
         let mut blocks = Vec::new();
-        let count = 1 + self.random.below(EPISODE_BLOCKS);
+        let mut count = 1 + self.random.below(EPISODE_BLOCKS);
         let mut parent = tip.1;
-        for _ in 0..count {
-            if self.random.one_in(5) {
+        if self.random.one_in(2) {
+            parent = self.any_branch();
+            // Enough to get past the tip, or just not.
+            let behind = tip.0.saturating_sub(self.branches[&parent].height());
+            count = behind as usize + self.random.below(4);
+        }
+        while blocks.len() < count {
+            if self.random.one_in(8) {
                 parent = self.any_branch();
+            }
+            if self.random.one_in(5) {
+                parent = self.break_one(parent, &mut blocks).unwrap_or(parent);
+                continue;
             }
             let block = self.grow(parent);
             parent = block.block_hash();
             blocks.push(block);
         }
-        if self.random.one_in(2) {
+        blocks
+    }
+
+    /// Grows a few branches, and delivers their blocks in any order.
+    fn episode(&mut self) {
+        let blocks = self.blocks();
+        let headers_first = self.random.one_in(2);
+        if headers_first {
             for block in &blocks {
                 let _ = self.pair.deliver_header(&block.header);
             }
         }
-        while !blocks.is_empty() {
-            // Mostly in order, so that not all is decided at the end.
-            let near = blocks.len().min(if self.random.one_in(2) { 2 } else { 14 });
+        // Else mostly in order, so that not all is decided at the end.
+        let shuffled = self.random.one_in(if headers_first { 2 } else { 6 });
+        let parcel = |block: &Block| Parcel { raw: serialize(block), early: 0 };
+        let mut parcels: Vec<Parcel> = blocks.iter().map(parcel).collect();
+        while !parcels.is_empty() {
+            let near = parcels.len().min(if shuffled { EPISODE_BLOCKS } else { 2 });
             let at = self.random.below(near);
-            let raw = bitcoin::consensus::serialize(&blocks[at]);
-            let outcome = self.pair.deliver(&raw);
+            let outcome = self.pair.deliver(&parcels[at].raw);
             let early = outcome.fault().is_some_and(|fault| fault.reason == "prev-blk-not-found");
-            // Again, now and then: a duplicate.
-            if !early && !self.random.one_in(10) {
-                blocks.remove(at);
+            if early && parcels[at].early < EARLY_MAX {
+                parcels[at].early += 1;
+            } else if early || !self.random.one_in(10) {
+                // Now and then it stays, and comes again.
+                parcels.remove(at);
             }
         }
     }
@@ -110,16 +206,26 @@ impl Universe<'_> {
 #[test]
 fn random_chains_in_random_orders() {
     let wallet = Wallet::new();
-    let mut counts = Counts::default();
-    let mut seed = effort::seed();
-    while counts.blocks < effort::blocks() {
-        let left = effort::blocks() - counts.blocks;
-        let pair = Pair::open(Network::Regtest, format!("universe of seed {seed}"));
-        let genesis = Branch::genesis();
-        let branches = HashMap::from([(genesis.tip, genesis)]);
-        let universe = Universe { wallet: &wallet, random: Random::new(seed), pair, branches };
-        counts += universe.run(left.clamp(200, UNIVERSE_BLOCKS));
-        seed += 1;
-    }
-    counts.print("random chains");
+    let blocks = effort::blocks();
+    let next = AtomicU64::new(0);
+    let counts = Mutex::new(Counts::default());
+    std::thread::scope(|scope| {
+        for number in 0..THREADS {
+            let work = || {
+                loop {
+                    let before = next.fetch_add(1, Ordering::Relaxed);
+                    let left = blocks.saturating_sub(before * UNIVERSE_BLOCKS);
+                    if left == 0 {
+                        break;
+                    }
+                    let universe = Universe::new(&wallet, effort::seed() + before);
+                    let seen = universe.run(left.min(UNIVERSE_BLOCKS));
+                    *counts.lock().expect("no panic") += seen;
+                }
+            };
+            let builder = std::thread::Builder::new().name(format!("universe-{number}"));
+            builder.spawn_scoped(scope, work).expect("a thread");
+        }
+    });
+    counts.into_inner().expect("no panic").print("random chains");
 }

@@ -1,11 +1,12 @@
 //! `Pair`: Bitcoin Core and Cofferdam, given the same bytes in the same order, compared each time.
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bitcoin::block::Header;
 use bitcoin::hex::DisplayHex as _;
 use bitcoin::{Block, BlockHash};
-use cofferdam_ibd::{BlockAccepted, Chainstate, Network, UtxoHash};
+use cofferdam_ibd::{BlockAccepted, Chainstate, Network, RejectionScope, UtxoHash};
 use cofferdam_storage::BackendKind;
 use cofferdam_tests::chain;
 
@@ -14,10 +15,12 @@ use crate::kernel::Kernel;
 use crate::verdict::{Accepted, Fault, Outcome};
 
 /// What a [`Pair`] has been through.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub(crate) struct Counts {
     /// Blocks delivered.
     pub(crate) blocks: u64,
+    /// And those whose parent was not known.
+    pub(crate) early: u64,
     /// Transactions in them.
     pub(crate) transactions: u64,
     /// Headers delivered on their own.
@@ -26,64 +29,120 @@ pub(crate) struct Counts {
     pub(crate) reorganisations: u64,
     /// Times that the whole UTXO set was compared.
     pub(crate) sets: u64,
+    /// Times that our side was closed and opened again.
+    pub(crate) restarts: u64,
+    /// Blocks that were found bad, by reason.
+    pub(crate) faults: BTreeMap<String, u64>,
 }
 
 impl std::ops::AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
         self.blocks += other.blocks;
+        self.early += other.early;
         self.transactions += other.transactions;
         self.headers += other.headers;
         self.reorganisations += other.reorganisations;
         self.sets += other.sets;
+        self.restarts += other.restarts;
+        for (reason, count) in other.faults {
+            *self.faults.entry(reason).or_default() += count;
+        }
     }
 }
 
 impl Counts {
     #[expect(clippy::print_stdout, reason = "a test that passes says what it has seen")]
     pub(crate) fn print(&self, label: &str) {
-        println!("{label}: {self:?}");
+        println!("{label}: {self:#?}");
     }
 }
 
 /// Bitcoin Core and Cofferdam on the same network, from the genesis block on.
 pub(crate) struct Pair {
-    ours: Chainstate,
+    /// Always there, but while it is opened again.
+    ours: Option<Chainstate>,
+    network: Network,
+    backend: BackendKind,
     core: Kernel,
     coins: CoinSet,
     pub(crate) counts: Counts,
     /// Said in every failure: what repeats it.
     label: String,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Pair {
     pub(crate) fn open(network: Network, label: impl Into<String>) -> Self {
+        Self::open_on(network, BackendKind::Memory, label)
+    }
+
+    /// Opens with our side on an engine that survives [`Pair::restart`].
+    pub(crate) fn open_on(
+        network: Network,
+        backend: BackendKind,
+        label: impl Into<String>,
+    ) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         Self {
-            ours: chain::open(network, BackendKind::Memory, &dir.path().join("ours")),
+            ours: Some(chain::open(network, backend, &dir.path().join("ours"))),
+            network,
+            backend,
             core: Kernel::open(network, &dir.path().join("core")),
             coins: CoinSet::new(),
             counts: Counts::default(),
             label: label.into(),
-            _dir: dir,
+            dir,
         }
+    }
+
+    /// Closes our side and opens it again, while Core goes on: all that matters was kept.
+    pub(crate) fn restart(&mut self) {
+        self.ours.take().expect("open").shutdown().expect("closes");
+        self.ours = Some(chain::open(self.network, self.backend, &self.dir.path().join("ours")));
+        self.counts.restarts += 1;
+        self.tip();
+    }
+
+    const fn ours(&self) -> &Chainstate {
+        self.ours.as_ref().expect("open")
+    }
+
+    const fn ours_mut(&mut self) -> &mut Chainstate {
+        self.ours.as_mut().expect("open")
+    }
+
+    /// Gives both a block's bytes; returns what ours did and what Core did.
+    pub(crate) fn compare(&mut self, raw: &[u8]) -> (Outcome, Outcome) {
+        let core = self.core.deliver(raw);
+        (deliver(self.ours_mut(), raw), core)
     }
 
     /// Gives both a block's bytes; both do the same, or this panics.
     #[track_caller]
     pub(crate) fn deliver(&mut self, raw: &[u8]) -> Outcome {
         let before = self.core.tip();
-        let core = self.core.deliver(raw);
-        let ours = deliver(&mut self.ours, raw);
+        let (ours, core) = self.compare(raw);
         assert_eq!(ours, core, "{}: left ours, right Core's, of {}", self.label, short(raw));
         let tip = self.tip();
         if !self.core.is_active(&before.1) {
             self.counts.reorganisations += 1;
         }
         assert!(tip.0 >= before.0 || core.connected > 0, "{}: fell to {tip:?}", self.label);
+        let missing = |fault: &Fault| fault.scope == RejectionScope::MissingPrev;
+        if core.fault().is_some_and(missing) {
+            self.counts.early += 1;
+            return core;
+        }
         self.counts.blocks += 1;
         if let Ok(block) = bitcoin::consensus::deserialize::<Block>(raw) {
             self.counts.transactions += block.txdata.len() as u64;
+        }
+        let own = match &core.accepted {
+            Accepted::Rejected(fault) => Some(fault),
+            _ => None,
+        };
+        for fault in own.into_iter().chain(core.invalid.iter().map(|(_, fault)| fault)) {
+            *self.counts.faults.entry(fault.reason.clone()).or_default() += 1;
         }
         core
     }
@@ -92,7 +151,7 @@ impl Pair {
     #[track_caller]
     pub(crate) fn deliver_header(&mut self, header: &Header) -> Result<(), Fault> {
         let core = self.core.deliver_header(header);
-        let ours = self.ours.accept_headers(&[*header], now()).expect("the machine works");
+        let ours = self.ours_mut().accept_headers(&[*header], now()).expect("the machine works");
         let ours = ours.map(|_| ()).map_err(|rejection| Fault::from(&rejection));
         assert_eq!(ours, core, "{}: left ours, right Core's, of {header:?}", self.label);
         self.counts.headers += 1;
@@ -102,7 +161,7 @@ impl Pair {
     /// The tip, which both have.
     #[track_caller]
     pub(crate) fn tip(&self) -> (u32, BlockHash) {
-        let (ours, core) = (self.ours.tip(), self.core.tip());
+        let (ours, core) = (self.ours().tip(), self.core.tip());
         assert_eq!((ours.height, ours.hash), core, "{}: tips, left ours", self.label);
         core
     }
@@ -112,7 +171,7 @@ impl Pair {
     pub(crate) fn check_coins(&mut self) -> Summary {
         self.coins.follow(&self.core);
         let core = self.coins.summary();
-        let stats = self.ours.utxo_stats(UtxoHash::Both).expect("the set can be read");
+        let stats = self.ours().utxo_stats(UtxoHash::Both).expect("the set can be read");
         let ours = Summary {
             coins: stats.txouts,
             amount: stats.total_amount,

@@ -129,7 +129,7 @@ pub(super) fn mature_coinbase(draft: &mut Draft<'_>) -> Option<()> {
 }
 
 fn coinbase_of(draft: &mut Draft<'_>, depth: u32) -> Option<()> {
-    let height = draft.height - depth;
+    let height = draft.height.checked_sub(depth)?;
     let found = draft.branch.coins.iter().position(|c| c.coinbase && c.height == height)?;
     let coin = draft.branch.coins.swap_remove(found);
     // Of P2SH and witness programs the sizes differ, not the rule.
