@@ -220,7 +220,7 @@ fn random_script(random: &mut Random) -> ScriptBuf {
 /// Adds a transaction that fills the block with signature operations, and `beyond` more.
 pub(crate) fn fill_sigops(draft: &mut Draft<'_>, beyond: usize) {
     let heavy = |coin: &Owned| matches!(coin.lock, Lock::P2shHeavy | Lock::P2wshHeavy);
-    let mut left = SIGOPS_COST_MAX - draft.sigops_cost;
+    let Some(mut left) = SIGOPS_COST_MAX.checked_sub(draft.sigops_cost) else { return };
     let mut coins = Vec::new();
     while left > HEAVY_COST_MAX {
         let found = draft.branch.coins.iter().position(|c| heavy(c) && draft.is_mature(c));

@@ -17,7 +17,7 @@ use bitcoinkernel::{
     BlockValidationResult, BlockValidationStateRef, ChainType, ChainstateManager, Context, Log,
     LogCategory, LogLevel, Logger, ProcessBlockHeaderResult, ProcessBlockResult, ValidationMode,
 };
-use cofferdam_ibd::{Coin, Network, RejectionScope};
+use cofferdam_ibd::{ChainParams, Coin, Network, RejectionScope};
 
 use crate::verdict::{Accepted, Fault, Outcome};
 
@@ -56,12 +56,15 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    pub(crate) fn open(network: Network, dir: &Path) -> Self {
+    pub(crate) fn open(params: &ChainParams, dir: &Path) -> Self {
         start_log();
         let checked = Checked::default();
         let collected = Arc::clone(&checked);
-        let context = Context::builder()
-            .chain_type(chain_type(network))
+        let builder = match &params.signet_challenge {
+            Some(challenge) => Context::builder().signet(challenge.as_bytes()),
+            None => Context::builder().chain_type(chain_type(params.network)),
+        };
+        let context = builder
             .with_block_checked_validation(
                 move |block: KernelBlock, state: BlockValidationStateRef<'_>| {
                     let hash = BlockHash::from_byte_array(block.hash().to_bytes());

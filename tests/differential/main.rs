@@ -15,5 +15,6 @@ mod kernel;
 mod mutants;
 mod orders;
 mod pair;
+mod signet;
 mod verdict;
 mod wallet;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bitcoin::consensus::serialize;
 use bitcoin::{Block, BlockHash};
-use cofferdam_ibd::Network;
+use cofferdam_ibd::{ChainParams, Network};
 use cofferdam_storage::BackendKind;
 use cofferdam_storage::testing::Random;
 
@@ -67,7 +67,7 @@ impl<'a> Universe<'a> {
         Self {
             wallet,
             random: Random::new(seed),
-            pair: Pair::open_on(Network::Regtest, backend, label),
+            pair: Pair::open_on(ChainParams::new(Network::Regtest), backend, label),
             restarts: backend != BackendKind::Memory,
             branches: HashMap::from([(genesis.tip, genesis)]),
             doubtful: HashSet::new(),

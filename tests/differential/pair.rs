@@ -1,12 +1,16 @@
 //! `Pair`: Bitcoin Core and Cofferdam, given the same bytes in the same order, compared each time.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bitcoin::block::Header;
 use bitcoin::hex::DisplayHex as _;
 use bitcoin::{Block, BlockHash};
-use cofferdam_ibd::{BlockAccepted, Chainstate, Network, RejectionScope, UtxoHash};
+use cofferdam_ibd::{
+    BlockAccepted, ChainParams, Chainstate, ChainstateOptions, Network, RejectionScope, UtxoHash,
+};
 use cofferdam_storage::BackendKind;
 use cofferdam_tests::chain;
 
@@ -61,7 +65,7 @@ impl Counts {
 pub(crate) struct Pair {
     /// Always there, but while it is opened again.
     ours: Option<Chainstate>,
-    network: Network,
+    params: Arc<ChainParams>,
     backend: BackendKind,
     core: Kernel,
     coins: CoinSet,
@@ -73,21 +77,26 @@ pub(crate) struct Pair {
 
 impl Pair {
     pub(crate) fn open(network: Network, label: impl Into<String>) -> Self {
-        Self::open_on(network, BackendKind::Memory, label)
+        Self::open_params(ChainParams::new(network), label)
+    }
+
+    pub(crate) fn open_params(params: ChainParams, label: impl Into<String>) -> Self {
+        Self::open_on(params, BackendKind::Memory, label)
     }
 
     /// Opens with our side on an engine that survives [`Pair::restart`].
     pub(crate) fn open_on(
-        network: Network,
+        params: ChainParams,
         backend: BackendKind,
         label: impl Into<String>,
     ) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
+        let params = Arc::new(params);
         Self {
-            ours: Some(chain::open(network, backend, &dir.path().join("ours"))),
-            network,
+            ours: Some(open_ours(&params, backend, dir.path())),
             backend,
-            core: Kernel::open(network, &dir.path().join("core")),
+            core: Kernel::open(&params, &dir.path().join("core")),
+            params,
             coins: CoinSet::new(),
             counts: Counts::default(),
             label: label.into(),
@@ -98,7 +107,7 @@ impl Pair {
     /// Closes our side and opens it again, while Core goes on: all that matters was kept.
     pub(crate) fn restart(&mut self) {
         self.ours.take().expect("open").shutdown().expect("closes");
-        self.ours = Some(chain::open(self.network, self.backend, &self.dir.path().join("ours")));
+        self.ours = Some(open_ours(&self.params, self.backend, self.dir.path()));
         self.counts.restarts += 1;
         self.tip();
     }
@@ -195,6 +204,11 @@ impl Pair {
     pub(crate) fn label(&self) -> &str {
         &self.label
     }
+}
+
+fn open_ours(params: &Arc<ChainParams>, backend: BackendKind, dir: &Path) -> Chainstate {
+    let options = chain::options(params.network, &dir.join("ours"));
+    chain::open_with(ChainstateOptions { params: Arc::clone(params), ..options }, backend)
 }
 
 fn deliver(chainstate: &mut Chainstate, raw: &[u8]) -> Outcome {

@@ -160,7 +160,7 @@ pub(super) fn full_coinbase(draft: &mut Draft<'_>) -> Option<()> {
 fn pay_coinbase(draft: &mut Draft<'_>, beyond: u64) -> Option<()> {
     let outputs = &draft.block.txdata[0].output;
     let paid: u64 = outputs.iter().map(|output| output.value.to_sat()).sum();
-    let more = Amount::from_sat(draft.reward() - paid + beyond);
+    let more = Amount::from_sat(draft.reward().checked_sub(paid)? + beyond);
     draft.block.txdata[0].output[0].value += more;
     draft.seal();
     Some(())

@@ -7,8 +7,9 @@ mod scripts;
 mod table;
 mod transactions;
 
-use bitcoin::TxOut;
+use bitcoin::{Transaction, TxOut};
 use cofferdam_ibd::Network;
+use cofferdam_storage::testing::{Random, effort};
 
 use crate::draft::{Branch, Draft, unsigned};
 use crate::pair::Pair;
@@ -120,4 +121,44 @@ fn each_mutant_has_its_reason() {
     assert!(tried > 100, "{tried}");
     pair.set_label(format!("{tried} mutants, without {}", unreachable.join(", ")));
     pair.print_counts();
+}
+
+/// Two faults in a block: whatever comes first, it comes first on both sides.
+#[test]
+fn two_faults_have_the_same_verdict() {
+    let wallet = Wallet::new();
+    let (mut pair, mut branch) = base(&wallet, "two faults");
+    let tries = effort().pick(200, 4_000, 40_000);
+    let mut random = Random::new(crate::effort::seed());
+    for seed in 0..tries {
+        let draft = good_draft(&branch, &wallet, 1_000 + seed);
+        let mut names = [0; 2].map(|_| &MUTANTS[random.below(MUTANTS.len())]);
+        // Headers last: others mine the block anew, which some headers never let.
+        names.sort_by_key(|mutant| matches!(mutant.make, Make::Header(_)));
+        if matches!(names[0].make, Make::Header(_)) {
+            continue;
+        }
+        let mut bad = draft.clone();
+        for mutant in names {
+            let whole = bad.block.txdata.first().is_some_and(Transaction::is_coinbase);
+            if let (Make::Block(change) | Make::Header(change), true) = (mutant.make, whole) {
+                let _ = change(&mut bad);
+            }
+        }
+        pair.set_label(format!("{seed}: {}, {}", names[0].name, names[1].name));
+        pair.deliver(&bitcoin::consensus::serialize(&bad.block));
+        let good = pair.deliver(&bitcoin::consensus::serialize(&draft.block));
+        assert_eq!(good.fault(), None, "{}", pair.label());
+        branch = draft.into_branch();
+        // The block with faults may be none, and stay the tip.
+        let next = good_draft(&branch, &wallet, 1_000_000 + seed);
+        let outcome = pair.deliver(&bitcoin::consensus::serialize(&next.block));
+        assert_eq!(outcome.fault(), None, "{}", pair.label());
+        branch = next.into_branch();
+        if seed % 100 == 99 {
+            pair.check_coins();
+            // Core's checks of the whole tree take longer and longer.
+            (pair, branch) = base(&wallet, "two faults");
+        }
+    }
 }
