@@ -8,6 +8,7 @@
 
 mod chain_data;
 mod coin_set;
+mod damage;
 mod draft;
 mod effort;
 mod generator;

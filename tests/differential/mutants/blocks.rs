@@ -309,16 +309,27 @@ pub(super) fn huge_witness_item(draft: &mut Draft<'_>) -> Option<Vec<u8>> {
 /// outputs cannot be written, for a count of no inputs is the mark of the extended format.
 pub(super) fn empty_transaction(draft: &mut Draft<'_>) -> Option<Vec<u8>> {
     let empty = [2, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    with_second(draft, &empty, &empty)
+}
+
+/// The mark of the extended format, and no inputs that could have a witness.
+pub(super) fn extended_without_inputs(draft: &mut Draft<'_>) -> Option<Vec<u8>> {
+    let plain = [2, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    with_second(draft, &plain, &[2, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0])
+}
+
+/// A block of a coinbase and a second transaction, as it is hashed and as it is written.
+fn with_second(draft: &mut Draft<'_>, hashed: &[u8], written: &[u8]) -> Option<Vec<u8>> {
     draft.block.txdata.truncate(1);
     let coinbase = &draft.block.txdata[0];
-    let ids = [coinbase.compute_txid(), Txid::hash(&empty)];
+    let ids = [coinbase.compute_txid(), Txid::hash(hashed)];
     let root = sha256d::Hash::hash(&ids.map(Txid::to_byte_array).concat());
     draft.block.header.merkle_root = TxMerkleNode::from_byte_array(root.to_byte_array());
     solve(&mut draft.block);
     let mut raw = serialize(&draft.block.header);
     raw.push(2);
     draft.block.txdata[0].consensus_encode(&mut raw).ok()?;
-    raw.extend_from_slice(&empty);
+    raw.extend_from_slice(written);
     Some(raw)
 }
 

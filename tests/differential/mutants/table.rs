@@ -92,6 +92,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "the parser takes the count of no inputs for the mark of the extended format",
     ),
     pending(
+        bytes(Some(DECODE), "extended format without inputs", blocks::extended_without_inputs),
+        "the parser takes what Core calls a superfluous witness record",
+    ),
+    pending(
         bytes(Some("bad-blk-weight"), "huge witness item", blocks::huge_witness_item),
         "the parser takes no item of more than four megabytes",
     ),
