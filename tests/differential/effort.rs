@@ -10,7 +10,7 @@ const BLOCKS: &str = "COFFERDAM_DIFFERENTIAL_BLOCKS";
 const SEED: &str = "COFFERDAM_DIFFERENTIAL_SEED";
 
 pub(crate) fn blocks() -> u64 {
-    number(BLOCKS).unwrap_or_else(|| testing::effort().pick(300, 8_000, 200_000))
+    number(BLOCKS).unwrap_or_else(|| testing::effort().pick(300, 12_000, 200_000))
 }
 
 pub(crate) fn seed() -> u64 {

@@ -27,6 +27,8 @@ const BASE: u32 = 102;
 const EPISODE_BLOCKS: usize = 14;
 /// Generations of blocks that may be forked from.
 const DEPTH: u32 = 12;
+/// The same in a few universes, where coinbases fall back behind their maturity.
+const DEPTH_MAX: u32 = 120;
 /// Episodes between two comparisons of the UTXO sets, on average.
 const SET_EVERY: usize = 4;
 /// Episodes between two restarts, on average.
@@ -49,6 +51,7 @@ struct Universe<'a> {
     random: Random,
     pair: Pair,
     restarts: bool,
+    depth: u32,
     /// Branches by the hash of their tip, for whom a block may come next.
     branches: HashMap<BlockHash, Branch>,
     /// Those with a block that breaks a rule.
@@ -69,6 +72,7 @@ impl<'a> Universe<'a> {
             random: Random::new(seed),
             pair: Pair::open_on(ChainParams::new(Network::Regtest), backend, label),
             restarts: backend != BackendKind::Memory,
+            depth: if seed % 16 == 5 { DEPTH_MAX } else { DEPTH },
             branches: HashMap::from([(genesis.tip, genesis)]),
             doubtful: HashSet::new(),
         }
@@ -111,26 +115,24 @@ impl<'a> Universe<'a> {
     }
 
     /// Makes a block on top of `parent` that breaks one rule, or just does not. If its header is
-    /// not at fault, blocks may be built on it; if the header is that of a good block, that one
-    /// comes, too.
+    /// taken, blocks may be built on it; if the header is that of a good block, that one comes, too.
     fn break_one(&mut self, parent: BlockHash, blocks: &mut Vec<Block>) -> Option<BlockHash> {
         let draft = random_block(&self.branches[&parent], self.wallet, self.random.next());
         let mutant = &MUTANTS[self.random.below(MUTANTS.len())];
         let mut bad = draft.clone();
-        match mutant.make {
-            Make::Block(change) => change(&mut bad)?,
-            Make::Header(change) => {
-                change(&mut bad)?;
-                blocks.push(bad.block);
-                return None;
-            }
+        let (change, alone) = match mutant.make {
+            Make::Block(change) => (change, false),
+            Make::Header(change) | Make::Lone(change) => (change, true),
             _ => return None,
-        }
+        };
+        change(&mut bad)?;
         let hash = bad.block.block_hash();
         blocks.push(bad.block.clone());
         if hash == draft.block.block_hash() {
             blocks.push(draft.block.clone());
             self.add(parent, draft.into_branch(), false);
+        } else if alone {
+            return None;
         } else {
             self.add(parent, bad.into_branch(), mutant.reason.is_some());
         }
@@ -140,9 +142,9 @@ impl<'a> Universe<'a> {
     /// Grows a few branches.
     fn blocks(&mut self) -> Vec<Block> {
         let tip = self.pair.tip();
-        let doubtful = std::mem::take(&mut self.doubtful);
+        let (depth, doubtful) = (self.depth, std::mem::take(&mut self.doubtful));
         self.branches.retain(|hash, branch| {
-            branch.height() + DEPTH >= tip.0 && (!doubtful.contains(hash) || *hash == tip.1)
+            branch.height() + depth >= tip.0 && (!doubtful.contains(hash) || *hash == tip.1)
         });
         let mut blocks = Vec::new();
         let mut count = 1 + self.random.below(EPISODE_BLOCKS);
@@ -184,6 +186,10 @@ impl<'a> Universe<'a> {
         while !parcels.is_empty() {
             let near = parcels.len().min(if shuffled { EPISODE_BLOCKS } else { 2 });
             let at = self.random.below(near);
+            if self.random.one_in(6) {
+                let header = blocks[self.random.below(blocks.len())].header;
+                let _ = self.pair.deliver_header(&header);
+            }
             let outcome = self.pair.deliver(&parcels[at].raw);
             let early = outcome.fault().is_some_and(|fault| fault.reason == "prev-blk-not-found");
             if early && parcels[at].early < EARLY_MAX {

@@ -57,7 +57,7 @@ fn base(wallet: &Wallet, label: &str) -> (Pair, Branch) {
 fn try_mutant(pair: &mut Pair, draft: &Draft<'_>, mutant: &Mutant) -> Option<String> {
     let mut bad = draft.clone();
     let raws = match mutant.make {
-        Make::Block(change) | Make::Header(change) => {
+        Make::Block(change) | Make::Lone(change) | Make::Header(change) => {
             change(&mut bad).unwrap_or_else(|| panic!("{}: a coin is missing", mutant.name));
             vec![bitcoin::consensus::serialize(&bad.block)]
         }
@@ -141,8 +141,11 @@ fn two_faults_have_the_same_verdict() {
         let mut bad = draft.clone();
         for mutant in names {
             let whole = bad.block.txdata.first().is_some_and(Transaction::is_coinbase);
-            if let (Make::Block(change) | Make::Header(change), true) = (mutant.make, whole) {
-                let _ = change(&mut bad);
+            match mutant.make {
+                Make::Block(change) | Make::Lone(change) | Make::Header(change) if whole => {
+                    let _ = change(&mut bad);
+                }
+                _ => {}
             }
         }
         pair.set_label(format!("{seed}: {}, {}", names[0].name, names[1].name));

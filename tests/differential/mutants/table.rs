@@ -9,6 +9,8 @@ use crate::draft::Draft;
 pub(crate) enum Make {
     /// By changing the block.
     Block(fn(&mut Draft<'_>) -> Option<()>),
+    /// By changing the block, so that it is turned away before its header is looked at.
+    Lone(fn(&mut Draft<'_>) -> Option<()>),
     /// By changing its header, which has the fault by itself.
     Header(fn(&mut Draft<'_>) -> Option<()>),
     /// As bytes that are no block's.
@@ -35,6 +37,14 @@ const fn bad(
     make: fn(&mut Draft<'_>) -> Option<()>,
 ) -> Mutant {
     Mutant { reason: Some(reason), name, make: Make::Block(make), pending: None }
+}
+
+const fn lone(
+    reason: &'static str,
+    name: &'static str,
+    make: fn(&mut Draft<'_>) -> Option<()>,
+) -> Mutant {
+    Mutant { reason: Some(reason), name, make: Make::Lone(make), pending: None }
 }
 
 const fn fine(name: &'static str, make: fn(&mut Draft<'_>) -> Option<()>) -> Mutant {
@@ -129,34 +139,34 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "bad-signet-blksig",
         "of signet alone: the test of a signet's solution delivers it",
     ),
-    bad("bad-txnmrklroot", "another root", blocks::merkle_root),
-    bad("bad-txnmrklroot", "transaction left out", blocks::transaction_left_out),
-    bad("bad-txnmrklroot", "transactions in another order", blocks::reordered),
-    bad("bad-txns-duplicate", "last of three twice", blocks::duplicate_transaction),
-    bad("bad-blk-length", "no transactions", blocks::no_transactions),
-    bad("bad-blk-length", "1,000,001 bytes", blocks::too_long),
+    lone("bad-txnmrklroot", "another root", blocks::merkle_root),
+    lone("bad-txnmrklroot", "transaction left out", blocks::transaction_left_out),
+    lone("bad-txnmrklroot", "transactions in another order", blocks::reordered),
+    lone("bad-txns-duplicate", "last of three twice", blocks::duplicate_transaction),
+    lone("bad-blk-length", "no transactions", blocks::no_transactions),
+    lone("bad-blk-length", "1,000,001 bytes", blocks::too_long),
     fine("1,000,000 bytes", blocks::just_short_enough),
-    bad("bad-blk-length", "transaction that fits no block", blocks::oversize_transaction),
-    bad("bad-cb-missing", "no coinbase", blocks::no_coinbase),
-    bad("bad-cb-missing", "coinbase second", blocks::coinbase_second),
-    bad("bad-cb-multiple", "two coinbases", blocks::two_coinbases),
-    bad("bad-blk-sigops", "20,001 in outputs", blocks::sigops),
+    lone("bad-blk-length", "transaction that fits no block", blocks::oversize_transaction),
+    lone("bad-cb-missing", "no coinbase", blocks::no_coinbase),
+    lone("bad-cb-missing", "coinbase second", blocks::coinbase_second),
+    lone("bad-cb-multiple", "two coinbases", blocks::two_coinbases),
+    lone("bad-blk-sigops", "20,001 in outputs", blocks::sigops),
     // CheckTransaction.
-    bad("bad-txns-vout-empty", "no outputs", transactions::no_outputs),
+    lone("bad-txns-vout-empty", "no outputs", transactions::no_outputs),
     unreachable("bad-txns-oversize", "a block around such a transaction is too long itself"),
-    bad("bad-txns-vout-negative", "-1", transactions::negative_output),
-    bad("bad-txns-vout-negative", "-2^63", transactions::most_negative_output),
-    bad("bad-txns-vout-toolarge", "21 million and a satoshi", transactions::large_output),
-    bad("bad-txns-vout-toolarge", "2^63 - 1", transactions::largest_output),
-    bad("bad-txns-txouttotal-toolarge", "sum of two", transactions::large_sum),
-    bad("bad-txns-txouttotal-toolarge", "a coinbase's", transactions::large_sum_of_coinbase),
-    bad("bad-txns-inputs-duplicate", "two inputs", transactions::input_twice),
-    bad("bad-txns-inputs-duplicate", "first and third", transactions::input_twice_apart),
-    bad("bad-cb-length", "coinbase script of 1", blocks::one_byte_coinbase_script),
+    lone("bad-txns-vout-negative", "-1", transactions::negative_output),
+    lone("bad-txns-vout-negative", "-2^63", transactions::most_negative_output),
+    lone("bad-txns-vout-toolarge", "21 million and a satoshi", transactions::large_output),
+    lone("bad-txns-vout-toolarge", "2^63 - 1", transactions::largest_output),
+    lone("bad-txns-txouttotal-toolarge", "sum of two", transactions::large_sum),
+    lone("bad-txns-txouttotal-toolarge", "a coinbase's", transactions::large_sum_of_coinbase),
+    lone("bad-txns-inputs-duplicate", "two inputs", transactions::input_twice),
+    lone("bad-txns-inputs-duplicate", "first and third", transactions::input_twice_apart),
+    lone("bad-cb-length", "coinbase script of 1", blocks::one_byte_coinbase_script),
     fine("coinbase script of the height alone", blocks::shortest_coinbase_script),
     fine("coinbase script of 100", blocks::longest_coinbase_script),
-    bad("bad-cb-length", "coinbase script of 101", blocks::too_long_coinbase_script),
-    bad("bad-txns-prevout-null", "null input", transactions::null_input),
+    lone("bad-cb-length", "coinbase script of 101", blocks::too_long_coinbase_script),
+    lone("bad-txns-prevout-null", "null input", transactions::null_input),
     // ContextualCheckBlock.
     bad("bad-txns-nonfinal", "lock height of the block", blocks::lock_height),
     bad("bad-txns-nonfinal", "lock time of the median", blocks::lock_time_of_median),
