@@ -184,7 +184,12 @@ impl<'a> Universe<'a> {
         let parcel = |block: &Block| Parcel { raw: serialize(block), early: 0 };
         let mut parcels: Vec<Parcel> = blocks.iter().map(parcel).collect();
         while !parcels.is_empty() {
-            let near = parcels.len().min(if shuffled { EPISODE_BLOCKS } else { 2 });
+            let near = match (shuffled, headers_first || self.random.one_in(4)) {
+                (true, _) => EPISODE_BLOCKS,
+                (_, true) => 2,
+                _ => 1,
+            };
+            let near = near.min(parcels.len());
             let at = self.random.below(near);
             if self.random.one_in(6) {
                 let header = blocks[self.random.below(blocks.len())].header;
