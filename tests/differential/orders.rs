@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bitcoin::block::Header;
 use bitcoin::consensus::serialize;
 use bitcoin::{Block, BlockHash};
 use cofferdam_ibd::{ChainParams, Network};
@@ -16,6 +17,7 @@ use crate::effort;
 use crate::generator::random_block;
 use crate::mutants::{MUTANTS, Make};
 use crate::pair::{Counts, Pair};
+use crate::verdict::Outcome;
 use crate::wallet::Wallet;
 
 /// Blocks of a universe: Core's own consistency checks, which look at the whole tree for every
@@ -52,6 +54,9 @@ struct Universe<'a> {
     pair: Pair,
     restarts: bool,
     depth: u32,
+    /// Whether our side stores blocks and connects several at a time, as a node does; then only
+    /// tips and UTXO sets are compared.
+    lazy: bool,
     /// Branches by the hash of their tip, for whom a block may come next.
     branches: HashMap<BlockHash, Branch>,
     /// Those with a block that breaks a rule.
@@ -72,6 +77,7 @@ impl<'a> Universe<'a> {
             random: Random::new(seed),
             pair: Pair::open_on(ChainParams::new(Network::Regtest), backend, label),
             restarts: backend != BackendKind::Memory,
+            lazy: seed % 4 == 2,
             depth: if seed % 16 == 5 { DEPTH_MAX } else { DEPTH },
             branches: HashMap::from([(genesis.tip, genesis)]),
             doubtful: HashSet::new(),
@@ -79,11 +85,14 @@ impl<'a> Universe<'a> {
     }
 
     fn run(mut self, blocks: u64) -> Counts {
-        while self.pair.tip().0 < BASE {
-            let block = self.grow(self.pair.tip().1);
-            let outcome = self.pair.deliver(&serialize(&block));
+        let mut parent = self.pair.tip().1;
+        for _ in 0..BASE {
+            let block = self.grow(parent);
+            parent = block.block_hash();
+            let outcome = self.deliver(&serialize(&block));
             assert_eq!(outcome.fault(), None, "{}", self.pair.label());
         }
+        self.settle();
         self.pair.check_coins();
         while self.pair.counts.blocks < blocks {
             self.episode();
@@ -96,6 +105,33 @@ impl<'a> Universe<'a> {
         }
         self.pair.check_coins();
         self.pair.counts
+    }
+
+    fn deliver(&mut self, raw: &[u8]) -> Outcome {
+        if !self.lazy {
+            return self.pair.deliver(raw);
+        }
+        let outcome = self.pair.store(raw);
+        match self.random.below(16) {
+            0 => self.pair.settle(),
+            1 => self.pair.advance(),
+            _ => {}
+        }
+        outcome
+    }
+
+    fn deliver_header(&mut self, header: &Header) {
+        if self.lazy {
+            self.pair.store_header(header);
+        } else {
+            let _ = self.pair.deliver_header(header);
+        }
+    }
+
+    fn settle(&mut self) {
+        if self.lazy {
+            self.pair.settle();
+        }
     }
 
     /// Makes a valid block on top of `parent`.
@@ -176,7 +212,7 @@ impl<'a> Universe<'a> {
         let headers_first = self.random.one_in(2);
         if headers_first {
             for block in &blocks {
-                let _ = self.pair.deliver_header(&block.header);
+                self.deliver_header(&block.header);
             }
         }
         // Else mostly in order, so that not all is decided at the end.
@@ -193,9 +229,9 @@ impl<'a> Universe<'a> {
             let at = self.random.below(near);
             if self.random.one_in(6) {
                 let header = blocks[self.random.below(blocks.len())].header;
-                let _ = self.pair.deliver_header(&header);
+                self.deliver_header(&header);
             }
-            let outcome = self.pair.deliver(&parcels[at].raw);
+            let outcome = self.deliver(&parcels[at].raw);
             let early = outcome.fault().is_some_and(|fault| fault.reason == "prev-blk-not-found");
             if early && parcels[at].early < EARLY_MAX {
                 parcels[at].early += 1;
@@ -204,6 +240,7 @@ impl<'a> Universe<'a> {
                 parcels.remove(at);
             }
         }
+        self.settle();
     }
 
     /// A branch by chance, the same for the same seed.

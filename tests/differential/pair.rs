@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use bitcoin::block::Header;
 use bitcoin::hex::DisplayHex as _;
@@ -136,14 +136,49 @@ impl Pair {
         let (ours, core) = self.compare(raw);
         assert_eq!(ours, core, "{}: left ours, right Core's, of {}", self.label, short(raw));
         let tip = self.tip();
-        if !self.core.is_active(&before.1) {
+        assert!(tip.0 >= before.0 || core.connected > 0, "{}: fell to {tip:?}", self.label);
+        self.count(raw, &core, before.1);
+        core
+    }
+
+    /// Gives both a block's bytes, of which Core makes all it can, while our side only stores the
+    /// block: what of it is connected when is for [`Pair::advance`] and [`Pair::settle`]. So only
+    /// tips and UTXO sets can be compared, then and later on: our side may have stored descendants
+    /// of a block that Core knew to be bad. Returns what Core did.
+    pub(crate) fn store(&mut self, raw: &[u8]) -> Outcome {
+        let before = self.core.tip();
+        let core = self.core.deliver(raw);
+        let _ = self.ours_mut().accept_block(raw.to_vec(), now()).expect("the machine works");
+        self.count(raw, &core, before.1);
+        core
+    }
+
+    /// The same for a header.
+    pub(crate) fn store_header(&mut self, header: &Header) {
+        let _ = self.core.deliver_header(header);
+        let _ = self.ours_mut().accept_headers(&[*header], now()).expect("the machine works");
+    }
+
+    /// Lets our side connect as little as it can at a time.
+    pub(crate) fn advance(&mut self) {
+        let _ = self.ours_mut().advance(Instant::now()).expect("the machine works");
+    }
+
+    /// Lets our side connect all that is stored: it has to end where Core is.
+    #[track_caller]
+    pub(crate) fn settle(&mut self) {
+        assert!(chain::advance(self.ours_mut()).done);
+        self.tip();
+    }
+
+    fn count(&mut self, raw: &[u8], core: &Outcome, tip_before: BlockHash) {
+        if !self.core.is_active(&tip_before) {
             self.counts.reorganisations += 1;
         }
-        assert!(tip.0 >= before.0 || core.connected > 0, "{}: fell to {tip:?}", self.label);
         let missing = |fault: &Fault| fault.scope == RejectionScope::MissingPrev;
         if core.fault().is_some_and(missing) {
             self.counts.early += 1;
-            return core;
+            return;
         }
         self.counts.blocks += 1;
         if let Ok(block) = bitcoin::consensus::deserialize::<Block>(raw) {
@@ -156,7 +191,6 @@ impl Pair {
         for fault in own.into_iter().chain(core.invalid.iter().map(|(_, fault)| fault)) {
             *self.counts.faults.entry(fault.reason.clone()).or_default() += 1;
         }
-        core
     }
 
     /// Gives both a header; both do the same, or this panics.

@@ -12,7 +12,7 @@ use cofferdam_ibd::Network;
 use cofferdam_storage::testing::{Random, effort};
 
 use crate::draft::{Branch, Draft, unsigned};
-use crate::pair::Pair;
+use crate::pair::{Counts, Pair};
 use crate::wallet::{KEYS, Lock, PLAIN, Wallet};
 
 pub(crate) use table::{MUTANTS, Make, Mutant};
@@ -130,6 +130,7 @@ fn two_faults_have_the_same_verdict() {
     let (mut pair, mut branch) = base(&wallet, "two faults");
     let tries = effort().pick(200, 4_000, 40_000);
     let mut random = Random::new(crate::effort::seed());
+    let mut counts = Counts::default();
     for seed in 0..tries {
         let draft = good_draft(&branch, &wallet, 1_000 + seed);
         let mut names = [0; 2].map(|_| &MUTANTS[random.below(MUTANTS.len())]);
@@ -161,7 +162,9 @@ fn two_faults_have_the_same_verdict() {
         if seed % 100 == 99 {
             pair.check_coins();
             // Core's checks of the whole tree take longer and longer.
+            counts += std::mem::take(&mut pair.counts);
             (pair, branch) = base(&wallet, "two faults");
         }
     }
+    counts.print("two faults");
 }
