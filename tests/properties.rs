@@ -170,18 +170,24 @@ impl Case {
         assert_eq!(invalid, BTreeSet::from([(hash, code.into())]), "the verdicts");
         assert_eq!(chainstate.tip().hash, self.end.tip().hash, "the tip");
         assert!(chain::coin_bytes(&chainstate) == self.end.rows(), "the coins");
-        let tree = chainstate.headers();
-        let failed = tree.iter().map(|at| tree.entry(at));
-        let failed = failed.filter(|entry| entry.status.has(HeaderStatus::FAILED));
-        assert_eq!(failed.map(|entry| entry.hash).collect::<BTreeSet<_>>(), self.failed);
+        assert_eq!(condemned(&chainstate), self.failed);
         let hash = chainstate.utxo_stats(cofferdam_ibd::UtxoHash::Both).expect("readable");
         chainstate.shutdown().expect("closes");
         if config.backend != BackendKind::Memory {
             let reopened = config.open(dir.path(), Arc::new(KernelVerifier));
             let stats = reopened.utxo_stats(cofferdam_ibd::UtxoHash::Both).expect("readable");
             assert_eq!((stats, reopened.tip().hash), (hash, self.end.tip().hash));
+            assert_eq!(condemned(&reopened), self.failed, "after a restart");
         }
     }
+}
+
+/// The blocks that break a rule or have an ancestor that does, as far as the chainstate knows.
+fn condemned(chainstate: &Chainstate) -> BTreeSet<BlockHash> {
+    let tree = chainstate.headers();
+    let entries = tree.iter().map(|at| tree.entry(at));
+    let failed = entries.filter(|entry| entry.status.has(HeaderStatus::FAILED));
+    failed.map(|entry| entry.hash).collect()
 }
 
 /// Prints what a failure needs to be repeated.
