@@ -76,6 +76,8 @@ pub(crate) struct Draft<'a> {
     pub(crate) created: Vec<Owned>,
     pub(crate) block: Block,
     pub(crate) height: u32,
+    /// Coins that the block spends.
+    pub(crate) spent: Vec<Owned>,
     fees: u64,
     /// What the signature operations cost so far.
     pub(crate) sigops_cost: usize,
@@ -101,8 +103,9 @@ impl<'a> Draft<'a> {
         let block = Block { header, txdata: vec![coinbase(height, &mut random)] };
         let created = Vec::new();
         let branch = branch.clone();
-        let (fees, sigops_cost) = (0, 0);
-        let mut draft = Self { wallet, random, branch, created, block, height, fees, sigops_cost };
+        let (spent, fees, sigops_cost) = (Vec::new(), 0, 0);
+        let mut draft =
+            Self { wallet, random, branch, created, block, height, spent, fees, sigops_cost };
         draft.add_reward_outputs();
         draft.sigops_cost = draft.block.txdata[0].total_sigop_cost(|_| None);
         draft
@@ -164,6 +167,7 @@ impl<'a> Draft<'a> {
         let value_out: Amount = tx.output.iter().map(|output| output.value).sum();
         self.fees += value_in.to_sat() - value_out.to_sat();
         self.sigops_cost += self.sigop_cost(&tx, coins);
+        self.spent.extend_from_slice(coins);
         let txid = tx.compute_txid();
         for ((vout, output), lock) in (0..).zip(&tx.output).zip(locks) {
             if let Some((lock, key)) = *lock {

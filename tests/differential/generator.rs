@@ -61,13 +61,14 @@ fn add_transaction(draft: &mut Draft<'_>) {
     let lock_time_max = if by_time { draft.median_time_past() } else { draft.height } - 1;
     let version = [2, 2, 2, 2, 1, 1, 0, 3, -1, i32::MIN][draft.random.below(10)];
     let terms = Terms { version, by_time, lock_time_max };
-    let inputs = match draft.random.below(40) {
-        0 => 60,
+    // Not every coin that is picked can be spent.
+    let picks = match draft.random.below(40) {
+        0 => 200,
         1..20 => 1,
         _ => 1 + draft.random.below(4),
     };
     let (mut coins, mut sequences) = (Vec::new(), Vec::new());
-    for _ in 0..inputs {
+    for _ in 0..picks {
         if let Some((coin, sequence)) = pick(draft, terms) {
             coins.push(coin);
             sequences.push(sequence);
@@ -246,4 +247,47 @@ pub(crate) fn fill_sigops(draft: &mut Draft<'_>, beyond: usize) {
     let mut tx = unsigned(&coins, outputs);
     draft.wallet.sign(&mut tx, &coins, &mut draft.random);
     draft.push(tx, &coins, &locks);
+}
+
+/// What is never made is never compared.
+#[test]
+fn random_blocks_spend_every_kind_of_coin_at_every_edge() {
+    let wallet = Wallet::new();
+    let mut branch = Branch::genesis();
+    let mut seen = std::collections::BTreeMap::<String, u32>::new();
+    for seed in 0..500 {
+        let draft = random_block(&branch, &wallet, seed);
+        let mut see = |what: &str| *seen.entry(what.to_owned()).or_default() += 1;
+        for coin in &draft.spent {
+            match coin.lock {
+                Lock::Cltv(time) if time < LOCKTIME_THRESHOLD => see("Cltv by height"),
+                Lock::Cltv(_) => see("Cltv by time"),
+                Lock::Csv(lock) if lock & SEQUENCE_TIME == 0 => see("Csv by height"),
+                Lock::Csv(_) => see("Csv by time"),
+                lock => see(&format!("{lock:?}")),
+            }
+            if coin.coinbase && coin.height + MATURITY == draft.height {
+                see("coinbase that is just mature");
+            }
+            if coin.height == draft.height {
+                see("coin of the same block");
+            }
+        }
+        let last = LockTime::from_consensus(draft.median_time_past() - 1);
+        for tx in &draft.block.txdata[1..] {
+            let rules = [
+                (tx.input.len() >= 50, "50 inputs"),
+                (tx.output.len() >= 150, "150 outputs"),
+                (tx.lock_time == last, "lock time just passed"),
+                (tx.lock_time.to_consensus_u32() == draft.height - 1, "lock height just passed"),
+            ];
+            rules.iter().filter(|(is, _)| *is).for_each(|(_, what)| see(what));
+        }
+        if draft.sigops_cost > SIGOPS_COST_MAX - 4 {
+            see("all signature operations");
+        }
+        branch = draft.into_branch();
+    }
+    let kinds = PLAIN.len() + 4 + 2 + 4 + 1;
+    assert!(seen.len() == kinds && seen.values().all(|&times| times >= 5), "{kinds}: {seen:#?}");
 }

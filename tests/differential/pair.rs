@@ -217,7 +217,7 @@ impl Pair {
     pub(crate) fn check_coins(&mut self) -> Summary {
         self.coins.follow(&self.core);
         let core = self.coins.summary();
-        let stats = self.ours().utxo_stats(UtxoHash::Both).expect("the set can be read");
+        let stats = self.ours().utxo_stats(UtxoHash::Serialized3).expect("the set can be read");
         let ours = Summary {
             coins: stats.txouts,
             amount: stats.total_amount,
