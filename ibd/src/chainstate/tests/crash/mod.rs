@@ -7,6 +7,7 @@
 //! `one_crash_is_repeated` repeats just the failing one. Threads are real, so what they do falls
 //! between other operations from run to run: a repetition lives the story some thirty times.
 
+mod faults;
 mod life;
 mod story;
 mod walk;

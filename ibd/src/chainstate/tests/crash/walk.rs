@@ -75,13 +75,13 @@ pub(super) struct Walk<'a> {
     pub(super) counts: Counts,
 }
 
-/// Prints how to repeat what is being checked, if that panics.
-struct Label(String);
+/// Prints what is being checked, if that panics.
+pub(super) struct Label(pub(super) String);
 
 impl Drop for Label {
     fn drop(&mut self) {
         if thread::panicking() {
-            println!("repeat with {}='{}'", super::VARIABLE, self.0);
+            println!("it was {}", self.0);
         }
     }
 }
@@ -137,7 +137,8 @@ impl<'a> Walk<'a> {
 
     /// Opens and checks what a crash has left, and goes on from there.
     fn state(&mut self, points: &CrashPoints, survival: &Survival, promised: Kept, last: usize) {
-        let _label = Label(format!("{} {} {survival}", self.name, points.ops()));
+        let only = format!("{} {} {survival}", self.name, points.ops());
+        let _label = Label(format!("{}='{only}'", super::VARIABLE));
         let image = points.image(survival);
         let (chainstate, lsn) = self.check(&image, promised.lsn);
         let tip = chainstate.tip().hash;
@@ -167,7 +168,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Gives all blocks again, and shuts down: the end is that of the story.
-    fn finish(&mut self, fs: &SimFileSystem) {
+    pub(super) fn finish(&mut self, fs: &SimFileSystem) {
         let mut chainstate = open(fs, self.story.network, self.wal.clone()).expect("opens").0;
         for raw in &self.story.blocks {
             let accepted = chainstate.accept_block(raw.clone(), NOW).expect("works");
@@ -214,7 +215,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Opens a disk; checks all that can be seen. Returns the number of the newest batch too.
-    fn check(&mut self, fs: &SimFileSystem, promised: Lsn) -> (Chainstate, Lsn) {
+    pub(super) fn check(&mut self, fs: &SimFileSystem, promised: Lsn) -> (Chainstate, Lsn) {
         let opened = open(fs, self.story.network, self.wal.clone());
         let (chainstate, recovery) = opened.unwrap_or_else(|error| panic!("{error:?}"));
         assert!(recovery.to_lsn >= promised, "{promised} was promised: {recovery:?}");
