@@ -71,7 +71,8 @@ enum RunEnd {
 
 impl Chainstate {
     /// Connects stored blocks toward the one with the most work, until the tip is that block or the
-    /// deadline has passed; at least one block is connected if there is one.
+    /// deadline has passed; at least one block is connected if there is one, unless the coin
+    /// statistics have to catch up first.
     ///
     /// Every block that was connected or disconnected is a step of its own: a crash at any moment
     /// leaves the state at a block boundary. But no caller sees a reorganisation in the middle: the

@@ -205,7 +205,7 @@ impl Chainstate {
                 self.lower_stats(at)?;
             }
             self.write_index()?;
-            if Instant::now() >= until {
+            if Instant::now() >= until && !self.has_coin_stats() {
                 return Ok(false);
             }
         }

@@ -30,7 +30,7 @@ fn options(params: ChainParams, dir: &Path) -> ChainstateOptions {
         threads: 2,
         assume_valid: AssumeValid::Off,
         dir: dir.to_owned(),
-        coin_stats: true,
+        coin_stats: false,
         wal: WalOptions { verify_freshness: true, ..WalOptions::default() },
     }
 }
