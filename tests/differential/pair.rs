@@ -25,8 +25,6 @@ pub(crate) struct Counts {
     pub(crate) blocks: u64,
     /// And those whose parent was not known.
     pub(crate) early: u64,
-    /// Bytes that could not be read as a block.
-    pub(crate) unread: u64,
     /// Transactions in the blocks.
     pub(crate) transactions: u64,
     /// Headers delivered on their own.
@@ -45,7 +43,6 @@ impl std::ops::AddAssign for Counts {
     fn add_assign(&mut self, other: Self) {
         self.blocks += other.blocks;
         self.early += other.early;
-        self.unread += other.unread;
         self.transactions += other.transactions;
         self.headers += other.headers;
         self.reorganisations += other.reorganisations;

@@ -15,7 +15,7 @@ pub struct RawBlock {
 }
 
 impl RawBlock {
-    /// Reads a block that takes up all of `bytes`.
+    /// Reads a block; what follows it is cut off, as in Bitcoin Core.
     ///
     /// # Errors
     ///

@@ -70,12 +70,13 @@ pub struct Transactions {
 }
 
 impl Transactions {
-    /// Finds the transactions of a block, which has to take up all of `bytes`.
+    /// Finds the transactions of a block. What follows it is cut off, as Bitcoin Core leaves it
+    /// unread: whoever adds bytes to a block changes nothing.
     ///
     /// # Errors
     ///
     /// Returns what is wrong where, if Bitcoin Core could not read the block.
-    pub fn of_block(bytes: Vec<u8>) -> Result<(Header, Self), DecodeError> {
+    pub fn of_block(mut bytes: Vec<u8>) -> Result<(Header, Self), DecodeError> {
         let mut parser = Parser::new(&bytes)?;
         let header = parser.cursor.take::<80>()?;
         let header = encode::deserialize(&header).map_err(|_| parser.cursor.error("no header"))?;
@@ -84,7 +85,9 @@ impl Transactions {
         for _ in 0..count {
             parser.transaction()?;
         }
-        let (txs, inputs, outputs) = parser.finish()?;
+        let len = parser.cursor.offset() as usize;
+        let (txs, inputs, outputs) = parser.tables();
+        bytes.truncate(len);
         Ok((header, Self { bytes, txs, inputs, outputs }))
     }
 
@@ -96,7 +99,10 @@ impl Transactions {
     pub fn of_transaction(bytes: Vec<u8>) -> Result<Self, DecodeError> {
         let mut parser = Parser::new(&bytes)?;
         parser.transaction()?;
-        let (txs, inputs, outputs) = parser.finish()?;
+        if parser.cursor.remaining() > 0 {
+            return Err(parser.cursor.error("bytes after the end"));
+        }
+        let (txs, inputs, outputs) = parser.tables();
         Ok(Self { bytes, txs, inputs, outputs })
     }
 
@@ -272,11 +278,8 @@ impl<'a> Parser<'a> {
         if fits { Ok(count) } else { Err(self.cursor.error("cut short")) }
     }
 
-    fn finish(self) -> Result<Tables, DecodeError> {
-        if self.cursor.remaining() > 0 {
-            return Err(self.cursor.error("bytes after the end"));
-        }
-        Ok((self.txs, self.inputs, self.outputs))
+    fn tables(self) -> Tables {
+        (self.txs, self.inputs, self.outputs)
     }
 }
 
@@ -345,12 +348,16 @@ mod tests {
     }
 
     #[test]
-    fn any_torn_or_overlong_bytes_are_an_error() {
+    fn torn_bytes_are_an_error_and_what_follows_a_block_is_cut_off() {
         let bytes = serialize(&block(vec![coinbase(1, 50), with_witness()]));
         for len in 0..bytes.len() {
             assert!(Transactions::of_block(bytes[..len].to_vec()).is_err(), "{len}");
         }
-        assert!(Transactions::of_block([bytes.as_slice(), &[0]].concat()).is_err());
+        let (_, longer) = Transactions::of_block([bytes.as_slice(), &[0; 99]].concat()).unwrap();
+        assert_eq!(longer.bytes(), bytes);
+        let tx = serialize(&with_witness());
+        assert!(Transactions::of_transaction(tx.clone()).is_ok());
+        assert!(Transactions::of_transaction([tx.as_slice(), &[0]].concat()).is_err());
     }
 
     #[track_caller]
