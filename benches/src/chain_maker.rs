@@ -98,6 +98,23 @@ impl MadeChain {
     }
 }
 
+/// Makes a transaction that spends `count` outputs, all of them pay-to-witness-pubkey-hash: its
+/// bytes, and the outputs' amounts and scripts.
+#[must_use]
+pub fn wide_transaction(count: usize) -> (Vec<u8>, Vec<(u64, ScriptBuf)>) {
+    let mut maker = Maker::new(1);
+    let coin =
+        |vout| Coin { outpoint: OutPoint { vout, ..outpoint() }, value: 1_000, kind: Kind::Wpkh };
+    let coins: Vec<Coin> = (0..).map(coin).take(count).collect();
+    let (tx, _) = maker.pay(&coins, 1);
+    let spent = (1_000, maker.script(Kind::Wpkh));
+    (bitcoin::consensus::serialize(&tx), vec![spent; count])
+}
+
+fn outpoint() -> OutPoint {
+    OutPoint::new(bitcoin::Txid::from_byte_array([1; 32]), 0)
+}
+
 impl Maker {
     fn new(seed: u64) -> Self {
         let secp = Secp256k1::new();
@@ -273,13 +290,15 @@ impl Maker {
                 script_pubkey: self.script(coin.kind),
             })
             .collect();
+        // Signatures are no part of what is signed here, so one cache serves all inputs.
+        let unsigned = tx.clone();
+        let mut cache = SighashCache::new(&unsigned);
         for (index, coin) in coins.iter().enumerate() {
             let all = EcdsaSighashType::All;
             let ecdsa = |message| bitcoin::ecdsa::Signature {
                 signature: self.secp.sign_ecdsa(&message, &self.secret),
                 sighash_type: all,
             };
-            let mut cache = SighashCache::new(&*tx);
             let (script, value) = (&spent[index].script_pubkey, spent[index].value);
             match coin.kind {
                 Kind::Wpkh => {

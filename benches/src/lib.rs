@@ -14,6 +14,7 @@ pub mod report;
 
 use std::path::Path;
 
+use bitcoin::ScriptBuf;
 use cofferdam_storage::{BackendKind, BackendOptions, Batch, Database, Tree};
 
 /// The tree that the workloads fill.
@@ -91,4 +92,23 @@ pub fn single_blocks(bytes_min: usize) -> Vec<(String, Vec<u8>)> {
     }
     blocks.retain(|(_, raw)| raw.len() >= bytes_min);
     blocks
+}
+
+/// Reads the outputs that a block of [`single_blocks`] spends, in the order of its inputs: amounts and
+/// scripts; `None` if they are not there.
+#[must_use]
+pub fn spent_outputs(name: &str) -> Option<Vec<(u64, ScriptBuf)>> {
+    let (network, height) = name.split_once(' ').expect("network and height");
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data").join(network);
+    let bytes = std::fs::read(data.join(format!("spent/{height:0>9}.spent"))).ok()?;
+    let (count, mut rest) = bytes.split_first_chunk::<4>().expect("a number");
+    let read = |_| {
+        // Outpoint and origin are not needed here.
+        let value = u64::from_le_bytes(rest[40..48].try_into().expect("eight bytes"));
+        let mut tail = &rest[48..];
+        let script = bitcoin::consensus::Decodable::consensus_decode(&mut tail);
+        rest = tail;
+        (value, script.expect("a script"))
+    };
+    Some((0..u32::from_le_bytes(*count)).map(read).collect())
 }
