@@ -299,12 +299,15 @@ impl PeerManager {
         let view = self.chain.view();
         let recent =
             Duration::from_secs(u64::from(view.best_header_time.saturating_add(RECENT_SECONDS)));
+        let age = now.as_secs().saturating_sub(u64::from(view.best_header_time));
+        let spacing = u64::from(self.chain.params().pow_target_spacing);
+        let expected = u32::try_from(age / spacing).unwrap_or(u32::MAX);
         let (ask, drops) = {
             let mut sync = self.sync();
             if recent > now {
                 sync.headers.set_caught_up();
             }
-            let (ask, mut drops) = sync.headers.poll(now);
+            let (ask, mut drops) = sync.headers.poll(now, expected);
             drops.extend(sync.download.poll(now));
             (ask, drops)
         };
