@@ -137,6 +137,24 @@ impl Node {
         self.try_rpc(method, args).unwrap_or_else(|error| panic!("{method}: {error}"))
     }
 
+    /// Calls a method and kills the node a while later, whether the call has ended or not.
+    pub fn kill_amid(mut self, method: &str, args: &[&str], after: Duration) {
+        let mut call = command(&self.binary, &self.dir)
+            .arg(&self.chain)
+            .arg(format!("-rpcport={}", self.rpc_port))
+            .args(["rpc", method])
+            .args(args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the binary starts");
+        std::thread::sleep(after);
+        let mut child = self.child.take().expect("running");
+        child.kill().expect("a child");
+        child.wait().expect("a child");
+        call.wait().expect("a child");
+    }
+
     /// Returns the height of the connected chain.
     #[must_use]
     pub fn height(&self) -> u64 {
