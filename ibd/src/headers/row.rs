@@ -229,5 +229,8 @@ mod tests {
             flipped[byte] ^= 1;
             assert!(HeaderRow::decode(&key, &flipped).is_err(), "flip at {byte}");
         }
+        let mut empty = value;
+        empty[93..97].fill(0);
+        assert!(HeaderRow::decode(&key, &empty).is_err(), "an extent of no bytes");
     }
 }
