@@ -221,7 +221,8 @@ impl Chainstate {
             parent: self.headers.chain(parent),
         };
         let Loaded { at, block, ahead } = loaded;
-        let Connected { mut batch, spent, flags } = match connect_block(&context, &block, &ahead)? {
+        let connected = connect_block(&context, &block, &ahead, &mut self.scratch)?;
+        let Connected { mut batch, spent, flags } = match connected {
             Ok(connected) => connected,
             Err(rejection) => return Ok(Err(rejection)),
         };

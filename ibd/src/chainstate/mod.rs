@@ -37,6 +37,7 @@ use crate::block_files::BlockFiles;
 use crate::error::{Error, Result};
 use crate::headers::{Candidates, HeaderRef, HeaderRow, HeaderTree};
 use crate::params::ChainParams;
+use crate::pipeline::connect::ConnectScratch;
 use crate::script::ScriptVerifier;
 use crate::tables::HEADERS;
 use crate::versionbits::VersionBitsCache;
@@ -118,6 +119,7 @@ pub struct Chainstate {
     /// Entries whose rows differ from the store's; written with the next batch.
     dirty: BTreeSet<HeaderRef>,
     recent: RecentBlocks,
+    scratch: ConnectScratch,
     connected: Progress,
     stats: Option<StatsKeeper>,
     /// States of deployments; asked for by `&self`.

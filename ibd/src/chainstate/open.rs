@@ -17,6 +17,7 @@ use crate::block_files::BlockFiles;
 use crate::error::{Error, Result};
 use crate::headers::{Candidates, HeaderRow, HeaderStatus, HeaderTree};
 use crate::params::ChainParams;
+use crate::pipeline::connect::ConnectScratch;
 use crate::script::ScriptVerifier;
 use crate::tables::{HEADERS, TREES};
 
@@ -94,6 +95,7 @@ impl Chainstate {
             candidates,
             dirty: BTreeSet::new(),
             recent: RecentBlocks::default(),
+            scratch: ConnectScratch::default(),
             connected: Progress::default(),
             stats,
             version_bits: Mutex::default(),

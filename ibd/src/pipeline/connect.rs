@@ -12,7 +12,7 @@
 use bitcoin::OutPoint;
 use cofferdam_storage::{Batch, ReadAhead};
 
-use super::prefetch::{CoinArena, created_coins, external_coins, overwrites_a_coin};
+use super::prefetch::{CoinArena, make_created_coins, overwrites_a_coin, read_external_coins};
 use super::spent::SpentCoins;
 use crate::Store;
 use crate::block::{CheckedBlock, SIGOPS_COST_MAX, Source, bip30_applies, bip30_repeat};
@@ -32,6 +32,21 @@ use crate::wire::TxRef;
 
 /// Bytes of an operation of the batch beside key and value, for a first guess of its length.
 const OP_LEN: usize = 12;
+
+/// Memory that is kept from one block to the next: what a usual block needs. One with coins of the
+/// longest scripts takes more, and gives it back.
+const SCRATCH_BYTES_MAX: usize = 4 << 20;
+
+/// Memory that is used for one block after the other.
+#[derive(Debug, Default)]
+pub(crate) struct ConnectScratch {
+    /// Coins of the store, in the order of the inputs that spend them.
+    external: CoinArena,
+    /// Coins of the block's outputs.
+    created: CoinArena,
+    /// Those of them that the block spends itself.
+    spent_own: Vec<bool>,
+}
 
 /// What a block is connected to.
 #[derive(Debug)]
@@ -75,6 +90,7 @@ pub(crate) fn connect_block(
     context: &ConnectContext<'_>,
     block: &CheckedBlock,
     ahead: &ReadAhead,
+    scratch: &mut ConnectScratch,
 ) -> Result<std::result::Result<Connected, Rejection>> {
     let height = context.parent.height() + 1;
     if bip30_applies(context.params, &context.parent, height, &block.hash())
@@ -83,23 +99,31 @@ pub(crate) fn connect_block(
         return Ok(Err(Rejection::consensus("bad-txns-BIP30")));
     }
     let txs = block.txs();
+    let ConnectScratch { external, created, spent_own } = scratch;
+    read_external_coins(context.store, block, ahead, external)?;
+    make_created_coins(block, height, created);
+    spent_own.clear();
+    spent_own.resize(txs.output_count(), false);
     let mut connector = Connector {
         context,
         block,
         height,
         flags: block_script_flags(context.params, height, &block.hash()),
-        external: external_coins(context.store, block, ahead)?,
-        created: created_coins(block, height),
-        spent_own: vec![false; txs.output_count()],
+        external,
+        created,
+        spent_own,
         spent: SpentCoins::new(txs.len(), block.spends.sources().len()),
         sigops_cost: 0,
         fees: 0,
     };
-    match connector.run() {
+    let connected = match connector.run() {
         Ok(()) => Ok(Ok(connector.finish())),
         Err(Stop::Rejected(rejection)) => Ok(Err(rejection)),
         Err(Stop::Failed(error)) => Err(error),
-    }
+    };
+    scratch.external.shrink(SCRATCH_BYTES_MAX);
+    scratch.created.shrink(SCRATCH_BYTES_MAX);
+    connected
 }
 
 struct Connector<'a> {
@@ -107,12 +131,9 @@ struct Connector<'a> {
     block: &'a CheckedBlock,
     height: u32,
     flags: ScriptFlags,
-    /// Coins of the store, in the order of the inputs that spend them.
-    external: CoinArena,
-    /// Coins of the block's outputs.
-    created: CoinArena,
-    /// Those of them that the block spends itself.
-    spent_own: Vec<bool>,
+    external: &'a CoinArena,
+    created: &'a CoinArena,
+    spent_own: &'a mut [bool],
     spent: SpentCoins,
     sigops_cost: u64,
     fees: u64,
@@ -123,8 +144,7 @@ impl Connector<'_> {
         let block = self.block;
         let mut sources = block.spends.sources();
         let mut next_external = 0;
-        let external = std::mem::take(&mut self.external);
-        let created = std::mem::take(&mut self.created);
+        let (external, created) = (self.external, self.created);
         let mut coins = Vec::new();
         for (index, (tx, &sigops)) in block.txs().iter().zip(&block.legacy_sigops).enumerate() {
             coins.clear();
@@ -154,7 +174,6 @@ impl Connector<'_> {
                 return Err(Rejection::consensus("bad-blk-sigops").into());
             }
         }
-        self.created = created;
         Ok(self.check_reward()?)
     }
 

@@ -27,9 +27,17 @@ pub(crate) struct CoinArena {
 const COIN_LEN: usize = 32;
 
 impl CoinArena {
-    fn with_capacity(coins: usize) -> Self {
-        let (bytes, spans) = (Vec::with_capacity(coins * COIN_LEN), Vec::with_capacity(coins));
-        Self { bytes, spans }
+    /// Forgets the coins, and makes room for so many.
+    fn begin(&mut self, coins: usize) {
+        self.bytes.clear();
+        self.spans.clear();
+        self.bytes.reserve(coins * COIN_LEN);
+        self.spans.reserve(coins);
+    }
+
+    /// Gives memory back if there is more than `bytes_max` of it.
+    pub(crate) fn shrink(&mut self, bytes_max: usize) {
+        self.bytes.shrink_to(bytes_max);
     }
 
     /// Where the next coin begins. A block's coins have a few times its own bytes: scripts of
@@ -55,14 +63,15 @@ pub(crate) fn read_ahead(reader: &CoinReader, block: &CheckedBlock) -> Result<Re
     Ok(reader.read_ahead(COINS, block.spends.external_keys())?)
 }
 
-/// Returns the coins that `block` spends and does not create, in the order of the inputs.
-pub(crate) fn external_coins(
+/// Reads the coins that `block` spends and does not create, in the order of the inputs.
+pub(crate) fn read_external_coins(
     store: &Store,
     block: &CheckedBlock,
     ahead: &ReadAhead,
-) -> Result<CoinArena> {
+    coins: &mut CoinArena,
+) -> Result<()> {
     let keys = block.spends.external_keys();
-    let mut coins = CoinArena::with_capacity(keys.len());
+    coins.begin(keys.len());
     coins.spans.resize(keys.len(), [0, 0]);
     store.read_many(COINS, keys, ahead, |index, value| {
         let start = coins.end();
@@ -72,13 +81,13 @@ pub(crate) fn external_coins(
             *span = [start, end];
         }
     })?;
-    Ok(coins)
+    Ok(())
 }
 
 /// Makes the coins of the block's outputs, in their order; one that can never be spent is empty.
-pub(crate) fn created_coins(block: &CheckedBlock, height: u32) -> CoinArena {
+pub(crate) fn make_created_coins(block: &CheckedBlock, height: u32, coins: &mut CoinArena) {
     let txs = block.txs();
-    let mut coins = CoinArena::with_capacity(txs.output_count());
+    coins.begin(txs.output_count());
     for (index, tx) in txs.iter().enumerate() {
         for output in tx.outputs() {
             let start = coins.end();
@@ -88,7 +97,6 @@ pub(crate) fn created_coins(block: &CheckedBlock, height: u32) -> CoinArena {
             coins.spans.push([start, coins.end()]);
         }
     }
-    coins
 }
 
 /// Returns whether an output of the block would overwrite an unspent one (BIP-0030).

@@ -65,8 +65,9 @@ impl SpentCoins {
     ) -> Result<()> {
         outputs.scripts.clear();
         outputs.spans.clear();
-        for coin in self.coins().skip(first).take(count) {
-            let coin = coin?;
+        // Not one that is skipped may be read: that would cost the square of the block's inputs.
+        for &at in self.coins.iter().skip(first).take(count) {
+            let coin = self.read_coin(at)?;
             let start = outputs.scripts.len();
             coin.script.decompress_into(&mut outputs.scripts)?;
             outputs.spans.push((coin.value, start, outputs.scripts.len()));
@@ -76,10 +77,12 @@ impl SpentCoins {
 
     /// Reads the coins, in the order of the block's inputs after the coinbase.
     pub(crate) fn coins(&self) -> impl Iterator<Item = Result<CoinRef<'_>>> {
-        self.coins.iter().map(|&at| {
-            let mut bytes = self.undo.get(at as usize..).unwrap_or_default();
-            read_undo_coin(&mut bytes)
-        })
+        self.coins.iter().map(|&at| self.read_coin(at))
+    }
+
+    fn read_coin(&self, at: u32) -> Result<CoinRef<'_>> {
+        let mut bytes = self.undo.get(at as usize..).unwrap_or_default();
+        read_undo_coin(&mut bytes)
     }
 
     /// Takes undo data that were read from disk.
