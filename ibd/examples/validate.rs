@@ -14,7 +14,7 @@ use cofferdam_ibd::{
 use cofferdam_storage::{BackendKind, BackendOptions, StdFileSystem};
 
 /// Validates `blocks` in the order in which they come, into a chain below `dir`.
-fn validate(
+pub(crate) fn validate(
     blocks: impl Iterator<Item = Vec<u8>>,
     dir: &Path,
     engine: BackendKind,
@@ -44,7 +44,7 @@ fn validate(
 }
 
 /// The blocks of a file; any iterator of bytes does.
-fn blocks(mut file: &[u8]) -> impl Iterator<Item = Vec<u8>> {
+pub(crate) fn blocks(mut file: &[u8]) -> impl Iterator<Item = Vec<u8>> {
     std::iter::from_fn(move || {
         // The network's magic bytes, and the length.
         let (&[_, _, _, _, length @ ..], rest) = file.split_first_chunk::<8>()?;
