@@ -14,6 +14,8 @@ use cofferdam_benches::report::{Sample, Table, alternate, from_env, process_time
 use cofferdam_ibd::{AssumeValid, ChainParams, Chainstate, ChainstateOptions, Network, TREES};
 use cofferdam_storage::{BackendKind, BackendOptions, StdFileSystem, WalOptions};
 
+/// Blocks that are stored before they are connected: what stays in memory.
+const PART: usize = 20;
 /// Transactions of a long block: some 900 KB.
 const TXS: usize = 2_400;
 
@@ -69,7 +71,7 @@ fn measure(run: Run, chain: &MadeChain) -> Took {
     let (prepared, long) = chain.blocks.split_at(chain.prepared);
     import(&mut chainstate, prepared.to_vec(), chain.now);
     // What a peer sends, or a file has, is there before the time is taken.
-    let parts: Vec<Vec<Vec<u8>>> = long.chunks(16).map(<[Vec<u8>]>::to_vec).collect();
+    let parts: Vec<Vec<Vec<u8>>> = long.chunks(PART).map(<[Vec<u8>]>::to_vec).collect();
     let (started, processor) = (Instant::now(), process_time());
     for blocks in parts {
         import(&mut chainstate, blocks, chain.now);
