@@ -6,7 +6,7 @@ use bitcoin::script::Builder;
 use bitcoin::{Block, BlockHash};
 use cofferdam_ibd::block::{bip30_applies, bip30_repeat, bip30_unspendable};
 use cofferdam_ibd::testing::ModelChain;
-use cofferdam_ibd::{ChainParams, Chainstate, HeaderChain, Network};
+use cofferdam_ibd::{ChainParams, Chainstate, HeaderChain, Network, UtxoHash};
 use cofferdam_storage::BackendKind;
 use cofferdam_tests::chain;
 
@@ -30,9 +30,18 @@ fn plain(model: &mut ModelChain, number: u64) -> Block {
 fn open(dir: &std::path::Path, params: &ChainParams) -> Chainstate {
     let options = cofferdam_ibd::ChainstateOptions {
         params: Arc::new(params.clone()),
+        coin_stats: true,
         ..chain::options(Network::Regtest, dir)
     };
     chain::open_with(options, BackendKind::Sled)
+}
+
+/// The statistics that are kept know of the coin that went.
+fn check_statistics(chainstate: &Chainstate) {
+    let kept = chainstate.coin_stats(&chainstate.tip().hash).expect("readable").expect("kept");
+    let scanned = chainstate.utxo_stats(UtxoHash::Muhash).expect("readable");
+    assert_eq!((Some(kept.muhash), kept.txouts), (scanned.muhash, scanned.txouts));
+    assert_eq!((kept.total_amount, kept.bogosize), (scanned.total_amount, scanned.bogosize));
 }
 
 /// Regtest before BIP-0034, with a chain of a coinbase, a block between, the same coinbase again.
@@ -73,7 +82,10 @@ fn a_listed_repeat_overwrites_and_is_taken_back() {
     params.bip30_overwritten = vec![(1, blocks[0].block_hash())];
     let dir = tempfile::tempdir().expect("temporary");
     let mut chainstate = open(dir.path(), &params);
-    give(&mut chainstate, &blocks);
+    for block in &blocks {
+        give(&mut chainstate, std::slice::from_ref(block));
+        check_statistics(&chainstate);
+    }
     assert!(chain::coin_bytes(&chainstate) == model.rows());
     let (_, coin) = chainstate.coins().expect("readable").flatten().last().expect("coins");
     assert!(model.rows().len() == 2 && [2, 3].contains(&coin.height));
@@ -84,6 +96,7 @@ fn a_listed_repeat_overwrites_and_is_taken_back() {
     give(&mut chainstate, &branch);
     assert_eq!(chainstate.tip().hash, other.tip().hash);
     assert!(chain::coin_bytes(&chainstate) == other.rows());
+    check_statistics(&chainstate);
     let (mut longer, mut more) = (model, Vec::new());
     for _ in 0..3 {
         more.push(plain(&mut longer, 4));
@@ -91,6 +104,7 @@ fn a_listed_repeat_overwrites_and_is_taken_back() {
     give(&mut chainstate, &more);
     assert_eq!(chainstate.tip().height, 6);
     assert!(chain::coin_bytes(&chainstate) == longer.rows());
+    check_statistics(&chainstate);
 }
 
 /// Only that block, at that height.
