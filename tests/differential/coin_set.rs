@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use bitcoin::hashes::{Hash as _, HashEngine as _, sha256d};
 use bitcoin::{Block, BlockHash, OutPoint, Transaction};
+use blvm_muhash::MuHash3072;
 use cofferdam_ibd::Coin;
 
 use crate::kernel::Kernel;
@@ -15,11 +16,15 @@ use crate::kernel::Kernel;
 /// Longer scripts are never run (`MAX_SCRIPT_SIZE`).
 const SCRIPT_LEN_MAX: usize = 10_000;
 
+type Outpoint = (bitcoin::Txid, u32);
+
 /// The coins after a block of Core's active chain.
 pub(crate) struct CoinSet {
-    coins: BTreeMap<(bitcoin::Txid, u32), Coin>,
+    coins: BTreeMap<Outpoint, Coin>,
     /// The blocks that made them, from height 1 on.
     chain: Vec<BlockHash>,
+    /// Follows every coin that comes and goes.
+    muhash: MuHash3072,
 }
 
 /// Size and hash of a set.
@@ -32,8 +37,8 @@ pub(crate) struct Summary {
 
 impl CoinSet {
     /// The set after a genesis block, whose coinbase is no coin.
-    pub(crate) const fn new() -> Self {
-        Self { coins: BTreeMap::new(), chain: Vec::new() }
+    pub(crate) fn new() -> Self {
+        Self { coins: BTreeMap::new(), chain: Vec::new(), muhash: MuHash3072::new() }
     }
 
     /// Follows the kernel to its tip; returns how many blocks were taken back.
@@ -62,13 +67,13 @@ impl CoinSet {
         for (index, tx) in block.txdata.iter().enumerate() {
             if index > 0 {
                 for (input, coin) in tx.input.iter().zip(&spent[index - 1]) {
-                    let had = self.coins.remove(&key(&input.previous_output));
+                    let had = self.remove(key(&input.previous_output));
                     assert_eq!(had.as_ref(), Some(coin), "Core's undo data at {height}");
                 }
             }
             for (outpoint, output) in spendable(tx) {
                 let coin = Coin { height, coinbase: index == 0, output: output.clone() };
-                self.coins.insert(outpoint, coin);
+                self.insert(outpoint, coin);
             }
         }
     }
@@ -76,32 +81,40 @@ impl CoinSet {
     fn disconnect(&mut self, block: &Block, spent: &[Vec<Coin>]) {
         for (index, tx) in block.txdata.iter().enumerate().rev() {
             for (outpoint, _) in spendable(tx) {
-                self.coins.remove(&outpoint);
+                self.remove(outpoint);
             }
             if index > 0 {
                 for (input, coin) in tx.input.iter().zip(&spent[index - 1]) {
-                    self.coins.insert(key(&input.previous_output), coin.clone());
+                    self.insert(key(&input.previous_output), coin.clone());
                 }
             }
         }
+    }
+
+    fn insert(&mut self, outpoint: Outpoint, coin: Coin) {
+        self.muhash.insert_mut(&serialized(&outpoint, &coin));
+        assert!(self.coins.insert(outpoint, coin).is_none(), "nothing is overwritten");
+    }
+
+    fn remove(&mut self, outpoint: Outpoint) -> Option<Coin> {
+        let had = self.coins.remove(&outpoint)?;
+        self.muhash.remove_mut(&serialized(&outpoint, &had));
+        Some(had)
+    }
+
+    /// `muhash` of `gettxoutsetinfo`, and the number of coins.
+    pub(crate) fn muhash(&self) -> (String, u64) {
+        let hash = self.muhash.clone().finalize();
+        (hash.iter().rev().map(|byte| format!("{byte:02x}")).collect(), self.coins.len() as u64)
     }
 
     /// `hash_serialized_3` of `gettxoutsetinfo`, with counts (`kernel/coinstats.cpp`).
     pub(crate) fn summary(&self) -> Summary {
         let mut engine = sha256d::Hash::engine();
         let mut amount = 0;
-        for ((txid, vout), coin) in &self.coins {
-            let (script, value) = (coin.output.script_pubkey.as_bytes(), coin.output.value);
-            amount += value.to_sat();
-            engine.input(txid.as_byte_array());
-            engine.input(&vout.to_le_bytes());
-            engine.input(&(coin.height * 2 + u32::from(coin.coinbase)).to_le_bytes());
-            engine.input(&value.to_sat().to_le_bytes());
-            match u16::try_from(script.len()).expect("at most 10,000") {
-                short @ 0..253 => engine.input(&short.to_le_bytes()[..1]),
-                long => engine.input(&[&[253], &long.to_le_bytes()[..]].concat()),
-            }
-            engine.input(script);
+        for (outpoint, coin) in &self.coins {
+            amount += coin.output.value.to_sat();
+            engine.input(&serialized(outpoint, coin));
         }
         let hash = sha256d::Hash::from_engine(engine).to_byte_array();
         let hash_serialized_3 = hash.iter().rev().map(|byte| format!("{byte:02x}")).collect();
@@ -109,14 +122,27 @@ impl CoinSet {
     }
 }
 
-const fn key(outpoint: &OutPoint) -> (bitcoin::Txid, u32) {
+/// What is hashed of a coin (`TxOutSer` in `kernel/coinstats.cpp`).
+fn serialized((txid, vout): &Outpoint, coin: &Coin) -> Vec<u8> {
+    let (script, value) = (coin.output.script_pubkey.as_bytes(), coin.output.value);
+    let mut bytes = txid.as_byte_array().to_vec();
+    bytes.extend(vout.to_le_bytes());
+    bytes.extend((coin.height * 2 + u32::from(coin.coinbase)).to_le_bytes());
+    bytes.extend(value.to_sat().to_le_bytes());
+    match u16::try_from(script.len()).expect("at most 10,000") {
+        short @ 0..253 => bytes.extend(&short.to_le_bytes()[..1]),
+        long => bytes.extend([&[253], &long.to_le_bytes()[..]].concat()),
+    }
+    bytes.extend(script);
+    bytes
+}
+
+const fn key(outpoint: &OutPoint) -> Outpoint {
     (outpoint.txid, outpoint.vout)
 }
 
 /// The outputs of a transaction that become coins.
-fn spendable(
-    tx: &Transaction,
-) -> impl Iterator<Item = ((bitcoin::Txid, u32), &bitcoin::TxOut)> + '_ {
+fn spendable(tx: &Transaction) -> impl Iterator<Item = (Outpoint, &bitcoin::TxOut)> + '_ {
     let txid = tx.compute_txid();
     (0_u32..).zip(&tx.output).filter_map(move |(vout, output)| {
         let script = output.script_pubkey.as_bytes();

@@ -33,6 +33,8 @@ pub(crate) struct Counts {
     pub(crate) reorganisations: u64,
     /// Times that the whole UTXO set was compared.
     pub(crate) sets: u64,
+    /// Times that its size and `MuHash` were: after every step that moved the tip.
+    pub(crate) muhashes: u64,
     /// Times that our side was closed and opened again.
     pub(crate) restarts: u64,
     /// Blocks that were found bad, by reason.
@@ -47,6 +49,7 @@ impl std::ops::AddAssign for Counts {
         self.headers += other.headers;
         self.reorganisations += other.reorganisations;
         self.sets += other.sets;
+        self.muhashes += other.muhashes;
         self.restarts += other.restarts;
         for (reason, count) in other.faults {
             *self.faults.entry(reason).or_default() += count;
@@ -135,6 +138,9 @@ impl Pair {
         let tip = self.tip();
         assert!(tip.0 >= before.0 || core.connected > 0, "{}: fell to {tip:?}", self.label);
         self.count(raw, &core, before.1);
+        if tip != before {
+            self.check_muhash();
+        }
         core
     }
 
@@ -209,6 +215,18 @@ impl Pair {
         core
     }
 
+    /// Compares the hashes of the UTXO sets that both sides keep from block to block: ours the product's
+    /// own, Core's by the blocks and undo data that it has on its disk.
+    #[track_caller]
+    fn check_muhash(&mut self) {
+        self.coins.follow(&self.core);
+        let tip = self.tip();
+        let kept = self.ours().coin_stats(&tip.1).expect("readable").expect("kept");
+        let ours = (kept.muhash.to_string(), kept.txouts);
+        assert_eq!(ours, self.coins.muhash(), "{}: at {tip:?}, left ours", self.label);
+        self.counts.muhashes += 1;
+    }
+
     /// Compares the UTXO sets.
     #[track_caller]
     pub(crate) fn check_coins(&mut self) -> Summary {
@@ -242,7 +260,8 @@ impl Pair {
 
 fn open_ours(params: &Arc<ChainParams>, backend: BackendKind, dir: &Path) -> Chainstate {
     let options = chain::options(params.network, &dir.join("ours"));
-    chain::open_with(ChainstateOptions { params: Arc::clone(params), ..options }, backend)
+    let params = Arc::clone(params);
+    chain::open_with(ChainstateOptions { params, coin_stats: true, ..options }, backend)
 }
 
 fn deliver(chainstate: &mut Chainstate, raw: &[u8]) -> Outcome {
