@@ -93,6 +93,8 @@ fn check_the_rest(node: &Node) {
         &hex[last + 1..]
     );
     assert_eq!(node.rpc("submitblock", &[&flipped]), "bad-txnmrklroot");
+    // As in Core, what follows a block is not looked at.
+    assert_eq!(node.rpc("submitblock", &[&format!("{hex}00")]), "duplicate");
 }
 
 #[test]

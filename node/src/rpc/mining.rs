@@ -1,8 +1,8 @@
 //! Methods that add blocks: those of others, and new ones for tests.
 
+use bitcoin::ScriptBuf;
 use bitcoin::consensus::{deserialize, serialize};
-use bitcoin::{Block, ScriptBuf};
-use cofferdam_ibd::{BlockAccepted, CheckedBlock, Rejection, RejectionScope, mining};
+use cofferdam_ibd::{BlockAccepted, CheckedBlock, RawBlock, Rejection, RejectionScope, mining};
 use serde_json::{Value, json};
 
 use super::call::{Args, json as required, optional, optional_text, text};
@@ -104,7 +104,8 @@ fn mine(
 fn submit_block(context: &Context, args: &Args) -> RpcResult {
     let undecodable = || RpcError::new(code::DESERIALIZATION_ERROR, "Block decode failed");
     let raw = tx_json::bytes(args.text(0)?).ok_or_else(undecodable)?;
-    deserialize::<Block>(&raw).map_err(|_| undecodable())?;
+    // What a parser cannot read is this method's own error, not the block's.
+    RawBlock::parse(raw.clone()).map_err(|_| undecodable())?;
     let submitted = context.chain.submit(raw, BlockSource::User)?;
     Ok(match (submitted.accepted, submitted.invalid) {
         (Some(BlockAccepted::Duplicate(_)), _) => json!("duplicate"),
