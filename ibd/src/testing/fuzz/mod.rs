@@ -3,6 +3,7 @@
 //! | function | what it breaks |
 //! |---|---|
 //! | [`header_row`], [`coin`], [`undo`] | a decoder: nothing may panic, and what is accepted is encoded to the same bytes |
+//! | [`parse`] | reading blocks and transactions: the same as the `bitcoin` crate, where that is Bitcoin Core's |
 //! | [`block`], [`transaction`] | taking in a block: what is no block is refused as such, what is stored is read back |
 //! | [`chain`] | connecting, disconnecting and reorganising, with faults, restarts and power cuts, against a map |
 //!
@@ -12,10 +13,12 @@ mod blocks;
 mod chain;
 mod decoders;
 mod input;
+mod parse;
 
 pub use self::blocks::{block, transaction};
 pub use self::chain::chain;
 pub use self::decoders::{coin, header_row, undo};
+pub use self::parse::parse;
 
 /// A fuzz target.
 pub type Target = fn(&[u8]) -> bool;
@@ -25,6 +28,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("header_row", header_row),
     ("coin", coin),
     ("undo", undo),
+    ("parse", parse),
     ("block", block),
     ("transaction", transaction),
     ("chain", chain),
