@@ -9,6 +9,7 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -18,11 +19,26 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a test looks whether what it waits for is there.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Returns a port of the loopback interface that nobody listens on.
+/// Ports below those that the system gives to outgoing connections: one of these could take a port
+/// away between the time it is found free and the time a node listens on it.
+const PORTS: std::ops::Range<u32> = 10_000..32_000;
+/// Ports that a process tries before another process's begin.
+const PORTS_PER_PROCESS: u32 = 50;
+
+/// Returns a port of the loopback interface that nobody listens on, another one at each call.
 #[must_use]
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
-    listener.local_addr().expect("bound").port()
+    static CALLS: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(PORTS_PER_PROCESS);
+    for _ in PORTS {
+        let at = first.wrapping_add(CALLS.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + at % (PORTS.end - PORTS.start);
+        let port = u16::try_from(port).expect("in range");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port is free");
 }
 
 /// Asks `ready` until it gives a value.
