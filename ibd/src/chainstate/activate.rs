@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use bitcoin::{BlockHash, Work};
+use bitcoin::BlockHash;
 
 use super::stats::StatsTicket;
 use super::{Chainstate, Progress, block_batch, corrupt, put_row};
@@ -59,7 +59,7 @@ impl InFlight {
 #[derive(Clone, Copy)]
 struct Pause {
     until: Instant,
-    above: Work,
+    above: u128,
 }
 
 /// How a run of the pipeline ended.
@@ -84,7 +84,7 @@ impl Chainstate {
     /// Returns [`crate::Error`] if the machine failed; a block's fault is in [`Advance::invalid`].
     pub fn advance(&mut self, until: Instant) -> Result<Advance> {
         let mut advance = Advance::default();
-        let pause = Pause { until, above: self.headers.entry(self.tip).chain_work };
+        let pause = Pause { until, above: self.headers.work(self.tip) };
         if !self.catch_up_stats(until)? {
             return Ok(advance);
         }
@@ -153,7 +153,7 @@ impl Chainstate {
         let mut parent = self.tip;
         let end = loop {
             let is_over = Instant::now() >= pause.until;
-            let is_above = self.headers.entry(parent).chain_work > pause.above;
+            let is_above = self.headers.work(parent) > pause.above;
             if is_above && is_over || self.stop.load(Ordering::Relaxed) {
                 break RunEnd::Deadline;
             }
@@ -317,31 +317,20 @@ impl Chainstate {
             return true;
         };
         let best = self.headers.best();
-        let best_work = self.headers.entry(best).chain_work;
         if !self.headers.is_ancestor(at, assumed)
             || !self.headers.is_ancestor(at, best)
-            || best_work < self.params.minimum_chain_work
+            || self.headers.entry(best).chain_work < self.params.minimum_chain_work
         {
             return true;
         }
-        let above = best_work - self.headers.entry(at).chain_work;
-        let per_block = crate::pow::block_work(self.headers.entry(best).header.bits);
-        let spacing = u128::from(self.params.pow_target_spacing);
-        match (to_u128(above), to_u128(per_block)) {
-            (Some(above), Some(per_block)) if per_block > 0 => {
-                above.saturating_mul(spacing) / per_block <= TWO_WEEKS_SECONDS
-            }
-            _ => true,
-        }
+        let work = |at| self.headers.work(at);
+        let above = work(best).saturating_sub(work(at));
+        let parent_work = self.headers.entry(best).parent.map_or(0, work);
+        let per_block = work(best).saturating_sub(parent_work);
+        let seconds = above.saturating_mul(u128::from(self.params.pow_target_spacing));
+        // No work at all is not to be divided by: such a chain is beyond what the tree can count.
+        seconds.checked_div(per_block).is_none_or(|seconds| seconds <= TWO_WEEKS_SECONDS)
     }
-}
-
-/// Chain work fits 128 bits for the next centuries; a larger one is treated as unknown.
-fn to_u128(work: Work) -> Option<u128> {
-    let bytes = work.to_be_bytes();
-    let (high, low) = bytes.split_first_chunk::<16>()?;
-    let low: [u8; 16] = low.try_into().ok()?;
-    (*high == [0; 16]).then_some(u128::from_be_bytes(low))
 }
 
 const _: () = assert!(IN_FLIGHT_MAX <= LOAD_AHEAD, "what is staged was loaded before");

@@ -41,15 +41,16 @@ impl Chainstate {
         };
         disconnector.run(&block, undo)?;
         let mut batch = disconnector.finish();
+        // What can fail comes before the commit: after it the tip has moved.
+        let delta = self.tip_delta(&block, undo_bytes)?;
         let rows = self.take_dirty(&mut batch);
         let below = self.block_ref(parent);
         if let Err(error) = self.store.commit(block_batch(below, tip.hash, batch)) {
             self.dirty.extend(rows);
             return Err(error.into());
         }
-        self.disconnect_tip_stats(&block, undo_bytes)?;
-        self.tip = parent;
-        Ok(())
+        let at = std::mem::replace(&mut self.tip, parent);
+        delta.map_or(Ok(()), |delta| self.disconnect_stats(at, tip, &delta))
     }
 }
 

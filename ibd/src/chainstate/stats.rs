@@ -6,6 +6,7 @@
 //!   a crash they are behind by some blocks at most, and catch up from the block files.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -37,16 +38,31 @@ pub(super) struct StatsKeeper {
     running: RunningCoinStats,
     /// Keys, with values or to be deleted; in the order of what was done.
     pending: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    /// When catching up last said how far it is: a call is much shorter than [`REPORT_EVERY`].
+    reported: Option<Instant>,
+}
+
+impl StatsKeeper {
+    /// Whether it is time to say how far catching up is; the first time is after a while.
+    fn report_is_due(&mut self) -> bool {
+        let now = Instant::now();
+        let due = now.duration_since(*self.reported.get_or_insert(now)) >= REPORT_EVERY;
+        if due {
+            self.reported = Some(now);
+        }
+        due
+    }
 }
 
 impl StatsKeeper {
     /// Reads how far the statistics go; they begin after the genesis block.
     pub(super) fn open(store: &Store, genesis: BlockHash) -> Result<Self> {
         if let Some(row) = store.get(COIN_STATS, AT_KEY)? {
-            return Ok(Self { running: RunningCoinStats::decode(&row)?, pending: Vec::new() });
+            let running = RunningCoinStats::decode(&row)?;
+            return Ok(Self { running, pending: Vec::new(), reported: None });
         }
         let running = RunningCoinStats::new(genesis);
-        let mut keeper = Self { running, pending: Vec::new() };
+        let mut keeper = Self { running, pending: Vec::new(), reported: None };
         keeper.push_row(BlockRef { height: 0, hash: genesis });
         Ok(keeper)
     }
@@ -184,8 +200,7 @@ impl Chainstate {
     /// Brings the statistics to the tip, from the block files; returns whether they are there or
     /// not kept. Blocks are read in parallel.
     pub(super) fn catch_up_stats(&mut self, until: Instant) -> Result<bool> {
-        let mut reported = Instant::now();
-        while let Some(stats) = &self.stats {
+        while let Some(stats) = &mut self.stats {
             let reached = stats.running.at;
             let tip = self.headers.entry(self.tip);
             if reached == tip.hash {
@@ -194,8 +209,7 @@ impl Chainstate {
             let at = self.headers.get(&reached).ok_or_else(|| {
                 corrupt(format!("the coin statistics are at block {reached}, which is not known"))
             })?;
-            if reported.elapsed() >= REPORT_EVERY {
-                reported = Instant::now();
+            if stats.report_is_due() {
                 let (height, tip) = (self.headers.entry(at).height, tip.height);
                 tracing::info!("coin statistics: at block {height} of {tip}");
             }
@@ -205,7 +219,8 @@ impl Chainstate {
                 self.lower_stats(at)?;
             }
             self.write_index()?;
-            if Instant::now() >= until && !self.has_coin_stats() {
+            let is_over = Instant::now() >= until || self.stop.load(Ordering::Relaxed);
+            if is_over && !self.has_coin_stats() {
                 return Ok(false);
             }
         }
@@ -239,7 +254,8 @@ impl Chainstate {
         self.disconnect_stats(at, block, &delta)
     }
 
-    fn disconnect_stats(
+    /// Takes the block `at` off the statistics, which end in it.
+    pub(super) fn disconnect_stats(
         &mut self,
         at: HeaderRef,
         block: BlockRef,
@@ -251,19 +267,18 @@ impl Chainstate {
         self.stats.as_mut().map_or(Ok(()), |stats| stats.disconnect(block, parent, delta))
     }
 
-    /// Takes the tip off the statistics, if they have reached it.
-    pub(super) fn disconnect_tip_stats(
-        &mut self,
+    /// Sums the tip up to be taken off, if the statistics have reached it.
+    pub(super) fn tip_delta(
+        &self,
         block: &CheckedBlock,
         undo: Vec<u8>,
-    ) -> Result<()> {
+    ) -> Result<Option<CoinStatsDelta>> {
         if !self.has_coin_stats() {
-            return Ok(());
+            return Ok(None);
         }
-        let tip = self.block_ref(self.tip);
         let spent = SpentCoins::from_undo(undo)?;
-        let delta = CoinStatsDelta::new(&self.params, block, tip.height, &spent)?;
-        self.disconnect_stats(self.tip, tip, &delta)
+        let height = self.headers.entry(self.tip).height;
+        CoinStatsDelta::new(&self.params, block, height, &spent).map(Some)
     }
 
     fn stored(&self, at: HeaderRef) -> Result<Stored<'_>> {

@@ -4,7 +4,7 @@ use cofferdam_storage::{BackendKind, BackendOptions};
 
 use super::*;
 use crate::coin_stats::CoinStats;
-use crate::utxo_stats::UtxoHash;
+use crate::utxo_stats::{UtxoHash, UtxoStats};
 
 fn open_over(dir: &Path, backend: Box<dyn Database>, coin_stats: bool) -> Chainstate {
     let options =
@@ -18,7 +18,9 @@ fn open_kept(dir: &Path) -> Chainstate {
 
 /// What a scan of the set gives.
 fn scan(chainstate: &Chainstate) -> Option<CoinStats> {
-    Option::from(&chainstate.utxo_stats(UtxoHash::Muhash).expect("readable"))
+    let stats = chainstate.utxo_stats(UtxoHash::Muhash).expect("readable");
+    let UtxoStats { txouts, total_amount, bogosize, .. } = stats;
+    stats.muhash.map(|muhash| CoinStats { txouts, total_amount, bogosize, muhash })
 }
 
 /// The statistics at the tip, which have to be those of a scan.
