@@ -25,7 +25,7 @@ use crate::coin::is_unspendable;
 use crate::error::{Error, Result};
 use crate::params::ChainParams;
 use crate::pipeline::spent::SpentCoins;
-use crate::utxo_stats::{UtxoSetHash, UtxoStats};
+use crate::utxo_stats::{UtxoSetHash, bogosize, write_hashed_coin};
 
 /// Length of a running state.
 const RUNNING_LEN: usize = 768;
@@ -42,7 +42,7 @@ pub struct CoinStats {
     pub total_amount: u64,
     /// A measure of size that no database changes.
     pub bogosize: u64,
-    /// The hash, as [`UtxoStats::muhash`].
+    /// The hash, as [`UtxoStats::muhash`](crate::UtxoStats::muhash).
     pub muhash: UtxoSetHash,
 }
 
@@ -63,13 +63,6 @@ impl CoinStats {
         let muhash = rest.try_into().map_err(|_| corrupt())?;
         let Totals { txouts, total_amount, bogosize } = totals;
         Ok(Self { txouts, total_amount, bogosize, muhash: UtxoSetHash(muhash) })
-    }
-}
-
-impl From<&UtxoStats> for Option<CoinStats> {
-    fn from(stats: &UtxoStats) -> Self {
-        let UtxoStats { txouts, total_amount, bogosize, .. } = *stats;
-        stats.muhash.map(|muhash| CoinStats { txouts, total_amount, bogosize, muhash })
     }
 }
 
@@ -98,7 +91,7 @@ impl Totals {
         self.txouts += 1;
         // A block's coins have fewer than 2^20 times all money there is.
         self.total_amount = self.total_amount.saturating_add(value);
-        self.bogosize += 32 + 4 + 4 + 8 + 2 + script_len as u64;
+        self.bogosize += bogosize(script_len);
     }
 
     /// Adds `plus` and takes `minus` off.
@@ -158,13 +151,14 @@ impl CoinStatsDelta {
                 }
                 let outpoint = (txid.as_byte_array(), vout);
                 let script = output.script.as_bytes();
-                write_coin(outpoint, (height, index == 0), output.value, script, &mut bytes);
+                let coin = (height, index == 0);
+                write_hashed_coin(outpoint, coin, (output.value, script), &mut bytes);
                 delta.made.add(output.value, script.len());
                 delta.muhash.insert_mut(&bytes);
                 if index == 0
                     && let Some(first) = bip30_repeated_height(params, height, &block.hash())
                 {
-                    write_coin(outpoint, (first, true), output.value, script, &mut bytes);
+                    write_hashed_coin(outpoint, (first, true), (output.value, script), &mut bytes);
                     delta.spent.add(output.value, script.len());
                     delta.muhash.remove_mut(&bytes);
                 }
@@ -177,29 +171,13 @@ impl CoinStatsDelta {
             script.clear();
             coin.script.decompress_into(&mut script)?;
             let origin = (coin.height, coin.coinbase);
-            write_coin(input.txid_and_vout(), origin, coin.value, &script, &mut bytes);
+            let output = (coin.value, script.as_slice());
+            write_hashed_coin(input.txid_and_vout(), origin, output, &mut bytes);
             delta.spent.add(coin.value, script.len());
             delta.muhash.remove_mut(&bytes);
         }
         Ok(delta)
     }
-}
-
-/// Writes what is hashed of a coin (`TxOutSer` in Core's `kernel/coinstats.cpp`).
-fn write_coin(
-    (txid, vout): (&[u8; 32], u32),
-    (height, coinbase): (u32, bool),
-    value: u64,
-    script: &[u8],
-    out: &mut Vec<u8>,
-) {
-    out.clear();
-    out.extend_from_slice(txid);
-    out.extend_from_slice(&vout.to_le_bytes());
-    out.extend_from_slice(&((height << 1) | u32::from(coinbase)).to_le_bytes());
-    out.extend_from_slice(&value.to_le_bytes());
-    crate::undo::write_size(script.len(), out);
-    out.extend_from_slice(script);
 }
 
 /// The statistics as they run from block to block.

@@ -70,7 +70,7 @@ pub mod utxo_stats;
 pub mod versionbits;
 pub mod wire;
 
-pub use block::{CheckedBlock, RawBlock};
+pub use block::{CheckedBlock, DECODE_FAILED, RawBlock};
 pub use block_files::BlockFiles;
 pub use chainstate::{
     Advance, AssumeValid, BlockAccepted, BlockRef, Chainstate, ChainstateOptions, HeadersAccepted,

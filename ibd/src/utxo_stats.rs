@@ -3,13 +3,13 @@
 
 use std::fmt;
 
-use bitcoin::consensus::Encodable as _;
 use bitcoin::hashes::{Hash as _, HashEngine as _, sha256d};
-use bitcoin::{OutPoint, Txid};
+use bitcoin::{OutPoint, TxOut, Txid};
 use blvm_muhash::MuHash3072;
 
 use crate::coin::Coin;
 use crate::error::{Error, Result};
+use crate::undo::write_size;
 
 /// Which hashes to compute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -84,8 +84,13 @@ impl UtxoStats {
             if serialized.is_none() && muhash.is_none() {
                 continue;
             }
-            bytes.clear();
-            serialize_coin(&outpoint, &coin, &mut bytes);
+            let TxOut { value, script_pubkey } = &coin.output;
+            write_hashed_coin(
+                (outpoint.txid.as_byte_array(), outpoint.vout),
+                (coin.height, coin.coinbase),
+                (value.to_sat(), script_pubkey.as_bytes()),
+                &mut bytes,
+            );
             if let Some(engine) = &mut serialized {
                 engine.input(&bytes);
             }
@@ -101,8 +106,7 @@ impl UtxoStats {
 
     fn add(&mut self, coin: &Coin) -> Result<()> {
         self.txouts += 1;
-        // Transaction id, index, height and coinbase, amount, length of the script, script.
-        self.bogosize += 32 + 4 + 4 + 8 + 2 + coin.output.script_pubkey.len() as u64;
+        self.bogosize += bogosize(coin.output.script_pubkey.len());
         let total = self.total_amount.checked_add(coin.output.value.to_sat());
         self.total_amount =
             total.ok_or_else(|| Error::Corrupt { what: "amounts without a sum".to_owned() })?;
@@ -110,21 +114,34 @@ impl UtxoStats {
     }
 }
 
-/// Appends what is hashed of a coin (`TxOutSer`).
-fn serialize_coin(outpoint: &OutPoint, coin: &Coin, out: &mut Vec<u8>) {
-    let code = (coin.height << 1) | u32::from(coin.coinbase);
-    let written = outpoint
-        .consensus_encode(out)
-        .and_then(|_| code.consensus_encode(out))
-        .and_then(|_| coin.output.consensus_encode(out));
-    written.expect("a vector takes all bytes");
+/// A measure of a coin's size that no database changes (`GetBogoSize`): transaction id, index, height
+/// and coinbase, amount, length of the script, script.
+pub(crate) const fn bogosize(script_len: usize) -> u64 {
+    32 + 4 + 4 + 8 + 2 + script_len as u64
+}
+
+/// Writes what is hashed of a coin (`TxOutSer`): of the output of a transaction, by height and
+/// coinbase, amount and script.
+pub(crate) fn write_hashed_coin(
+    (txid, vout): (&[u8; 32], u32),
+    (height, coinbase): (u32, bool),
+    (value, script): (u64, &[u8]),
+    out: &mut Vec<u8>,
+) {
+    out.clear();
+    out.extend_from_slice(txid);
+    out.extend_from_slice(&vout.to_le_bytes());
+    out.extend_from_slice(&((height << 1) | u32::from(coinbase)).to_le_bytes());
+    out.extend_from_slice(&value.to_le_bytes());
+    write_size(script.len(), out);
+    out.extend_from_slice(script);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::testing::outpoint;
-    use bitcoin::{Amount, ScriptBuf, TxOut};
+    use bitcoin::{Amount, ScriptBuf};
 
     fn coin(height: u32, coinbase: bool, amount: u64) -> Coin {
         let script_pubkey = ScriptBuf::from_bytes(vec![0x51]);

@@ -12,7 +12,7 @@ pub use bip30::{bip30_applies, bip30_repeat, bip30_repeated_height, bip30_unspen
 pub use check::{CheckedBlock, is_block_mutated};
 pub use context::check_block_context;
 pub use merkle::merkle_root;
-pub use raw::RawBlock;
+pub use raw::{DECODE_FAILED, RawBlock};
 pub(crate) use spends::Source;
 pub(crate) use witness::commitment_index;
 

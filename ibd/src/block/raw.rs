@@ -6,6 +6,9 @@ use bitcoin::block::Header;
 use crate::rejection::{Rejection, RejectionScope};
 use crate::wire::{DecodeError, Transactions};
 
+/// The code of the [`Rejection`] of bytes that are no block.
+pub const DECODE_FAILED: &str = "block-decode-failed";
+
 /// A block that can be read; nothing else is known of it.
 #[derive(Clone, Debug)]
 pub struct RawBlock {
@@ -53,6 +56,6 @@ impl RawBlock {
 impl From<DecodeError> for Rejection {
     /// Bytes that are no block say nothing about any header.
     fn from(error: DecodeError) -> Self {
-        Self::new("block-decode-failed", RejectionScope::Bytes).with_detail(error.to_string())
+        Self::new(DECODE_FAILED, RejectionScope::Bytes).with_detail(error.to_string())
     }
 }

@@ -2,7 +2,9 @@
 
 use bitcoin::ScriptBuf;
 use bitcoin::consensus::{deserialize, serialize};
-use cofferdam_ibd::{BlockAccepted, CheckedBlock, RawBlock, Rejection, RejectionScope, mining};
+use cofferdam_ibd::{
+    BlockAccepted, CheckedBlock, DECODE_FAILED, Rejection, RejectionScope, mining,
+};
 use serde_json::{Value, json};
 
 use super::call::{Args, json as required, optional, optional_text, text};
@@ -104,11 +106,13 @@ fn mine(
 fn submit_block(context: &Context, args: &Args) -> RpcResult {
     let undecodable = || RpcError::new(code::DESERIALIZATION_ERROR, "Block decode failed");
     let raw = tx_json::bytes(args.text(0)?).ok_or_else(undecodable)?;
-    // What a parser cannot read is this method's own error, not the block's.
-    RawBlock::parse(raw.clone()).map_err(|_| undecodable())?;
     let submitted = context.chain.submit(raw, BlockSource::User)?;
     Ok(match (submitted.accepted, submitted.invalid) {
         (Some(BlockAccepted::Duplicate(_)), _) => json!("duplicate"),
+        // What cannot be read is this method's own error, not a block's.
+        (Some(BlockAccepted::Rejected(rejection)), _) if rejection.code == DECODE_FAILED => {
+            return Err(undecodable());
+        }
         (Some(BlockAccepted::Rejected(rejection)), _) | (_, Some(rejection)) => {
             json!(rejection.code)
         }

@@ -8,6 +8,7 @@ use cofferdam_storage::{FileSystem, MemoryDatabase, WalOptions};
 
 use super::chain::{NOW, open_over};
 use super::parse::read_alike;
+use crate::block::DECODE_FAILED;
 use crate::chainstate::{BlockAccepted, Chainstate};
 use crate::tables::TREES;
 use crate::testing::ModelChain;
@@ -71,7 +72,7 @@ fn accepts(raw: &[u8]) -> bool {
             false
         }
         BlockAccepted::Rejected(rejection) => {
-            assert_eq!(rejection.code != "block-decode-failed", is_block, "{rejection}");
+            assert_eq!(rejection.code != DECODE_FAILED, is_block, "{rejection}");
             false
         }
     }

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use bitcoin::consensus::serialize;
 use bitcoin::{Block, BlockHash};
+use cofferdam_storage::testing::fuzz::Input;
 use cofferdam_storage::testing::{CrashModel, Random, SimDatabase, SimFileSystem};
 use cofferdam_storage::{
     Batch, Database, Durability, FileSystem, KeyRange, STATE_TREE, WalOptions,
 };
 
-use super::input::Input;
 use crate::chainstate::{AssumeValid, BlockAccepted, Chainstate, ChainstateOptions};
 use crate::error::Result;
 use crate::params::{ChainParams, Network};

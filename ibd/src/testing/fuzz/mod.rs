@@ -12,7 +12,6 @@
 mod blocks;
 mod chain;
 mod decoders;
-mod input;
 mod parse;
 
 pub use self::blocks::{block, transaction};

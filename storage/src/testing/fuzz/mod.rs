@@ -16,6 +16,7 @@ mod segments;
 mod store;
 
 pub use self::decoders::{batch, marker, names, segment_header};
+pub use self::input::Input;
 pub use self::log::log;
 pub use self::store::store_model;
 
