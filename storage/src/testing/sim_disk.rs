@@ -5,6 +5,7 @@ use std::io;
 use std::mem;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::file_system::parent;
@@ -83,6 +84,8 @@ pub(crate) struct Disk {
     pub(crate) free_bytes: Option<u64>,
     /// The error to inject into calls of one kind.
     pub(crate) call_fault: Option<CallFault>,
+    /// How long a write takes, before it happens.
+    pub(crate) write_pause: Option<Duration>,
     /// How many calls that one has let fail.
     pub(crate) failed_calls: u64,
     /// The most bytes asked for in one read.

@@ -9,6 +9,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::file_system::{File, FileLock, FileSystem, parent};
@@ -67,6 +68,11 @@ impl SimFileSystem {
     /// Injects an error into a call of one kind, or into all from then on.
     pub fn inject_call(&self, fault: CallFault) {
         lock(&self.disk).call_fault = Some(fault);
+    }
+
+    /// Lets every write take a while before it happens, so that other threads overtake it.
+    pub fn slow_writes(&self, pause: Duration) {
+        lock(&self.disk).write_pause = Some(pause);
     }
 
     /// How many calls [`SimFileSystem::inject_call`] has let fail.
@@ -275,6 +281,8 @@ impl File for SimFile {
 
     fn write_all_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         let offset = self.in_memory(offset)?;
+        let pause = lock(&self.disk).write_pause;
+        pause.into_iter().for_each(std::thread::sleep);
         let mut disk = lock(&self.disk);
         let begun = disk.begin("write", &self.path);
         if disk.crashed {

@@ -4,7 +4,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{COINS, LOG_DIR, Store, Workload, block, open_all, options};
 use crate::testing::{CallFault, CrashModel, Effort, SimFileSystem, effort};
@@ -351,4 +351,24 @@ pub(super) fn detect() {
     fail_runs(&work, &flushing, 97);
     fail_recoveries((&work, &strict), (2, CrashModel::Kill), 0, 53);
     fail_an_fsync_then_cut(&work);
+}
+
+/// The log's writing thread may be behind when the fsync of the block files fails.
+#[test]
+fn nothing_is_written_once_a_failure_was_told() {
+    let (fs, work) = (SimFileSystem::new(), Workload::new(63, BATCHES));
+    let options = WalOptions { writer: LogWriter::Thread, ..options(Durability::Strict) };
+    let (store, _, files) = open_all(&fs, options).unwrap();
+    let block = files.attach(work.blocks[0].clone()).unwrap();
+    fs.slow_writes(Duration::from_millis(20));
+    fs.inject_call(CallFault { action: "fsync", after: 0, errno: Some(5), sticky: false });
+    let error = store.commit(block).unwrap_err();
+    assert!(
+        matches!(&error, Error::Io { path, .. } if path.ends_with("blk00000.dat")),
+        "{error:?}"
+    );
+    let end = log_end(&fs);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(log_end(&fs), end, "the log was written after {error:?}");
+    check_poisoned(&fs, &store, &work, &error);
 }

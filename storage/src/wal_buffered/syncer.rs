@@ -95,7 +95,7 @@ impl Syncer {
             let state = lock(&self.state);
             (state.mode, state.durable_lsn)
         };
-        let (lsn, wake) = self.health.guard(|| {
+        let appended = self.health.guard(|| {
             let mut log = lock(&self.log);
             let lsn = log.append(durable_lsn, change)?;
             let keep = mode == Durability::Async
@@ -106,15 +106,30 @@ impl Syncer {
             }
             // Before the log is let go: a sync that covers the record must find it pending.
             Ok((lsn, lock(&self.state).add_pending(lsn, change, tip)))
-        })?;
+        });
+        let (lsn, wake) = self.settled(appended)?;
         if wake {
             self.changed.notify_all();
         }
         Ok(lsn)
     }
 
+    /// A failure is told only when the log's writing thread has nothing left to write: what came
+    /// to the log after that would be written by a store that refuses to write.
+    fn settled<T>(&self, result: Result<T>) -> Result<T> {
+        result.inspect_err(|_| {
+            let file = lock(&self.log).current_file();
+            // The store is poisoned already; a second failure adds nothing.
+            let _ = file.settle();
+        })
+    }
+
     /// Returns when a record is as durable as the mode promises at the end of a commit.
     pub(crate) fn wait_promised(&self, lsn: Lsn) -> Result<()> {
+        self.settled(self.wait_kept(lsn))
+    }
+
+    fn wait_kept(&self, lsn: Lsn) -> Result<()> {
         if matches!(lock(&self.state).mode, Durability::Relaxed { .. }) {
             let file = lock(&self.log).current_file();
             self.health.guard(|| file.settle())?;
@@ -156,7 +171,7 @@ impl Syncer {
         if synced.is_err() {
             self.wake_all();
         }
-        synced
+        self.settled(synced)
     }
 
     /// Lets everybody who waits look at the store's health. With the lock: who has just looked
