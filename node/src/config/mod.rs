@@ -1,8 +1,15 @@
 //! `Config`: what the options mean. The only reader of the environment and of `bitcoin.conf`.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+mod log;
+mod p2p;
+mod rpc;
+
+pub use log::LogConfig;
+pub use p2p::P2pConfig;
+pub use rpc::RpcConfig;
+
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use bitcoin::BlockHash;
 use cofferdam_ibd::params::{ChainParams, Network};
@@ -12,9 +19,6 @@ use crate::chain_options::chain_params;
 use crate::cli::Options;
 use crate::settings::{FileEntry, Settings, parse_file};
 
-/// Longest user agent that peers accept (Bitcoin Core's `MAX_SUBVERSION_LENGTH`).
-const USER_AGENT_LENGTH_MAX: usize = 256;
-
 /// Memory for the UTXO set, in MiB (Bitcoin Core's default).
 const DB_CACHE_MIB_DEFAULT: usize = 450;
 
@@ -22,9 +26,6 @@ const DB_CACHE_MIB_DEFAULT: usize = 450;
 ///
 /// [`WalOptions`]: cofferdam_storage::WalOptions
 const MIN_FREE_SPACE_MIB_DEFAULT: u64 = 64;
-
-/// Most connections (Bitcoin Core's default).
-const MAX_CONNECTIONS_DEFAULT: usize = 125;
 
 /// How the scripts of old blocks are treated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,53 +36,6 @@ pub enum AssumeValidOption {
     CheckAll,
     /// Ancestors of this block are not.
     Block(BlockHash),
-}
-
-/// Settings of the JSON-RPC server and client.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct RpcConfig {
-    /// Whether the node serves RPC.
-    pub enabled: bool,
-    /// Loopback addresses to listen on.
-    pub bind: Vec<SocketAddr>,
-    /// Host and port the client connects to.
-    pub connect: String,
-    /// User and password besides the cookie.
-    pub user: Option<(String, String)>,
-    /// Calls that run at a time.
-    pub threads: usize,
-    /// Calls that may wait.
-    pub work_queue: usize,
-    /// How long the client waits for a reply; `None`: for ever.
-    pub client_timeout: Option<Duration>,
-}
-
-/// Settings of the connections to peers.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct P2pConfig {
-    /// Peers to connect to, and no others.
-    pub connect: Vec<String>,
-    /// Peers to keep a connection with.
-    pub add_nodes: Vec<String>,
-    /// Addresses to listen on; empty: no listening.
-    pub bind: Vec<SocketAddr>,
-    /// Most connections.
-    pub max_connections: usize,
-    /// Time limit of a connection attempt.
-    pub connect_timeout: Duration,
-    /// Time limit of the handshake.
-    pub handshake_timeout: Duration,
-    /// How the node names itself.
-    pub user_agent: String,
-}
-
-/// Settings of the log.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct LogConfig {
-    /// The most detailed lines that are written.
-    pub level: tracing::Level,
-    /// Whether lines go to the standard output as well.
-    pub console: bool,
 }
 
 /// All that a node is told.
@@ -187,10 +141,10 @@ impl Config {
             stop_at_height: settings.number("stopatheight")?.filter(|height| *height != 0),
             mock_time,
             pid_file: settings.get("pid").unwrap_or("bitcoind.pid").into(),
-            p2p: p2p(settings, &params)?,
-            rpc: rpc(settings, &params)?,
+            p2p: P2pConfig::from_settings(settings, &params)?,
+            rpc: RpcConfig::from_settings(settings, &params)?,
             params,
-            log: log(settings),
+            log: LogConfig::from_settings(settings),
             unknown_options: Vec::new(),
         })
     }
@@ -294,87 +248,6 @@ fn assume_valid(settings: &Settings) -> Result<AssumeValidOption, String> {
     }
 }
 
-fn p2p(settings: &Settings, params: &ChainParams) -> Result<P2pConfig, String> {
-    let owned = |values: Vec<&str>| values.into_iter().map(str::to_owned).collect::<Vec<_>>();
-    let port = port(settings, "port", params.default_port)?;
-    let typed_binds = settings.all("bind");
-    let listen = settings.flag("listen", !typed_binds.is_empty() || !settings.is_set("connect"));
-    let mut bind = Vec::new();
-    if listen && typed_binds.is_empty() {
-        bind.push(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
-    } else if listen {
-        for text in typed_binds {
-            bind.push(bind_address("bind", text.strip_suffix("=onion").unwrap_or(text), port)?);
-        }
-    }
-    let version = env!("CARGO_PKG_VERSION");
-    let comments = settings.all("uacomment").join("; ");
-    let comments = if comments.is_empty() { comments } else { format!("({comments})") };
-    let user_agent = format!("/Cofferdam:{version}{comments}/");
-    if user_agent.len() > USER_AGENT_LENGTH_MAX {
-        return Err(format!(
-            "Total length of network version string ({}) exceeds maximum length ({USER_AGENT_LENGTH_MAX}). Reduce the number or size of uacomments.",
-            user_agent.len()
-        ));
-    }
-    Ok(P2pConfig {
-        connect: owned(settings.all("connect")),
-        add_nodes: owned(settings.all("addnode")),
-        bind,
-        max_connections: settings.number("maxconnections")?.unwrap_or(MAX_CONNECTIONS_DEFAULT),
-        connect_timeout: Duration::from_millis(settings.number("timeout")?.unwrap_or(5000).max(1)),
-        handshake_timeout: Duration::from_secs(settings.number("peertimeout")?.unwrap_or(60)),
-        user_agent,
-    })
-}
-
-fn rpc(settings: &Settings, params: &ChainParams) -> Result<RpcConfig, String> {
-    let port = port(settings, "rpcport", params.rpc_port)?;
-    let mut bind = Vec::new();
-    for text in settings.all("rpcbind") {
-        let address = bind_address("rpcbind", text, port)?;
-        if !address.ip().is_loopback() {
-            return Err(format!(
-                "-rpcbind: '{text}' is not a loopback address: RPC is served to this machine only"
-            ));
-        }
-        bind.push(address);
-    }
-    if bind.is_empty() {
-        bind.push(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
-    }
-    let host = settings.get("rpcconnect").unwrap_or("127.0.0.1");
-    let has_port = host.parse::<SocketAddr>().is_ok() || (host.matches(':').count() == 1);
-    let user = match (settings.get("rpcuser"), settings.get("rpcpassword")) {
-        (None | Some(""), None | Some("")) => None,
-        (user, password) => {
-            Some((user.unwrap_or_default().to_owned(), password.unwrap_or_default().to_owned()))
-        }
-    };
-    Ok(RpcConfig {
-        enabled: settings.flag("server", true),
-        bind,
-        connect: if has_port { host.to_owned() } else { format!("{host}:{port}") },
-        user,
-        threads: settings.number("rpcthreads")?.unwrap_or(16).clamp(1, 256),
-        work_queue: settings.number("rpcworkqueue")?.unwrap_or(64).max(1),
-        client_timeout: Some(settings.number("rpcclienttimeout")?.unwrap_or(900))
-            .filter(|seconds| *seconds != 0)
-            .map(Duration::from_secs),
-    })
-}
-
-fn log(settings: &Settings) -> LogConfig {
-    let debug = !settings.all("debug").is_empty();
-    let trace = settings.all("loglevel").contains(&"trace");
-    let level = match (debug, trace) {
-        (true, true) => tracing::Level::TRACE,
-        (true, false) => tracing::Level::DEBUG,
-        (false, _) => tracing::Level::INFO,
-    };
-    LogConfig { level, console: settings.flag("printtoconsole", true) }
-}
-
 fn port(settings: &Settings, name: &str, default: u16) -> Result<u16, String> {
     let Some(text) = settings.get(name) else {
         return Ok(default);
@@ -397,11 +270,12 @@ fn bind_address(option: &str, text: &str, default_port: u16) -> Result<SocketAdd
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::cli::Args;
 
-    fn load(line: &str, conf: &str) -> Result<Config, String> {
+    /// The settings of a command line and a file.
+    pub(crate) fn load(line: &str, conf: &str) -> Result<Config, String> {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("bitcoin.conf"), conf).unwrap();
         let words = line.split_whitespace().map(str::to_owned);
@@ -420,47 +294,12 @@ mod tests {
     }
 
     #[test]
-    fn listening_follows_connect_and_bind() {
-        assert_eq!(load("-regtest", "").unwrap().p2p.bind, ["0.0.0.0:18444".parse().unwrap()]);
-        assert!(load("-regtest -connect=a", "").unwrap().p2p.bind.is_empty());
-        let file = "regtest=1\n[regtest]\nconnect=0\nport=5\nbind=127.0.0.1\n";
-        let config = load("-bind=127.0.0.1:7=onion", file).unwrap();
-        assert_eq!(
-            config.p2p.bind,
-            ["127.0.0.1:7".parse().unwrap(), "127.0.0.1:5".parse().unwrap()]
-        );
-        assert!(config.p2p.connect.is_empty());
-        assert_eq!(load("-port=0", "").unwrap_err(), "Invalid port specified in -port: '0'");
-        assert_eq!(
-            load("-port=65536", "").unwrap_err(),
-            "Invalid port specified in -port: '65536'"
-        );
-    }
-
-    #[test]
     fn free_space_is_kept_unless_told_otherwise() {
         let bytes = |words| load(words, "").map(|config| config.min_free_bytes);
         assert_eq!(bytes(""), Ok(64 << 20));
         assert_eq!(bytes("-minfreespace=7"), Ok(7 << 20));
         assert_eq!(bytes("-nominfreespace"), Ok(0));
         assert!(bytes("-minfreespace=-1").unwrap_err().contains("-minfreespace"));
-    }
-
-    #[test]
-    fn rpc_stays_on_the_loopback() {
-        assert_eq!(load("-regtest", "").unwrap().rpc.bind, ["127.0.0.1:18443".parse().unwrap()]);
-        assert!(load("-rpcbind=0.0.0.0", "").unwrap_err().contains("loopback"));
-        let text = "Invalid port specified in -rpcbind: '127.0.0.1:notaport'";
-        assert_eq!(load("-rpcbind=127.0.0.1:notaport", "").unwrap_err(), text);
-    }
-
-    #[test]
-    fn the_user_agent_has_the_comments() {
-        let agent = load("-uacomment=testnode0 -uacomment=x", "").unwrap().p2p.user_agent;
-        assert_eq!(agent, format!("/Cofferdam:{}(testnode0; x)/", env!("CARGO_PKG_VERSION")));
-        assert!(
-            load(&format!("-uacomment={}", "a".repeat(260)), "").unwrap_err().contains("exceeds")
-        );
     }
 
     #[test]
