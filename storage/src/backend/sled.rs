@@ -7,8 +7,12 @@
 //! `sync_file_range`, which survives no power cut, so `flush` here fsyncs sled's files and
 //! directories itself. And a batch pins every superseded page version until its end, so memory
 //! grows with the batch: `batch_ops_max` is small. It suits small chains, tests and comparison.
+//!
+//! It makes a new database without an fsync, too: a power cut then leaves files with a size and
+//! without content, which it refuses to open. So a file named [`UNMADE`] stands beside them until
+//! they are durable; where it is found, nothing was ever stored, and the files are made anew.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -30,6 +34,9 @@ const OPS_MAX: usize = 1_000;
 const LOCK_ATTEMPTS: u32 = 50;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
+/// Name of the file that says that the database beside it is not complete yet.
+const UNMADE: &str = "unmade";
+
 /// A database over sled 0.34.
 #[derive(Debug)]
 pub struct SledDatabase {
@@ -45,6 +52,7 @@ impl SledDatabase {
     ///
     /// [`Error::Locked`] if another process has it open; or what sled answers.
     pub fn open(path: &Path, trees: &[Tree], options: &BackendOptions) -> Result<Self> {
+        let mark = begin(path)?;
         let cache_bytes = u64::try_from(options.cache_bytes).unwrap_or(u64::MAX);
         let config = sled::Config::new()
             .path(path)
@@ -62,11 +70,62 @@ impl SledDatabase {
             }
         };
         let opened = Self { trees: with_state_tree(trees), db, path: path.to_path_buf() };
-        // From the first second on: a power cut must not find half-made files.
         opened.flush()?;
         sync_path(path.parent().filter(|dir| !dir.as_os_str().is_empty()))?;
+        if mark.is_some() {
+            complete(path)?;
+        }
         Ok(opened)
     }
+}
+
+/// Marks a new database as incomplete, and removes what is left of one that was never completed.
+/// The mark is locked, so that nobody takes away what another process is just making.
+fn begin(path: &Path) -> Result<Option<File>> {
+    let failed = |source| Error::io("make", path, source);
+    let marker = path.join(UNMADE);
+    fs::create_dir_all(path).map_err(failed)?;
+    if fs::read_dir(path).map_err(failed)?.next().is_none() {
+        match File::create_new(&marker).and_then(|file| file.sync_all()) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made.and_then(|()| File::open(path)?.sync_all()).map_err(failed)?,
+        }
+    }
+    let mark = match File::open(&marker) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.map_err(failed)?,
+    };
+    match mark.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(Error::Locked { path: path.to_path_buf() }),
+        Err(TryLockError::Error(source)) => return Err(failed(source)),
+    }
+    // Who had the lock may have completed the database.
+    if !marker.try_exists().map_err(failed)? {
+        return Ok(None);
+    }
+    remove_others(path).map_err(failed)?;
+    Ok(Some(mark))
+}
+
+/// Removes all of a directory but the mark.
+fn remove_others(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?;
+        } else if entry.file_name() != UNMADE {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes the mark away for good, before anything is stored.
+fn complete(path: &Path) -> Result<()> {
+    let removed = fs::remove_file(path.join(UNMADE));
+    removed.map_err(|source| Error::io("complete", path, source))?;
+    sync_path(Some(path))
 }
 
 /// Sled reports a held lock as an I/O error with that text.
@@ -199,5 +258,51 @@ fn sync_path(path: Option<&Path>) -> Result<()> {
     match File::open(path).and_then(|file| file.sync_all()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other.map_err(|source| Error::io("fsync", path, source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TREES: [Tree; 1] = [Tree { id: 1, name: "coins" }];
+
+    fn open(path: &Path) -> Result<SledDatabase> {
+        SledDatabase::open(path, &TREES, &BackendOptions::default())
+    }
+
+    #[test]
+    fn a_database_that_was_never_completed_is_made_anew_and_no_other_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let database = open(&path).unwrap();
+        let mut batch = Batch::new();
+        batch.put(TREES[0], b"key", b"value");
+        database.apply(&batch).unwrap();
+        database.flush().unwrap();
+        drop(database);
+        assert!(!path.join(UNMADE).exists());
+        assert_eq!(
+            open(&path).unwrap().get(TREES[0], b"key").unwrap().as_deref(),
+            Some(&b"value"[..])
+        );
+        // As XFS leaves a file whose size was written and whose content was not.
+        let conf = fs::read(path.join("conf")).unwrap();
+        fs::write(path.join("conf"), vec![0; conf.len()]).unwrap();
+        assert!(matches!(open(&path), Err(Error::Corrupt { .. })));
+        fs::write(path.join(UNMADE), []).unwrap();
+        assert_eq!(open(&path).unwrap().get(TREES[0], b"key").unwrap(), None);
+        assert!(!path.join(UNMADE).exists());
+    }
+
+    #[test]
+    fn what_another_process_is_making_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = begin(dir.path()).unwrap().unwrap();
+        fs::write(dir.path().join("conf"), b"half").unwrap();
+        assert!(matches!(open(dir.path()), Err(Error::Locked { .. })));
+        assert_eq!(fs::read(dir.path().join("conf")).unwrap(), b"half");
+        drop(mark);
+        open(dir.path()).unwrap();
     }
 }

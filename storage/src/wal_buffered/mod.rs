@@ -231,7 +231,7 @@ impl<D: Database + 'static> WalBuffered<D> {
     pub fn stats(&self) -> Stats {
         let inner = &self.inner;
         let as_u64 = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        let mut stats = Stats { durable_lsn: inner.syncer.durable_lsn(), ..Stats::default() };
+        let mut stats = Stats::default();
         {
             let view = read(&inner.view);
             let frozen = view.frozen.as_ref().map(|frozen| &frozen.table);
@@ -241,6 +241,9 @@ impl<D: Database + 'static> WalBuffered<D> {
             stats.entries = as_u64(view.active.len() + frozen_len);
             (stats.lsn, stats.applied_lsn) = (view.lsn, view.applied);
         }
+        // After the view: what is applied is durable, and must not be seen before it. A commit that
+        // came between is left out of both.
+        stats.durable_lsn = inner.syncer.durable_lsn().min(stats.lsn);
         (stats.log_bytes, stats.segments) =
             inner.syncer.with_log(|log| (log.bytes(), as_u64(log.segments())));
         let counters = &inner.counters;
