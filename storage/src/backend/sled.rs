@@ -11,6 +11,8 @@
 //! It makes a new database without an fsync, too: a power cut then leaves files with a size and
 //! without content, which it refuses to open. So a file named [`UNMADE`] stands beside them until
 //! they are durable; where it is found, nothing was ever stored, and the files are made anew.
+//! And a crash amid its opening may leave a snapshot that is cut off, or is ahead of its log: `open`
+//! removes the first and makes the log durable before the second is made.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
@@ -53,6 +55,10 @@ impl SledDatabase {
     /// [`Error::Locked`] if another process has it open; or what sled answers.
     pub fn open(path: &Path, trees: &[Tree], options: &BackendOptions) -> Result<Self> {
         let mark = begin(path)?;
+        // Opening makes a snapshot of the log and fsyncs that alone. What the last process left in
+        // the page cache has to be durable before: a snapshot that is ahead of its log is refused.
+        sync_tree(path)?;
+        remove_half_snapshots(path).map_err(|source| Error::io("clean", path, source))?;
         let cache_bytes = u64::try_from(options.cache_bytes).unwrap_or(u64::MAX);
         let config = sled::Config::new()
             .path(path)
@@ -106,6 +112,29 @@ fn begin(path: &Path) -> Result<Option<File>> {
     }
     remove_others(path).map_err(failed)?;
     Ok(Some(mark))
+}
+
+/// Removes snapshots that a crash has cut off: sled takes them for whole ones, as the newest there
+/// are, and refuses to open. (Its list of files leaves out another suffix than it writes.)
+fn remove_half_snapshots(path: &Path) -> io::Result<()> {
+    let database = match File::open(path.join("db")) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        opened => opened?,
+    };
+    // Sled's lock: who holds it may be writing one.
+    if database.try_lock().is_err() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name.to_string_lossy().starts_with("snap.")
+            && name.to_string_lossy().ends_with(".generating")
+        {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes all of a directory but the mark.
@@ -293,6 +322,29 @@ mod tests {
         fs::write(path.join(UNMADE), []).unwrap();
         assert_eq!(open(&path).unwrap().get(TREES[0], b"key").unwrap(), None);
         assert!(!path.join(UNMADE).exists());
+    }
+
+    #[test]
+    fn a_snapshot_that_a_crash_has_cut_off_is_not_taken_for_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let database = open(&path).unwrap();
+        let mut batch = Batch::new();
+        batch.put(TREES[0], b"key", b"value");
+        database.apply(&batch).unwrap();
+        database.flush().unwrap();
+        drop(database);
+        // The lock is free a moment later.
+        drop(open(&path).unwrap());
+        for _ in 0..LOCK_ATTEMPTS {
+            if File::open(path.join("db")).unwrap().try_lock().is_ok() {
+                break;
+            }
+            thread::sleep(LOCK_PAUSE);
+        }
+        fs::write(path.join("snap.00000000FFFFFFFF.generating"), b"half of a snapshot").unwrap();
+        let value = open(&path).unwrap().get(TREES[0], b"key").unwrap();
+        assert_eq!(value.as_deref(), Some(&b"value"[..]));
     }
 
     #[test]
