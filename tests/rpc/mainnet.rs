@@ -1,14 +1,12 @@
-//! Does RPC answer as `bitcoind` does?
-//!
 //! Asked on the first 4,522 blocks of the main chain; the expected values are facts of that chain
 //! (block 170 has the first payment: 10 of 50 BTC, no fee) and of Bitcoin Core's interface.
-#![expect(clippy::indexing_slicing, reason = "a test fails by a panic")]
 
 use cofferdam_tests::data;
 use cofferdam_tests::process::{Node, run, said, wait_for};
 use serde_json::{Value, json};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_cofferdam-under-test");
+use super::BINARY;
+
 const BLOCK_170: &str = "00000000d1145790a8694403d4063f323d499e655c83426834d4ce2f8dd4a2ee";
 const BLOCK_UNKNOWN: &str = "00000000000000000000000000000000000000000000000000000000000000ab";
 const PAYMENT: &str = "f4184fc596403b9d638783cf57adfe4c75c605f6356fbc91338530e9831e9e16";
