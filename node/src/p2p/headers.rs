@@ -10,10 +10,11 @@ use cofferdam_ibd::headers::{HeadersSync, Salt, SyncPhase};
 use cofferdam_ibd::sync::{HEADERS_MAX, HeadersWork, PeerId, check_headers_alone, headers_work};
 use cofferdam_ibd::{Chainstate, HeaderRef, Rejection};
 
+use super::dispatch::End;
 use super::manager::{PeerManager, random_nonce};
 use super::message::{Message, no_stop};
 use super::peer::Peer;
-use super::sync::{End, blame};
+use super::sync::blame;
 use crate::chain::Stopped;
 
 /// Headers that do not connect and are still taken for an announcement (BIP-0130; Bitcoin Core's

@@ -2,6 +2,7 @@
 
 mod codec;
 mod connection;
+mod dispatch;
 mod handshake;
 mod headers;
 mod manager;
