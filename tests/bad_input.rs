@@ -163,9 +163,8 @@ fn unwritable_directory_is_named() {
     fs::create_dir(&locked).expect("room");
     fs::set_permissions(&locked, fs::Permissions::from_mode(0o500)).expect("owner");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("owner");
-    let target = locked.join("node");
     let file = data::path(CHAIN);
-    let mut import = command(BINARY, &target);
+    let mut import = command(BINARY, &locked);
     import.args(["-regtest", "-backend=sled", "import"]).arg(&file);
     let is_root = fs::write(locked.join("probe"), b"").is_ok();
     let output =

@@ -71,11 +71,13 @@ fn minimum_chain_work(settings: &Settings) -> Result<Option<Work>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::OptionValue;
 
     fn params(network: Network, options: &[(&str, &str)]) -> Result<ChainParams, String> {
         let mut settings = Settings { network: network.to_string(), ..Settings::default() };
         for (name, value) in options {
-            settings.typed.entry((*name).to_owned()).or_default().push((*value).to_owned());
+            let value = OptionValue::Text((*value).to_owned());
+            settings.typed.entry((*name).to_owned()).or_default().push(value);
         }
         chain_params(&settings, network)
     }

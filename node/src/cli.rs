@@ -1,17 +1,17 @@
-//! What was typed: `bitcoind`'s option syntax, brought into a form that clap reads.
+//! What was typed: `bitcoind`'s option syntax, and subcommands.
 //!
 //! `bitcoind` writes long options with one dash and negates with a prefix (`-nolisten`); clap knows
-//! neither. [`Args::parse`] therefore rewrites every option to `--name=value`, puts options before
-//! the subcommand, and leaves help, values and subcommands to clap.
+//! neither. [`Args::parse`] therefore reads the options itself, before and after the subcommand, by
+//! the rules of `common/args.cpp`, and leaves the subcommands to clap.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::styling::Styles;
 use clap::{Arg, ArgAction, Command as Clap};
 
-use crate::options::{Kind, OPTIONS, OptionSpec};
+use crate::options::{OptionSpec, Rule, SECTIONS, help};
+use crate::settings::{Key, OptionValue, Options};
 use crate::tools::Tool;
 
 /// What to do.
@@ -37,16 +37,15 @@ pub enum Command {
     Print(String),
 }
 
-/// Values of each option in the order typed.
-pub type Options = BTreeMap<String, Vec<String>>;
-
 /// The command line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Args {
     /// What to do.
     pub command: Command,
-    /// The options, by name. A negated option has the value `0`.
+    /// The options, by name.
     pub options: Options,
+    /// What is odd about the options, for the log.
+    pub warnings: Vec<String>,
 }
 
 impl Args {
@@ -56,7 +55,12 @@ impl Args {
     ///
     /// Returns the text for the user, in `bitcoind`'s words where it has some.
     pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
-        let Typed { options, mut rest } = Typed::split(words)?;
+        let Typed { options, warnings, mut rest } = Typed::split(words)
+            .map_err(|text| format!("Error parsing command line arguments: {text}"))?;
+        let done = |command, options| Ok(Self { command, options, warnings: warnings.clone() });
+        if let Some(text) = text_asked_for(&options) {
+            return done(Command::Print(text), options);
+        }
         if let Some(first) = rest.first().and_then(|word| word.to_str())
             && clap_command().find_subcommand(first).is_none()
         {
@@ -65,22 +69,9 @@ impl Args {
             ));
         }
         rest.insert(0, "cofferdam".into());
-        let help =
-            options.contains_key("help") || options.contains_key("h") || options.contains_key("?");
-        if help {
-            let text = clap_command().render_help().to_string();
-            return Ok(Self { command: Command::Print(text), options });
-        }
-        if options.contains_key("version") {
-            let text = format!("Cofferdam version v{}\n", env!("CARGO_PKG_VERSION"));
-            return Ok(Self { command: Command::Print(text), options });
-        }
-        let words = clap_words(&options, rest);
-        match clap_command().try_get_matches_from(words) {
-            Ok(matches) => Ok(Self { command: command(&matches), options }),
-            Err(error) if !error.use_stderr() => {
-                Ok(Self { command: Command::Print(error.to_string()), options })
-            }
+        match clap_command().try_get_matches_from(rest) {
+            Ok(matches) => done(command(&matches), options),
+            Err(error) if !error.use_stderr() => done(Command::Print(error.to_string()), options),
             Err(error) => {
                 let text = error.render().to_string();
                 Err(text.strip_prefix("error: ").unwrap_or(&text).trim_end().to_owned())
@@ -89,15 +80,37 @@ impl Args {
     }
 }
 
+/// Returns the help or the version, if the options ask for one of them.
+fn text_asked_for(options: &Options) -> Option<String> {
+    let version = format!("Cofferdam version v{}\n", env!("CARGO_PKG_VERSION"));
+    if options.get("version").and_then(|values| values.last()).is_some_and(OptionValue::as_bool) {
+        return Some(version);
+    }
+    let is_set = |name: &str| options.contains_key(name);
+    let debug = is_set("help-debug");
+    let asked = debug || ["help", "h", "?"].into_iter().any(is_set);
+    asked.then(|| {
+        let usage = "Usage: cofferdam [options] [command]";
+        let commands = clap_command();
+        let commands = commands.get_subcommands().filter_map(|command| {
+            Some(format!("  {}\n       {}\n\n", command.get_name(), command.get_about()?))
+        });
+        let commands: String = commands.collect();
+        format!("{version}\n{usage}\n\nCommands:\n\n{commands}{}", help(debug))
+    })
+}
+
 /// The words of a command line, options apart from the rest.
+#[derive(Default)]
 struct Typed {
     options: Options,
+    warnings: Vec<String>,
     rest: Vec<OsString>,
 }
 
 impl Typed {
     fn split(words: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
-        let mut typed = Self { options: Options::new(), rest: Vec::new() };
+        let mut typed = Self::default();
         let mut only_rest = false;
         for word in words {
             // Whatever follows `rpc METHOD` are arguments of the method: -1 is a number there.
@@ -109,45 +122,39 @@ impl Typed {
                 _ => typed.rest.push(word),
             }
         }
+        typed.refuse_includes()?;
         Ok(typed)
     }
 
+    /// Adds the option of a word `-name`, `--name=value` or `-noname`.
     fn option(&mut self, text: &str) -> Result<(), String> {
-        let (name, value) = parse_option(text).ok_or_else(|| {
-            let bare = text.split('=').next().unwrap_or(text);
-            format!("Error parsing command line arguments: Invalid parameter {bare}")
-        })?;
-        self.options.entry(name.to_owned()).or_default().push(value);
+        let bare = text.strip_prefix("--").or_else(|| text.strip_prefix('-')).unwrap_or(text);
+        let (name, value) = match bare.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (bare, None),
+        };
+        let key = Key::parse(name);
+        let spec = OptionSpec::find(key.name).filter(|_| key.section.is_none());
+        let spec = spec.ok_or_else(|| format!("Invalid parameter {text}"))?;
+        let value = key.value(spec, value, &mut self.warnings)?;
+        self.options.entry(spec.name.to_owned()).or_default().push(value);
         Ok(())
     }
-}
 
-/// Returns name and value of `-name`, `--name=value`, `-noname`; `None` if there is no such option.
-fn parse_option(text: &str) -> Option<(&'static str, String)> {
-    let bare = text.strip_prefix("--").or_else(|| text.strip_prefix('-'))?;
-    let (name, value) = match bare.split_once('=') {
-        Some((name, value)) => (name, Some(value)),
-        None => (bare, None),
-    };
-    interpret(name, value)
-}
-
-/// Finds the option that `name` means, with its value: `noname` is `name=0`, `noname=0` is `name=1`.
-pub(crate) fn interpret(name: &str, value: Option<&str>) -> Option<(&'static str, String)> {
-    if let Some(spec) = OptionSpec::find(name) {
-        return Some((spec.name, value.unwrap_or("1").to_owned()));
+    fn refuse_includes(&self) -> Result<(), String> {
+        let values = self.options.get("includeconf").map(Vec::as_slice).unwrap_or_default();
+        // -noincludeconf takes back those before it.
+        match values.rsplit(|value| *value == OptionValue::Off).next().and_then(<[_]>::first) {
+            None | Some(OptionValue::Off) => Ok(()),
+            Some(value) => {
+                let shown = match value {
+                    OptionValue::Text(text) => serde_json::Value::from(text.as_str()).to_string(),
+                    _ => "true".to_owned(),
+                };
+                Err(format!("-includeconf cannot be used from commandline; -includeconf={shown}"))
+            }
+        }
     }
-    let spec = OptionSpec::find(name.strip_prefix("no")?)?;
-    let value = if value == Some("0") { "1" } else { "0" };
-    Some((spec.name, value.to_owned()))
-}
-
-fn clap_words(options: &Options, mut rest: Vec<OsString>) -> Vec<OsString> {
-    let typed = options.iter().flat_map(|(name, values)| {
-        values.iter().map(move |value| OsString::from(format!("--{name}={value}")))
-    });
-    rest.splice(1..1, typed.collect::<Vec<_>>());
-    rest
 }
 
 fn clap_command() -> Clap {
@@ -180,17 +187,17 @@ fn clap_command() -> Clap {
             ),
         )
         .subcommands([wal_command(), db_command()]);
-    for spec in OPTIONS {
+    for spec in SECTIONS.iter().flat_map(|section| section.options) {
         command = command.arg(
             Arg::new(spec.name)
                 .long(spec.name)
                 .help(spec.help)
-                .value_name(spec.value)
+                .value_name(if spec.value.is_empty() { "0|1" } else { spec.value })
                 .num_args(1)
                 .require_equals(true)
                 .allow_hyphen_values(true)
                 .action(ArgAction::Append)
-                .hide(spec.kind == Kind::Ignored),
+                .hide(spec.has(Rule::Ignored)),
         );
     }
     command
@@ -264,7 +271,7 @@ mod tests {
     }
 
     fn values<'a>(args: &'a Args, name: &str) -> Vec<&'a str> {
-        args.options.get(name).into_iter().flatten().map(String::as_str).collect()
+        args.options.get(name).into_iter().flatten().map(OptionValue::as_str).collect()
     }
 
     #[test]
@@ -272,11 +279,12 @@ mod tests {
         let args =
             parse("-regtest --datadir=/x -connect=a -connect=b -nolisten -noserver=0").unwrap();
         assert_eq!(args.command, Command::Sync);
-        assert_eq!(values(&args, "regtest"), ["1"]);
+        assert_eq!(values(&args, "regtest"), [""]);
         assert_eq!(values(&args, "datadir"), ["/x"]);
         assert_eq!(values(&args, "connect"), ["a", "b"]);
         assert_eq!(values(&args, "listen"), ["0"]);
         assert_eq!(values(&args, "server"), ["1"]);
+        assert_eq!(args.warnings, ["Parsed potentially confusing double-negative -server=0"]);
     }
 
     #[test]
@@ -293,7 +301,7 @@ mod tests {
         let args = parse("rpc -regtest getblock 00ff -1 --named").unwrap();
         let words = ["00ff", "-1", "--named"].map(str::to_owned).to_vec();
         assert_eq!(args.command, Command::Rpc { method: "getblock".into(), args: words });
-        assert_eq!(values(&args, "regtest"), ["1"]);
+        assert_eq!(values(&args, "regtest"), [""]);
     }
 
     #[test]
@@ -316,9 +324,22 @@ mod tests {
 
     #[test]
     fn unknown_options_are_named_as_typed() {
-        let text = "Error parsing command line arguments: Invalid parameter";
-        assert_eq!(parse("-fakearg=3").unwrap_err(), format!("{text} -fakearg"));
-        assert_eq!(parse("--nofake").unwrap_err(), format!("{text} --nofake"));
+        let text = "Error parsing command line arguments:";
+        for (line, error) in [
+            ("-fakearg=3", "Invalid parameter -fakearg=3"),
+            ("--nofake", "Invalid parameter --nofake"),
+            ("-regtest.port=1", "Invalid parameter -regtest.port=1"),
+            ("-nodatadir", "Negating of -datadir is meaningless and therefore forbidden"),
+            (
+                "-loglevel",
+                "Can not set -loglevel with no value. Please specify value with -loglevel=value.",
+            ),
+            ("-includeconf=a", "-includeconf cannot be used from commandline; -includeconf=\"a\""),
+            ("-noincludeconf=0", "-includeconf cannot be used from commandline; -includeconf=true"),
+        ] {
+            assert_eq!(parse(line).unwrap_err(), format!("{text} {error}"));
+        }
+        assert!(parse("-includeconf=a -noincludeconf").is_ok());
         assert!(parse("frobnicate").unwrap_err().contains("unexpected token 'frobnicate'"));
         assert!(parse("import").is_err());
     }
@@ -326,7 +347,7 @@ mod tests {
     #[test]
     fn help_and_version_are_texts() {
         let Command::Print(help) = parse("-h").unwrap().command else { panic!("help") };
-        assert!(help.contains("Options") && help.contains("--datadir"));
+        assert!(help.contains("Options:\n") && help.contains("  -datadir=<dir>\n"));
         let Command::Print(version) = parse("-version").unwrap().command else { panic!("version") };
         assert!(version.contains("version"));
     }

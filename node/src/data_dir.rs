@@ -41,10 +41,6 @@ impl DataDir {
     /// Makes the directories that are missing and locks the chain directory.
     pub(crate) fn open(config: &Config) -> Result<Self> {
         let data_dir = &config.data_dir;
-        let parent_is_there = data_dir.parent().is_some_and(Path::is_dir);
-        if config.data_dir_named && !data_dir.exists() && !parent_is_there {
-            bail!("Specified data directory \"{}\" does not exist.", data_dir.display());
-        }
         make_dir(data_dir)?;
         let chain_dir = chain_dir(config);
         let is_new = !chain_dir.join("blocks").exists();
@@ -218,16 +214,11 @@ mod tests {
     }
 
     #[test]
-    fn directories_are_private_and_typing_errors_make_none() {
+    fn directories_are_private() {
         let dir = tempfile::tempdir().unwrap();
         let data_dir = dir.path().join("new");
-        let mut config = Config::new(Network::Regtest, &data_dir).unwrap();
-        config.data_dir_named = true;
-        drop(DataDir::open(&config).unwrap());
+        drop(DataDir::open(&Config::new(Network::Regtest, &data_dir).unwrap()).unwrap());
         assert_eq!(std::fs::metadata(&data_dir).unwrap().permissions().mode() & 0o777, 0o700);
-        config.data_dir = dir.path().join("no/such");
-        let text = DataDir::open(&config).unwrap_err().to_string();
-        assert!(text.starts_with("Specified data directory"), "{text}");
     }
 
     #[test]

@@ -29,10 +29,11 @@ mod terminal;
 mod tools;
 mod waits;
 
-pub use cli::{Args, Command, Options};
+pub use cli::{Args, Command};
 pub use config::{AssumeValidOption, Config, LogConfig, P2pConfig, RpcConfig};
 pub use node::Node;
 pub use rpc::{CallError, RpcClient};
 pub use run::run;
+pub use settings::{OptionValue, Options};
 pub use shutdown::Shutdown;
 pub use tools::Tool;

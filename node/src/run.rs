@@ -42,7 +42,11 @@ fn try_run(words: impl IntoIterator<Item = OsString>) -> Result<ExitCode> {
         Command::Tool(_) => bail!("`wal` and `db` take a directory and no options"),
         command => command,
     };
-    let config = Config::load(args.options).map_err(|text| anyhow!(text))?;
+    let mut config = Config::load(args.options).map_err(|text| anyhow!(text))?;
+    config.warnings.splice(0..0, args.warnings);
+    for line in &config.complaints {
+        terminal::print_complaint(line);
+    }
     match command {
         Command::Rpc { method, args } => run_rpc(&config, &method, &args),
         Command::Import { files } => run_import(&config, &files),
@@ -145,8 +149,8 @@ fn start_log(config: &Config, log: LogConfig) -> Result<()> {
     logging::start(log, &chain_dir(config))?;
     tracing::info!("Cofferdam version v{}", env!("CARGO_PKG_VERSION"));
     tracing::info!("Using data directory {}", chain_dir(config).display());
-    for name in &config.unknown_options {
-        tracing::warn!("Ignoring unknown configuration value {name}");
+    for line in &config.warnings {
+        tracing::warn!("{line}");
     }
     Ok(())
 }

@@ -32,3 +32,8 @@ pub(crate) fn is_terminal() -> bool {
 pub(crate) fn print_warning(text: &str) {
     let _ = writeln!(std::io::stderr(), "Warning: {text}");
 }
+
+/// Prints a line that is complete.
+pub(crate) fn print_complaint(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

@@ -59,9 +59,10 @@ pub fn run(binary: &str, dir: &Path, args: &[&str]) -> Output {
     command(binary, dir).args(args).output().expect("the binary starts")
 }
 
-/// The binary with a data directory.
+/// The binary with a data directory, which is made.
 #[must_use]
 pub fn command(binary: &str, dir: &Path) -> Command {
+    std::fs::create_dir_all(dir).expect("a directory");
     let mut command = Command::new(binary);
     command.arg(format!("-datadir={}", dir.display())).stdin(Stdio::null());
     command

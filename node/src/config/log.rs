@@ -14,7 +14,7 @@ pub struct LogConfig {
 impl LogConfig {
     /// Reads the options.
     pub(super) fn from_settings(settings: &Settings) -> Self {
-        let debug = !settings.all("debug").is_empty();
+        let debug = settings.all("debug").last().is_some_and(|last| !matches!(*last, "0" | "none"));
         let trace = settings.all("loglevel").contains(&"trace");
         let level = match (debug, trace) {
             (true, true) => tracing::Level::TRACE,

@@ -1,5 +1,6 @@
 //! `Config`: what the options mean. The only reader of the environment and of `bitcoin.conf`.
 
+mod files;
 mod log;
 mod p2p;
 mod rpc;
@@ -16,8 +17,7 @@ use cofferdam_ibd::params::{ChainParams, Network};
 use cofferdam_storage::{BackendKind, Durability};
 
 use crate::chain_options::chain_params;
-use crate::cli::Options;
-use crate::settings::{FileEntry, Settings, parse_file};
+use crate::settings::{Options, Settings};
 
 /// Memory for the UTXO set, in MiB (Bitcoin Core's default).
 const DB_CACHE_MIB_DEFAULT: usize = 450;
@@ -45,8 +45,6 @@ pub struct Config {
     pub network: Network,
     /// The data directory; other networks than main have a directory inside.
     pub data_dir: PathBuf,
-    /// Whether the data directory was named by the user.
-    pub data_dir_named: bool,
     /// The database engine; `None`: the one the directory has, or the best for a new one.
     pub backend: Option<BackendKind>,
     /// What a power cut may take.
@@ -75,8 +73,12 @@ pub struct Config {
     pub rpc: RpcConfig,
     /// The log.
     pub log: LogConfig,
-    /// Options of the file that are not known: worth a line in the log.
-    pub unknown_options: Vec<String>,
+    /// The configuration file, there or not.
+    pub config_file: Option<PathBuf>,
+    /// What is odd about the options: worth a line in the log.
+    pub warnings: Vec<String>,
+    /// What is odder: worth a line on the standard error.
+    pub complaints: Vec<String>,
 }
 
 impl Config {
@@ -86,22 +88,23 @@ impl Config {
     ///
     /// Returns the text for the user, in `bitcoind`'s words where it has some.
     pub fn load(typed: Options) -> Result<Self, String> {
-        let data_dir_named = typed.get("datadir").and_then(|values| values.last()).cloned();
-        let data_dir = match &data_dir_named {
-            Some(dir) => {
-                std::path::absolute(dir).map_err(|e| format!("data directory \"{dir}\": {e}"))?
-            }
-            None => default_data_dir()?,
-        };
-        let mut settings = Settings { typed, ..Settings::default() };
-        let (file, unknown_options) = read_files(&data_dir, settings.get("conf"))
-            .map_err(|text| format!("Error reading configuration file: {text}"))?;
-        settings.file = file;
-        let network = network(&settings)?;
-        settings.network = network.to_string();
-        let mut config = Self::from_settings(&settings, network, data_dir)?;
-        config.data_dir_named = data_dir_named.is_some();
-        config.unknown_options = unknown_options;
+        let loaded = files::load(typed)?;
+        let network = loaded.network;
+        let misplaced: Vec<String> = loaded
+            .settings
+            .misplaced()
+            .into_iter()
+            .map(|name| {
+                format!("Config setting for -{name} only applied on {network} network when in [{network}] section.\n")
+            })
+            .collect();
+        if !misplaced.is_empty() {
+            return Err(misplaced.concat());
+        }
+        let mut config = Self::from_settings(&loaded.settings, network, loaded.data_dir)?;
+        config.warnings = loaded.warnings;
+        config.complaints = loaded.complaints;
+        config.config_file = loaded.path;
         Ok(config)
     }
 
@@ -130,7 +133,6 @@ impl Config {
         Ok(Self {
             network,
             data_dir,
-            data_dir_named: false,
             backend: parsed(settings, "backend")?,
             durability: durability(settings)?,
             cache_bytes: cache_mib.saturating_mul(1 << 20),
@@ -145,7 +147,9 @@ impl Config {
             rpc: RpcConfig::from_settings(settings, &params)?,
             params,
             log: LogConfig::from_settings(settings),
-            unknown_options: Vec::new(),
+            config_file: None,
+            warnings: Vec::new(),
+            complaints: Vec::new(),
         })
     }
 }
@@ -157,35 +161,6 @@ fn default_data_dir() -> Result<PathBuf, String> {
     Ok(PathBuf::from(home).join(".cofferdam"))
 }
 
-/// Reads the file and those it includes (one level, as in Bitcoin Core).
-fn read_files(
-    data_dir: &Path,
-    name: Option<&str>,
-) -> Result<(Vec<FileEntry>, Vec<String>), String> {
-    let path = data_dir.join(name.unwrap_or("bitcoin.conf"));
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound && name.is_none() => {
-            return Ok(Default::default());
-        }
-        Err(e) => return Err(format!("{}: {e}", path.display())),
-    };
-    let (mut entries, mut unknown) = parse_file(&text)?;
-    let included: Vec<String> = entries
-        .iter()
-        .filter(|entry| entry.name == "includeconf")
-        .map(|entry| entry.value.clone())
-        .collect();
-    for name in included {
-        let text = std::fs::read_to_string(data_dir.join(&name))
-            .map_err(|_| format!("Failed to include configuration file {name}"))?;
-        let (more, more_unknown) = parse_file(&text)?;
-        entries.extend(more);
-        unknown.extend(more_unknown);
-    }
-    Ok((entries, unknown))
-}
-
 fn network(settings: &Settings) -> Result<Network, String> {
     let flags = [
         ("regtest", Network::Regtest),
@@ -194,7 +169,7 @@ fn network(settings: &Settings) -> Result<Network, String> {
         ("testnet4", Network::Testnet4),
     ];
     let mut chosen =
-        flags.iter().filter(|(name, _)| settings.flag(name, false)).map(|(_, network)| *network);
+        flags.iter().filter(|(name, _)| settings.chain_flag(name)).map(|(_, network)| *network);
     match (chosen.next(), chosen.next(), settings.get("chain")) {
         (Some(network), None, None) => Ok(network),
         (None, None, None) => Ok(Network::Mainnet),
@@ -316,6 +291,9 @@ pub(crate) mod tests {
                 .unwrap_err()
                 .starts_with("Error reading configuration file: parse error on line 1")
         );
-        assert_eq!(load("", "foo=1").unwrap().unknown_options, ["foo"]);
+        assert_eq!(
+            load("", "foo=1").unwrap().warnings,
+            ["Ignoring unknown configuration value foo"]
+        );
     }
 }

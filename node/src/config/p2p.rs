@@ -64,7 +64,8 @@ impl P2pConfig {
             ));
         }
         Ok(Self {
-            connect: owned(settings.all("connect")),
+            // -connect=0 is -noconnect.
+            connect: owned(settings.all("connect").into_iter().filter(|at| *at != "0").collect()),
             add_nodes: owned(settings.all("addnode")),
             bind,
             max_connections: settings.number("maxconnections")?.unwrap_or(MAX_CONNECTIONS_DEFAULT),

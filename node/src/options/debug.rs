@@ -1,0 +1,57 @@
+//! Options for tests and for those who look for a fault.
+
+use super::Rule::DebugOnly;
+use super::{OptionSpec, ignored, option};
+
+pub(super) const OPTIONS: &[OptionSpec] = &[
+    option("help-debug", "", "Print the help with the options for debugging and exit", &[]),
+    option(
+        "maxtipage",
+        "n",
+        "Age of the tip in seconds above which the node is in initial block download (default: 86400)",
+        &[DebugOnly],
+    ),
+    option(
+        "mocktime",
+        "n",
+        "Pretend that it is this UNIX time; regtest only (default: 0)",
+        &[DebugOnly],
+    ),
+    option(
+        "stopatheight",
+        "n",
+        "Stop when the chain has this height; 0: never (default: 0)",
+        &[DebugOnly],
+    ),
+    option(
+        "test",
+        "option",
+        "For tests only: bip94: the difficulty rules of testnet4; addrman: a deterministic address manager; reindex_after_failure_noninteractive_yes: rebuild what cannot be opened",
+        &[DebugOnly],
+    ),
+    option(
+        "testactivationheight",
+        "name@height",
+        "Height from which segwit, bip34, dersig, cltv or csv holds; regtest only",
+        &[DebugOnly],
+    ),
+    option("uacomment", "cmt", "Comment in the user agent. May be repeated", &[]),
+    ignored("acceptstalefeeestimates"),
+    ignored("capturemessages"),
+    ignored("checkaddrman"),
+    ignored("checkblockindex"),
+    ignored("checkblocks"),
+    ignored("checklevel"),
+    ignored("checkmempool"),
+    ignored("dbcrashratio"),
+    ignored("deprecatedrpc"),
+    ignored("fastprune"),
+    ignored("forcecompactdb"),
+    ignored("limitancestorcount"),
+    ignored("limitclustercount"),
+    ignored("limitclustersize"),
+    ignored("limitdescendantcount"),
+    ignored("maxsigcachesize"),
+    ignored("printpriority"),
+    ignored("stopafterblockimport"),
+];
