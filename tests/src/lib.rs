@@ -2,6 +2,8 @@
 //! chainstate over any backend, scripts to verify, and nodes as processes.
 
 pub mod chain;
+pub mod daemon;
 pub mod data;
+pub mod json_rpc;
 pub mod process;
 pub mod scripts;

@@ -1,0 +1,109 @@
+//! Every method that both nodes have, called on both over the same chain, answers compared.
+//!
+//! `calls.txt` lists the calls, `exceptions` the differences that are meant.
+
+mod compare;
+mod exceptions;
+mod facts;
+
+use std::collections::BTreeSet;
+
+use cofferdam_tests::daemon::Daemon;
+use serde_json::{Value, json};
+
+use self::compare::{Difference, differences};
+use self::exceptions::{EXCEPTIONS, MISSING};
+use self::facts::Facts;
+use crate::pair::{Pair, Who};
+
+/// A method and the text of its parameters.
+fn calls() -> Vec<(&'static str, &'static str)> {
+    let lines = include_str!("calls.txt").lines();
+    let calls = lines.filter(|line| !line.is_empty() && !line.starts_with(['#', '[']));
+    calls.map(|line| line.split_once(' ').expect("a method and its parameters")).collect()
+}
+
+/// The methods that a node's help lists.
+fn methods(node: &Daemon) -> BTreeSet<String> {
+    let help = node.rpc("help", json!([]));
+    let lines = help.as_str().expect("a text").lines();
+    let names = lines.filter(|line| !line.is_empty() && !line.starts_with("=="));
+    names.map(|line| line.split(' ').next().unwrap_or_default().to_owned()).collect()
+}
+
+/// Whether a row is about a difference of a method.
+fn fits(row: &exceptions::Exception, method: &str, difference: &Difference) -> bool {
+    let path_fits = row
+        .path
+        .strip_suffix('*')
+        .map_or_else(|| difference.path == row.path, |prefix| difference.path.starts_with(prefix));
+    path_fits && (row.method == "*" || row.method == method)
+}
+
+/// Runs the list; returns what differs without a reason, and which rows were needed.
+fn run(facts: &Facts, ours: &Daemon, core: &Daemon) -> (Vec<String>, BTreeSet<usize>) {
+    let (mut complaints, mut needed) = (Vec::new(), BTreeSet::new());
+    let (have, known) = (methods(ours), methods(core));
+    for (method, text) in calls() {
+        // Hidden methods are not in the help.
+        let missing = known.contains(method) && !have.contains(method);
+        if missing || MISSING.iter().any(|(name, _)| *name == method) {
+            continue;
+        }
+        let params = facts.params(text);
+        let answers = [ours, core].map(|node| node.try_rpc(method, &params));
+        for difference in differences(&answers[0], &answers[1]) {
+            let row = EXCEPTIONS.iter().position(|row| fits(row, method, &difference));
+            if let Some(row) = row {
+                needed.insert(row);
+                continue;
+            }
+            let Difference { path, ours, core } = difference;
+            complaints.push(format!("{method} {text}: {path}\n    ours {ours}\n    core {core}"));
+        }
+    }
+    (complaints, needed)
+}
+
+/// The methods that one has and the other has not, other than [`MISSING`] says.
+fn check_methods(ours: &Daemon, core: &Daemon) -> Vec<String> {
+    let (have, known) = (methods(ours), methods(core));
+    let called: BTreeSet<&str> = calls().into_iter().map(|(method, _)| method).collect();
+    let mut complaints = Vec::new();
+    for method in &known {
+        let excused = MISSING.iter().any(|(name, _)| name == method);
+        if have.contains(method) == excused {
+            let says = if excused { "is listed as missing" } else { "is missing" };
+            complaints.push(format!("{method} {says}"));
+        }
+        if have.contains(method) && !called.contains(method.as_str()) {
+            complaints.push(format!("{method} is never called"));
+        }
+    }
+    complaints
+}
+
+#[test]
+fn answers_are_those_of_core_field_by_field() {
+    let Some(pair) = Pair::new() else { return };
+    let mut facts = Facts::new();
+    let ours = pair.start(Who::Ours, &["-connect=0"]);
+    let core = pair.start(Who::Core, &["-connect=0"]);
+    for node in [&ours, &core] {
+        facts.give_to(node);
+    }
+    facts.ask(&core);
+    let mut complaints = check_methods(&ours, &core);
+    let (differences, needed) = run(&facts, &ours, &core);
+    complaints.extend(differences);
+    for (index, row) in EXCEPTIONS.iter().enumerate() {
+        if !needed.contains(&index) {
+            let (method, path, reason) = (row.method, row.path, row.reason);
+            complaints.push(format!("nothing needs the exception {method} {path}: {reason}"));
+        }
+    }
+    assert_eq!(ours.state(), core.state(), "the calls left the same chain");
+    let tip = |node: &Daemon| -> Value { node.rpc("getblock", json!([node.best(), 0])) };
+    assert_eq!(tip(&ours), tip(&core));
+    assert!(complaints.is_empty(), "{} differences:\n{}", complaints.len(), complaints.join("\n"));
+}
