@@ -152,6 +152,11 @@ pub trait Database: Debug + Send + Sync {
     fn batch_ops_max(&self) -> usize {
         BATCH_OPS_MAX
     }
+
+    /// Whether an iteration sees nothing that was applied after it began.
+    fn iterates_over_snapshots(&self) -> bool {
+        false
+    }
 }
 
 /// Implements `Database` for a pointer to one.
@@ -197,6 +202,9 @@ macro_rules! forward_database {
             }
             fn batch_ops_max(&self) -> usize {
                 (**self).batch_ops_max()
+            }
+            fn iterates_over_snapshots(&self) -> bool {
+                (**self).iterates_over_snapshots()
             }
         }
     };

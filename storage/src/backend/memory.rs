@@ -41,6 +41,10 @@ impl Database for MemoryDatabase {
     }
 
     /// Copies the range, so that the lock is not held while the caller iterates.
+    fn iterates_over_snapshots(&self) -> bool {
+        true
+    }
+
     fn range(&self, tree: Tree, range: KeyRange) -> Result<Entries<'_>> {
         check_tree(&self.trees, tree.id)?;
         if range.is_empty() {

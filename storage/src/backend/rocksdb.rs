@@ -216,4 +216,8 @@ impl Database for RocksDatabase {
         options.set_wait(true);
         self.db.flush_cfs_opt(&families, &options).map_err(failed("flush"))
     }
+
+    fn iterates_over_snapshots(&self) -> bool {
+        true
+    }
 }

@@ -441,4 +441,8 @@ impl<D: Database + 'static> Database for WalBuffered<D> {
     fn batch_ops_max(&self) -> usize {
         self.inner.backend.batch_ops_max()
     }
+
+    fn iterates_over_snapshots(&self) -> bool {
+        self.inner.backend.iterates_over_snapshots()
+    }
 }

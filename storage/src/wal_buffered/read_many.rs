@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::database::{Database, Tree, check_tree};
+use crate::database::{Database, Entries, KeyRange, Tree, check_tree};
 use crate::error::Result;
 use crate::lock::read;
 use crate::mutation::{Mutation, mutated};
@@ -66,6 +66,22 @@ impl<D: Database> ReadHandle<D> {
             }
         })?;
         Ok(ahead)
+    }
+
+    /// Returns the entries of a range, as the store's own [`Database::range`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownTree`](crate::Error::UnknownTree), or if the backend failed.
+    pub fn range(&self, tree: Tree, range: &KeyRange) -> Result<Entries<'_>> {
+        check_tree(&self.inner.trees, tree.id)?;
+        Ok(Box::new(self.inner.at_one_moment(|| self.inner.range(tree, range))?))
+    }
+
+    /// Whether the entries of a range are those of the moment in which it was asked for.
+    #[must_use]
+    pub fn iterates_over_snapshots(&self) -> bool {
+        self.inner.backend.iterates_over_snapshots()
     }
 }
 
