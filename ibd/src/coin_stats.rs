@@ -4,9 +4,10 @@
 //! ```text
 //! tree coinstats
 //! key   height u32 BE | block hash 32
-//! value outputs u64 LE | amount u64 LE | bogosize u64 LE | muhash 32
-//! key   "at"
-//! value block hash 32 | outputs u64 LE | amount u64 LE | bogosize u64 LE
+//! value outputs u64 LE | amount u64 LE | bogosize u64 LE | unspendable u64 LE | muhash 32
+//!       | prevouts spent, coinbase, new outputs, bip30, scripts, unclaimed: u64 LE each
+//! key   "at2"
+//! value block hash 32 | outputs u64 LE | amount u64 LE | bogosize u64 LE | unspendable u64 LE
 //!       | numerator 384 | denominator 384
 //! ```
 //!
@@ -20,18 +21,65 @@ use bitcoin::BlockHash;
 use bitcoin::hashes::Hash as _;
 use blvm_muhash::MuHash3072;
 
-use crate::block::{CheckedBlock, bip30_repeated_height};
+use crate::block::{CheckedBlock, bip30_repeated_height, bip30_unspendable};
 use crate::coin::is_unspendable;
 use crate::error::{Error, Result};
 use crate::params::ChainParams;
 use crate::pipeline::spent::SpentCoins;
+use crate::subsidy::block_subsidy;
 use crate::utxo_stats::{UtxoSetHash, bogosize, write_hashed_coin};
 
 /// Length of a running state.
 const RUNNING_LEN: usize = 768;
 
 /// Key of the row that says how far the statistics go.
-pub(crate) const AT_KEY: &[u8] = b"at";
+pub(crate) const AT_KEY: &[u8] = b"at2";
+
+/// What a block did with money, in satoshis (Core's `block_info`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct BlockAmounts {
+    /// Of the coins that it spends.
+    pub prevouts_spent: u64,
+    /// Of its coinbase's spendable outputs.
+    pub coinbase: u64,
+    /// Of all other spendable outputs.
+    pub new_outputs: u64,
+    /// Of a coinbase that a later block overwrites (BIP-0030).
+    pub bip30: u64,
+    /// To scripts that nobody can satisfy.
+    pub scripts: u64,
+    /// Reward that the miner did not take.
+    pub unclaimed: u64,
+}
+
+impl BlockAmounts {
+    /// Returns what nobody can spend ever.
+    #[must_use]
+    pub const fn unspendable(&self) -> u64 {
+        self.bip30.saturating_add(self.scripts).saturating_add(self.unclaimed)
+    }
+
+    /// What is left of spent coins and subsidy is unclaimed.
+    fn claim(&mut self, subsidy: u64) {
+        let had = self.prevouts_spent.saturating_add(subsidy);
+        let given = self.new_outputs.saturating_add(self.coinbase);
+        self.unclaimed = had.saturating_sub(given.saturating_add(self.bip30 + self.scripts));
+    }
+
+    /// Counts a spendable output; a coinbase that is lost by a repeat counts as that.
+    fn make(&mut self, value: u64, coinbase: bool, lost: bool) {
+        match (coinbase, lost) {
+            (true, true) => self.bip30 += value,
+            (true, false) => self.coinbase += value,
+            (false, _) => self.new_outputs += value,
+        }
+    }
+
+    const fn numbers(self) -> [u64; 6] {
+        let Self { prevouts_spent, coinbase, new_outputs, bip30, scripts, unclaimed } = self;
+        [prevouts_spent, coinbase, new_outputs, bip30, scripts, unclaimed]
+    }
+}
 
 /// Size and hash of the UTXO set after a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,27 +90,47 @@ pub struct CoinStats {
     pub total_amount: u64,
     /// A measure of size that no database changes.
     pub bogosize: u64,
+    /// Sum of all amounts that are in no set any more and never will be, the genesis block's
+    /// included.
+    pub unspendable: u64,
     /// The hash, as [`UtxoStats::muhash`](crate::UtxoStats::muhash).
     pub muhash: UtxoSetHash,
+    /// What the block itself did.
+    pub block: BlockAmounts,
 }
 
 impl CoinStats {
     /// Encodes the value of a row.
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut row = Vec::with_capacity(24 + 32);
-        for number in [self.txouts, self.total_amount, self.bogosize] {
+        let mut row = Vec::with_capacity(32 + 32 + 48);
+        for number in [self.txouts, self.total_amount, self.bogosize, self.unspendable] {
             row.extend_from_slice(&number.to_le_bytes());
         }
         row.extend_from_slice(&self.muhash.0);
+        for number in self.block.numbers() {
+            row.extend_from_slice(&number.to_le_bytes());
+        }
         row
     }
 
     /// Decodes the value of a row.
     pub(crate) fn decode(row: &[u8]) -> Result<Self> {
         let (totals, rest) = Totals::split(row)?;
-        let muhash = rest.try_into().map_err(|_| corrupt())?;
-        let Totals { txouts, total_amount, bogosize } = totals;
-        Ok(Self { txouts, total_amount, bogosize, muhash: UtxoSetHash(muhash) })
+        let (muhash, rest) = rest.split_first_chunk::<32>().ok_or_else(corrupt)?;
+        let rest: &[u8; 48] = rest.try_into().map_err(|_| corrupt())?;
+        let mut numbers = rest.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
+        let mut next = || numbers.next().ok_or_else(corrupt);
+        let block = BlockAmounts {
+            prevouts_spent: next()?,
+            coinbase: next()?,
+            new_outputs: next()?,
+            bip30: next()?,
+            scripts: next()?,
+            unclaimed: next()?,
+        };
+        let Totals { txouts, total_amount, bogosize, unspendable } = totals;
+        let muhash = UtxoSetHash(*muhash);
+        Ok(Self { txouts, total_amount, bogosize, unspendable, muhash, block })
     }
 }
 
@@ -76,15 +144,22 @@ struct Totals {
     txouts: u64,
     total_amount: u64,
     bogosize: u64,
+    unspendable: u64,
 }
 
 impl Totals {
-    /// Reads the three numbers at the front of a row.
+    /// Reads the four numbers at the front of a row.
     fn split(row: &[u8]) -> Result<(Self, &[u8])> {
-        let (numbers, rest) = row.split_first_chunk::<24>().ok_or_else(corrupt)?;
+        let (numbers, rest) = row.split_first_chunk::<32>().ok_or_else(corrupt)?;
         let mut numbers = numbers.as_chunks::<8>().0.iter().map(|bytes| u64::from_le_bytes(*bytes));
         let mut next = || numbers.next().ok_or_else(corrupt);
-        Ok((Self { txouts: next()?, total_amount: next()?, bogosize: next()? }, rest))
+        let totals = Self {
+            txouts: next()?,
+            total_amount: next()?,
+            bogosize: next()?,
+            unspendable: next()?,
+        };
+        Ok((totals, rest))
     }
 
     fn add(&mut self, value: u64, script_len: usize) {
@@ -101,6 +176,7 @@ impl Totals {
             txouts: change(self.txouts, plus.txouts, minus.txouts)?,
             total_amount: change(self.total_amount, plus.total_amount, minus.total_amount)?,
             bogosize: change(self.bogosize, plus.bogosize, minus.bogosize)?,
+            unspendable: change(self.unspendable, plus.unspendable, minus.unspendable)?,
         })
     }
 }
@@ -110,6 +186,7 @@ impl Totals {
 pub(crate) struct CoinStatsDelta {
     made: Totals,
     spent: Totals,
+    amounts: BlockAmounts,
     /// Made coins over spent ones.
     muhash: MuHash3072,
 }
@@ -144,11 +221,14 @@ impl CoinStatsDelta {
         let mut delta = Self::default();
         let mut bytes = Vec::new();
         let txs = block.txs();
+        let lost = bip30_unspendable(params, height, &block.hash());
         for (index, (tx, txid)) in txs.iter().zip(block.txids()).enumerate() {
             for (vout, output) in (0_u32..).zip(tx.outputs()) {
                 if is_unspendable(output.script) {
+                    delta.amounts.scripts += output.value;
                     continue;
                 }
+                delta.amounts.make(output.value, index == 0, lost);
                 let outpoint = (txid.as_byte_array(), vout);
                 let script = output.script.as_bytes();
                 let coin = (height, index == 0);
@@ -174,8 +254,11 @@ impl CoinStatsDelta {
             let output = (coin.value, script.as_slice());
             write_hashed_coin(input.txid_and_vout(), origin, output, &mut bytes);
             delta.spent.add(coin.value, script.len());
+            delta.amounts.prevouts_spent += coin.value;
             delta.muhash.remove_mut(&bytes);
         }
+        delta.amounts.claim(block_subsidy(height, params));
+        delta.made.unspendable = delta.amounts.unspendable();
         Ok(delta)
     }
 }
@@ -187,12 +270,16 @@ pub(crate) struct RunningCoinStats {
     pub(crate) at: BlockHash,
     totals: Totals,
     muhash: MuHash3072,
+    /// Of the last block that was connected.
+    amounts: BlockAmounts,
 }
 
 impl RunningCoinStats {
-    /// The empty set, after the genesis block: its coinbase makes no coin.
-    pub(crate) fn new(genesis: BlockHash) -> Self {
-        Self { at: genesis, totals: Totals::default(), muhash: MuHash3072::new() }
+    /// The empty set, after the genesis block: its coinbase, of that amount, makes no coin.
+    pub(crate) fn new(genesis: BlockHash, unspendable: u64) -> Self {
+        let totals = Totals { unspendable, ..Totals::default() };
+        let amounts = BlockAmounts::default();
+        Self { at: genesis, totals, muhash: MuHash3072::new(), amounts }
     }
 
     /// Goes one block up; `block` is the one that the delta is of.
@@ -203,6 +290,7 @@ impl RunningCoinStats {
     pub(crate) fn connect(&mut self, block: BlockHash, delta: &CoinStatsDelta) -> Result<()> {
         self.totals = self.totals.change(delta.made, delta.spent).ok_or_else(corrupt)?;
         self.muhash.multiply_mut(&delta.muhash);
+        self.amounts = delta.amounts;
         self.at = block;
         Ok(())
     }
@@ -219,19 +307,19 @@ impl RunningCoinStats {
         Ok(())
     }
 
-    /// Returns the statistics after the block.
+    /// Returns the statistics after the block, which was connected last.
     pub(crate) fn stats(&self) -> CoinStats {
-        let Totals { txouts, total_amount, bogosize } = self.totals;
+        let Totals { txouts, total_amount, bogosize, unspendable } = self.totals;
         let muhash = UtxoSetHash(self.muhash.clone().finalize());
-        CoinStats { txouts, total_amount, bogosize, muhash }
+        CoinStats { txouts, total_amount, bogosize, unspendable, muhash, block: self.amounts }
     }
 
     /// Encodes the row of [`AT_KEY`].
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut row = Vec::with_capacity(32 + 24 + RUNNING_LEN);
+        let mut row = Vec::with_capacity(32 + 32 + RUNNING_LEN);
         row.extend_from_slice(self.at.as_byte_array());
-        let Totals { txouts, total_amount, bogosize } = self.totals;
-        for number in [txouts, total_amount, bogosize] {
+        let Totals { txouts, total_amount, bogosize, unspendable } = self.totals;
+        for number in [txouts, total_amount, bogosize, unspendable] {
             row.extend_from_slice(&number.to_le_bytes());
         }
         row.extend_from_slice(&self.muhash.serialize_running_state());
@@ -248,7 +336,8 @@ impl RunningCoinStats {
         let (totals, rest) = Totals::split(rest)?;
         let running: &[u8; RUNNING_LEN] = rest.try_into().map_err(|_| corrupt())?;
         let muhash = MuHash3072::deserialize_running_state(running);
-        Ok(Self { at: BlockHash::from_byte_array(*at), totals, muhash })
+        let amounts = BlockAmounts::default();
+        Ok(Self { at: BlockHash::from_byte_array(*at), totals, muhash, amounts })
     }
 }
 
@@ -258,8 +347,8 @@ mod tests {
 
     #[test]
     fn rows_are_read_back_and_others_refused() {
-        let mut running = RunningCoinStats::new(BlockHash::from_byte_array([7; 32]));
-        running.totals = Totals { txouts: 1, total_amount: 2, bogosize: 3 };
+        let mut running = RunningCoinStats::new(BlockHash::from_byte_array([7; 32]), 4);
+        running.totals = Totals { txouts: 1, total_amount: 2, bogosize: 3, unspendable: 4 };
         running.muhash.insert_mut(b"coin");
         let row = running.encode();
         let read = RunningCoinStats::decode(&row).unwrap();
@@ -267,7 +356,7 @@ mod tests {
         assert_eq!(CoinStats::decode(&running.stats().encode()).unwrap(), running.stats());
         for len in 0..row.len() {
             assert!(RunningCoinStats::decode(&row[..len]).is_err(), "{len}");
-            assert_eq!(CoinStats::decode(&row[..len]).is_ok(), len == 56, "{len}");
+            assert_eq!(CoinStats::decode(&row[..len]).is_ok(), len == 112, "{len}");
         }
     }
 
@@ -275,7 +364,7 @@ mod tests {
     fn down_is_the_opposite_of_up() {
         let genesis = BlockHash::from_byte_array([0; 32]);
         let block = BlockHash::from_byte_array([1; 32]);
-        let mut running = RunningCoinStats::new(genesis);
+        let mut running = RunningCoinStats::new(genesis, 50);
         running.totals.add(5, 25);
         running.muhash.insert_mut(b"old");
         let before = running.stats();
@@ -290,7 +379,8 @@ mod tests {
         assert_eq!(after.muhash.0, MuHash3072::new().insert(b"new").finalize());
         running.disconnect(genesis, &delta).unwrap();
         assert_eq!((running.at, running.stats()), (genesis, before));
+        assert_eq!(before.unspendable, 50);
         // What is not there cannot be taken away.
-        assert!(RunningCoinStats::new(genesis).connect(block, &delta).is_err());
+        assert!(RunningCoinStats::new(genesis, 50).connect(block, &delta).is_err());
     }
 }

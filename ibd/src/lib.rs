@@ -73,11 +73,11 @@ pub mod wire;
 pub use block::{CheckedBlock, DECODE_FAILED, RawBlock};
 pub use block_files::BlockFiles;
 pub use chainstate::{
-    Advance, AssumeValid, BlockAccepted, BlockRef, Chainstate, ChainstateOptions, HeadersAccepted,
-    Invalidation, Progress, Store,
+    Advance, AssumeValid, BlockAccepted, BlockRef, ChainVerification, Chainstate,
+    ChainstateOptions, CoinChanges, CoinScanner, HeadersAccepted, Invalidation, Progress, Store,
 };
 pub use coin::Coin;
-pub use coin_stats::CoinStats;
+pub use coin_stats::{BlockAmounts, CoinStats};
 pub use error::{Error, Result};
 pub use headers::{HeaderEntry, HeaderRef, HeaderTree};
 pub use params::{ChainParams, Network};

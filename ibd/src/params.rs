@@ -148,7 +148,24 @@ pub struct ChainParams {
     pub headers_sync: HeadersSyncParams,
     /// Script that every block has to satisfy (BIP-0325).
     pub signet_challenge: Option<ScriptBuf>,
+    /// How many transactions the network has made, to estimate how many are to come.
+    pub chain_tx_data: ChainTxData,
 }
+
+/// How many transactions a network had made at some time, and how many it makes (Bitcoin Core's
+/// `ChainTxData`).
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct ChainTxData {
+    /// Seconds since 1970.
+    pub time: u32,
+    /// Transactions up to then.
+    pub tx_count: u64,
+    /// Transactions a second since.
+    pub tx_rate: f64,
+}
+
+// The rates are constants that were read from a table: none is NaN.
+impl Eq for ChainTxData {}
 
 impl ChainParams {
     /// Returns the rules of a network.
@@ -272,6 +289,7 @@ impl ChainParams {
             assume_valid: None,
             headers_sync: headers_sync(275, 7017),
             signet_challenge: None,
+            chain_tx_data: ChainTxData::default(),
         }
     }
 
@@ -323,6 +341,7 @@ impl ChainParams {
             assume_valid: Some(hash(
                 "00000000000000000000ccebd6d74d9194d8dcdc1d177c478e094bfad51ba5ac",
             )),
+            chain_tx_data: tx_data(1_772_055_173, 1_315_805_869, 5.401_110_064_961_22),
             headers_sync: headers_sync(641, 15_218),
             ..Self::modern(Network::Mainnet, KnownHrp::Mainnet)
         }
@@ -361,6 +380,7 @@ impl ChainParams {
             assume_valid: Some(hash(
                 "000000007a61e4230b28ac5cb6b5e5a0130de37ac1faf2f8987d2fa6505b67f4",
             )),
+            chain_tx_data: tx_data(1_772_051_651, 536_108_416, 0.026_914_790_162_571_67),
             headers_sync: headers_sync(673, 14_460),
             ..Self::modern(Network::Testnet3, KnownHrp::Testnets)
         }
@@ -381,6 +401,7 @@ impl ChainParams {
             assume_valid: Some(hash(
                 "0000000002368b1e4ee27e2e85676ae6f9f9e69579b29093e9a82c170bf7cf8a",
             )),
+            chain_tx_data: tx_data(1_772_013_387, 14_191_421, 0.018_485_795_795_284_12),
             headers_sync: headers_sync(606, 16_092),
             ..Self::modern(Network::Testnet4, KnownHrp::Testnets)
         }
@@ -398,6 +419,7 @@ impl ChainParams {
             assume_valid: Some(hash(
                 "00000008414aab61092ef93f1aacc54cf9e9f16af29ddad493b908a01ff5c329",
             )),
+            chain_tx_data: tx_data(1_772_055_248, 28_676_833, 0.067_366_234_363_389_29),
             ..Self::signet(ScriptBuf::from_bytes(challenge))
         }
     }
@@ -414,6 +436,8 @@ impl ChainParams {
             subsidy_halving_interval: 150,
             segwit_height: 0,
             deployments: vec![testdummy(0, 144, 108)],
+            // Not zero, so that it can be tested.
+            chain_tx_data: tx_data(0, 0, 0.001),
             ..Self::modern(Network::Regtest, KnownHrp::Regtest)
         }
     }
@@ -421,6 +445,10 @@ impl ChainParams {
 
 const fn headers_sync(commitment_period: u32, redownload_buffer: usize) -> HeadersSyncParams {
     HeadersSyncParams { commitment_period, redownload_buffer }
+}
+
+const fn tx_data(time: u32, tx_count: u64, tx_rate: f64) -> ChainTxData {
+    ChainTxData { time, tx_count, tx_rate }
 }
 
 /// The deployment that tests signal for (`DEPLOYMENT_TESTDUMMY`).

@@ -14,12 +14,16 @@ mod disconnect;
 mod manual;
 mod open;
 mod query;
+mod rollback;
 mod stats;
+mod verify;
 
 pub use accept::{BlockAccepted, HeadersAccepted};
 pub use activate::Advance;
 pub use manual::Invalidation;
-pub use query::Progress;
+pub use query::{CoinScanner, Progress};
+pub use rollback::CoinChanges;
+pub use verify::ChainVerification;
 
 use self::stats::StatsKeeper;
 use std::collections::{BTreeMap, BTreeSet, HashMap};

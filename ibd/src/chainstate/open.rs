@@ -77,8 +77,7 @@ impl Chainstate {
             .build()
             .map_err(|error| Error::Threads { source: Box::new(error) })?;
         let (headers, candidates) = load_headers(&store, &params)?;
-        let genesis = params.genesis.block_hash();
-        let stats = options.coin_stats.then(|| StatsKeeper::open(&store, genesis)).transpose()?;
+        let stats = options.coin_stats.then(|| StatsKeeper::open(&store, &params)).transpose()?;
         let mut chainstate = Self {
             assume_valid: match options.assume_valid {
                 AssumeValid::Default => params.assume_valid,

@@ -1,20 +1,58 @@
 //! Reading the chain: blocks, coins, statistics, progress.
 
 use std::ops::AddAssign;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 
 use bitcoin::{BlockHash, OutPoint};
-use cofferdam_storage::Database as _;
+use cofferdam_storage::{Database as _, KeyRange};
 
 use super::{BlockRef, Chainstate};
 use crate::block::CheckedBlock;
+use crate::block_files::BlockFiles;
 use crate::coin::{Coin, outpoint_key, parse_outpoint_key};
 use crate::error::Result;
 use crate::headers::HeaderRef;
+use crate::pipeline::prefetch::CoinReader;
 use crate::tables::COINS;
 use crate::undo::BlockUndo;
 use crate::utxo_stats::{UtxoHash, UtxoStats};
 use crate::versionbits::{Deployment, DeploymentInfo, VersionBitsCache};
+
+/// A block this near to the time is as good as new (Bitcoin Core: two hours).
+const NEAR_SECONDS: f64 = 2.0 * 60.0 * 60.0;
+
+/// Reads all coins of a chainstate, on any thread.
+#[derive(Clone, Debug)]
+pub struct CoinScanner {
+    reader: CoinReader,
+}
+
+impl CoinScanner {
+    /// Whether an iteration shows the coins of the moment in which it began, whatever is connected
+    /// meanwhile. If not, no block may be connected while it runs.
+    #[must_use]
+    pub fn is_of_one_moment(&self) -> bool {
+        self.reader.iterates_over_snapshots()
+    }
+
+    /// Iterates over all unspent outputs, as [`Chainstate::coins`] does.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`crate::Error`] if the store cannot be read.
+    pub fn coins(&self) -> Result<impl Iterator<Item = Result<(OutPoint, Coin)>> + '_> {
+        Ok(self.reader.range(COINS, &KeyRange::prefix(&[]))?.map(|entry| {
+            let (key, value) = entry?;
+            Ok((parse_outpoint_key(&key)?, Coin::decode(&value)?))
+        }))
+    }
+}
+
+/// Below 2^53 nothing is lost, and no chain has that many transactions.
+#[expect(clippy::cast_precision_loss, reason = "an estimate")]
+const fn as_f64(number: u64) -> f64 {
+    number as f64
+}
 
 /// A tip older than this is a sign that the chain is still being downloaded (Bitcoin Core's
 /// `DEFAULT_MAX_TIP_AGE`).
@@ -118,6 +156,41 @@ impl Chainstate {
             let (key, value) = entry?;
             Ok((parse_outpoint_key(&key)?, Coin::decode(&value)?))
         }))
+    }
+
+    /// Returns what any thread can read all coins with.
+    #[must_use]
+    pub fn coin_scanner(&self) -> CoinScanner {
+        CoinScanner { reader: self.store.read_handle() }
+    }
+
+    /// Returns the block files: what a header's entry names can be read by any thread.
+    #[must_use]
+    pub const fn files(&self) -> &Arc<BlockFiles> {
+        &self.files
+    }
+
+    /// Estimates which part of all transactions up to now the connected chain has
+    /// (`GuessVerificationProgress`).
+    #[must_use]
+    pub fn verification_progress(&self, at: HeaderRef, now: u32) -> f64 {
+        let entry = self.headers.entry(at);
+        let data = self.params.chain_tx_data;
+        if entry.chain_tx_count == 0 {
+            return 0.0;
+        }
+        let count = as_f64(entry.chain_tx_count);
+        let since = |then: u32| f64::from(now) - f64::from(then);
+        let total = if entry.chain_tx_count <= data.tx_count {
+            as_f64(data.tx_count) + since(data.time) * data.tx_rate
+        } else if since(entry.header.time).abs() <= NEAR_SECONDS {
+            // Counted in blocks, so that it is 1 at the best header, whatever its miner's clock said.
+            let ahead = self.headers.entry(self.headers.best()).height.saturating_sub(entry.height);
+            count + f64::from(ahead) * f64::from(self.params.pow_target_spacing) * data.tx_rate
+        } else {
+            count + since(entry.header.time) * data.tx_rate
+        };
+        (count / total).min(1.0)
     }
 
     /// Computes the statistics of the UTXO set that Bitcoin Core's `gettxoutsetinfo` shows.

@@ -25,6 +25,7 @@ use crate::params::ChainParams;
 use crate::pipeline::load::load_block;
 use crate::pipeline::scripts::BlockScripts;
 use crate::pipeline::spent::SpentCoins;
+use crate::subsidy::block_subsidy;
 use crate::tables::COIN_STATS;
 
 /// Blocks that are read from their files at a time to catch up: enough for a few cores.
@@ -56,12 +57,17 @@ impl StatsKeeper {
 
 impl StatsKeeper {
     /// Reads how far the statistics go; they begin after the genesis block.
-    pub(super) fn open(store: &Store, genesis: BlockHash) -> Result<Self> {
+    pub(super) fn open(store: &Store, params: &ChainParams) -> Result<Self> {
         if let Some(row) = store.get(COIN_STATS, AT_KEY)? {
             let running = RunningCoinStats::decode(&row)?;
             return Ok(Self { running, pending: Vec::new(), reported: None });
         }
-        let running = RunningCoinStats::new(genesis);
+        // Rows of an earlier form, if there are any, said less.
+        if store.prefix(COIN_STATS, &[])?.next().is_some() {
+            store.clear(COIN_STATS)?;
+        }
+        let genesis = params.genesis.block_hash();
+        let running = RunningCoinStats::new(genesis, block_subsidy(0, params));
         let mut keeper = Self { running, pending: Vec::new(), reported: None };
         keeper.push_row(BlockRef { height: 0, hash: genesis });
         Ok(keeper)
@@ -195,6 +201,13 @@ impl Chainstate {
     pub fn has_coin_stats(&self) -> bool {
         let tip = self.headers.entry(self.tip).hash;
         self.stats.as_ref().is_some_and(|stats| stats.running.at == tip)
+    }
+
+    /// Returns the block that the statistics have reached; `None` if they are not kept.
+    #[must_use]
+    pub fn coin_stats_reached(&self) -> Option<BlockRef> {
+        let stats = self.stats.as_ref()?;
+        self.headers.get(&stats.running.at).map(|at| self.block_ref(at))
     }
 
     /// Brings the statistics to the tip, from the block files; returns whether they are there or
