@@ -222,15 +222,22 @@ impl ChainHandle {
         F: FnOnce(&mut Worker) -> cofferdam_ibd::Result<T> + Send + 'static,
     {
         let (reply, replied) = sync_channel(1);
-        let job: Job = Box::new(move |worker| {
+        self.send(move |worker| {
             let answer = change(worker)?;
             worker.publish();
             // Who asked may have gone.
             let _ = reply.send(answer);
             Ok(())
-        });
-        self.jobs.send(job).map_err(|_| Stopped)?;
+        })?;
         replied.recv().map_err(|_| Stopped)
+    }
+
+    /// Sends a job to the chain's thread, without waiting for it; a failure there stops the node.
+    pub(crate) fn send(
+        &self,
+        job: impl FnOnce(&mut Worker) -> cofferdam_ibd::Result<()> + Send + 'static,
+    ) -> Result<(), Stopped> {
+        self.jobs.send(Box::new(job)).map_err(|_| Stopped)
     }
 
     /// Checks a block on this thread, then stores and connects it on the chain's.

@@ -14,6 +14,7 @@ mod chain;
 mod chain_options;
 mod cli;
 mod clock;
+mod coin_scan;
 mod config;
 mod data_dir;
 mod import;

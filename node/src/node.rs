@@ -18,7 +18,7 @@ use crate::clock::Clock;
 use crate::config::{AssumeValidOption, Config};
 use crate::data_dir::DataDir;
 use crate::p2p::PeerManager;
-use crate::rpc::{Context, Credentials, RpcServer};
+use crate::rpc::{Context, Credentials, RpcServer, Scans};
 use crate::shutdown::Shutdown;
 use crate::waits::{self, EndedByStop};
 
@@ -134,6 +134,7 @@ impl Node {
                 started: Instant::now(),
                 chain_dir: self.data_dir.chain_dir().to_owned(),
                 user_agent: config.p2p.user_agent.clone(),
+                scans: Scans::default(),
             };
             let user = config.rpc.user.iter().map(|(user, password)| format!("{user}:{password}"));
             // Listening comes first: who finds the cookie can connect.

@@ -15,6 +15,7 @@ mod descriptor;
 mod envelope;
 mod mining;
 mod network;
+mod scan;
 mod server;
 mod tx_json;
 mod utxo_set;
@@ -103,6 +104,15 @@ pub(crate) struct Context {
     pub(crate) chain_dir: PathBuf,
     /// How the node names itself to peers.
     pub(crate) user_agent: String,
+    /// Scans that are going on.
+    pub(crate) scans: Scans,
+}
+
+/// Scans that calls start and other calls watch.
+#[derive(Debug, Default)]
+pub(crate) struct Scans {
+    /// Of `scantxoutset`.
+    coins: scan::ScanState,
 }
 
 /// A method.
@@ -121,6 +131,7 @@ pub(crate) struct Method {
 /// The methods by category, as `help` lists them.
 const CATEGORIES: &[(&str, &[Method])] = &[
     ("Blockchain", blockchain::METHODS),
+    ("Scanning", scan::METHODS),
     ("Chain control", chain_control::METHODS),
     ("Waiting", chain_wait::METHODS),
     ("Control", control::METHODS),

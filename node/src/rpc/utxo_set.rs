@@ -2,18 +2,54 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use bitcoin::{Amount, BlockHash};
-use cofferdam_ibd::{BlockRef, Chainstate, CoinStats, UtxoHash, UtxoStats};
+use cofferdam_ibd::{BlockRef, Chainstate, CoinStats, HeaderRef, UtxoHash, UtxoStats};
 use serde_json::{Map, Value, json};
 
+use super::blockchain::find;
 use super::call::Args;
 use super::{Context, RpcError, RpcResult, code, tx_json};
+use crate::coin_scan::PinnedCoins;
 
-/// Which block is asked for.
-enum At {
+/// How long a call waits for the statistics to reach the tip that it finds.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(60);
+
+/// A block by height or hash, as several methods take it (`ParseHashOrHeight`).
+#[derive(Clone, Copy, Debug)]
+pub(super) enum HashOrHeight {
     Height(i64),
     Hash(BlockHash),
+}
+
+impl HashOrHeight {
+    /// Reads an argument.
+    pub(super) fn read(args: &Args, index: usize) -> Result<Option<Self>, RpcError> {
+        Ok(match args.get(index) {
+            None => None,
+            Some(Value::Number(_)) => Some(Self::Height(args.integer(index)?)),
+            Some(_) => Some(Self::Hash(args.hash(index)?)),
+        })
+    }
+
+    /// Finds the block; a height is one of the connected chain.
+    pub(super) fn find(self, chain: &Chainstate) -> Result<HeaderRef, RpcError> {
+        let tip = chain.tip().height;
+        match self {
+            Self::Hash(hash) => find(chain, &hash),
+            Self::Height(height) if height < 0 => {
+                Err(invalid(format!("Target block height {height} is negative")))
+            }
+            Self::Height(height) => {
+                let at = u32::try_from(height).ok().filter(|height| *height <= tip);
+                let at = at.and_then(|height| chain.headers().ancestor(chain.tip_ref(), height));
+                at.ok_or_else(|| {
+                    invalid(format!("Target block height {height} after current tip {tip}"))
+                })
+            }
+        }
+    }
 }
 
 /// The method.
@@ -26,59 +62,72 @@ pub(super) fn get_tx_out_set_info(context: &Context, args: &Args) -> RpcResult {
             return Err(invalid(format!("'{other}' is not a valid hash_type")));
         }
     };
-    let at = match args.get(1) {
-        None => None,
-        Some(Value::Number(_)) => Some(At::Height(args.integer(1)?)),
-        Some(_) => Some(At::Hash(args.hash(1)?)),
-    };
-    let use_index = args.optional_flag(2)?.unwrap_or(true) && hash != UtxoHash::Serialized3;
-    if at.is_some() && hash == UtxoHash::Serialized3 {
-        let message = "hash_serialized_3 hash type cannot be queried for a specific block";
-        return Err(invalid(message));
+    let at = HashOrHeight::read(args, 1)?;
+    let use_index = args.optional_flag(2)?.unwrap_or(true);
+    let is_kept = context.chain.query(|chain| chain.coin_stats_reached().is_some())?;
+    if at.is_some() {
+        if !is_kept {
+            return Err(invalid("Querying specific block heights requires coinstatsindex"));
+        }
+        if hash == UtxoHash::Serialized3 {
+            let message = "hash_serialized_3 hash type cannot be queried for a specific block";
+            return Err(invalid(message));
+        }
+        if !use_index {
+            let message = "Cannot set use_index to false when querying for a specific block";
+            return Err(invalid(message));
+        }
     }
-    let found = context.chain.query(move |chain| -> Result<Found, RpcError> {
-        let kept = if use_index { kept(chain, at.as_ref())? } else { None };
-        match (kept, at) {
-            (Some((block, stats)), _) => Ok(Found::Kept(block, stats)),
-            (None, Some(_)) => {
-                Err(invalid("Querying specific block heights requires coinstatsindex"))
-            }
-            (None, None) => Ok(Found::Scanned(chain.tip(), chain.utxo_stats(hash)?)),
-        }
+    if is_kept && use_index && hash != UtxoHash::Serialized3 {
+        return kept(context, at, hash).map(Value::Object);
+    }
+    let (pinned, tip) = PinnedCoins::take(&context.chain, Chainstate::tip)?;
+    let shutdown = context.shutdown.clone();
+    let stats = pinned.read(|coins| {
+        // Of a node that stops the rest is not read.
+        UtxoStats::compute(coins.take_while(|_| !shutdown.is_requested()), hash)
     })??;
-    Ok(Value::Object(match found {
-        Found::Kept(block, stats) => kept_fields(block, &stats, hash),
-        Found::Scanned(block, stats) => {
-            scanned_fields(block, &stats, directory_bytes(&context.chain_dir.join("chainstate")))
-        }
-    }))
-}
-
-enum Found {
-    Kept(BlockRef, CoinStats),
-    Scanned(BlockRef, UtxoStats),
+    if context.shutdown.is_requested() {
+        return Err(RpcError::new(code::INTERNAL_ERROR, "Unable to read UTXO set"));
+    }
+    let disk_bytes = directory_bytes(&context.chain_dir.join("chainstate"));
+    Ok(Value::Object(scanned_fields(tip, &stats, disk_bytes)))
 }
 
 fn invalid(message: impl Into<String>) -> RpcError {
     RpcError::new(code::INVALID_PARAMETER, message)
 }
 
-/// The statistics kept for a block, the tip if none is asked for; `None` if they are not kept.
-fn kept(chain: &Chainstate, at: Option<&At>) -> Result<Option<(BlockRef, CoinStats)>, RpcError> {
-    let block = match at {
-        None => chain.tip(),
-        Some(At::Height(height)) => u32::try_from(*height)
-            .ok()
-            .and_then(|height| chain.block_at(height))
-            .ok_or_else(|| invalid(format!("Target block height {height} after current tip")))?,
-        Some(At::Hash(hash)) => {
-            let found = chain.headers().get(hash);
-            let not_found = || RpcError::new(code::INVALID_ADDRESS_OR_KEY, "Block not found");
-            let entry = chain.headers().entry(found.ok_or_else(not_found)?);
-            BlockRef { height: entry.height, hash: entry.hash }
+/// The statistics kept for a block, the tip if none is asked for.
+fn kept(
+    context: &Context,
+    at: Option<HashOrHeight>,
+    hash: UtxoHash,
+) -> Result<Map<String, Value>, RpcError> {
+    // They follow the tip within moments, unless they are being made.
+    let end = Instant::now() + CATCH_UP_WAIT;
+    loop {
+        let found = context.chain.query(move |chain| -> Result<_, RpcError> {
+            let block = at.map_or(Ok(chain.tip_ref()), |at| at.find(chain))?;
+            let entry = chain.headers().entry(block);
+            let block = BlockRef { height: entry.height, hash: entry.hash };
+            let reached = chain.coin_stats_reached().map_or(0, |block| block.height);
+            Ok((block, chain.coin_stats(&block.hash)?, reached))
+        })??;
+        match found {
+            (block, Some(stats), _) => return Ok(kept_fields(block, &stats, hash)),
+            (block, None, reached) if block.height > reached && Instant::now() >= end => {
+                let message = format!(
+                    "Unable to get data because coinstatsindex is still syncing. Current height: {reached}"
+                );
+                return Err(RpcError::new(code::INTERNAL_ERROR, message));
+            }
+            (block, None, reached) if block.height <= reached => {
+                return Err(RpcError::new(code::INTERNAL_ERROR, "Unable to read UTXO set"));
+            }
+            _ => context.chain.settle()?,
         }
-    };
-    Ok(chain.coin_stats(&block.hash)?.map(|stats| (block, stats)))
+    }
 }
 
 fn kept_fields(block: BlockRef, stats: &CoinStats, hash: UtxoHash) -> Map<String, Value> {
@@ -86,7 +135,25 @@ fn kept_fields(block: BlockRef, stats: &CoinStats, hash: UtxoHash) -> Map<String
     if hash == UtxoHash::Muhash {
         fields.insert("muhash".into(), json!(stats.muhash.to_string()));
     }
-    fields.insert("total_amount".into(), tx_json::amount(Amount::from_sat(stats.total_amount)));
+    let amount = |satoshis: u64| tx_json::amount(Amount::from_sat(satoshis));
+    fields.insert("total_amount".into(), amount(stats.total_amount));
+    fields.insert("total_unspendable_amount".into(), amount(stats.unspendable));
+    let of = stats.block;
+    // All that cannot be spent after the genesis block is its subsidy.
+    let genesis = if block.height == 0 { stats.unspendable } else { 0 };
+    let info = json!({
+        "prevout_spent": amount(of.prevouts_spent),
+        "coinbase": amount(of.coinbase),
+        "new_outputs_ex_coinbase": amount(of.new_outputs),
+        "unspendable": amount(genesis + of.unspendable()),
+        "unspendables": {
+            "genesis_block": amount(genesis),
+            "bip30": amount(of.bip30),
+            "scripts": amount(of.scripts),
+            "unclaimed_rewards": amount(of.unclaimed),
+        },
+    });
+    fields.insert("block_info".into(), info);
     fields
 }
 

@@ -1,0 +1,353 @@
+//! Output descriptors: scripts for a descriptor, and the descriptor of a script (Bitcoin Core's
+//! `script/descriptor.cpp`).
+//!
+//! `raw()`, `addr()`, `combo()`, `rawtr()` and all keys are read here; scripts of keys by the crate
+//! `miniscript`, which is given each key as the text of a derived one.
+
+mod checksum;
+mod keys;
+
+use std::collections::HashMap;
+use std::str::FromStr as _;
+
+use bitcoin::address::NetworkUnchecked;
+use bitcoin::hashes::{hash160, ripemd160, sha256};
+use bitcoin::hex::{DisplayHex as _, FromHex as _};
+use bitcoin::key::TweakedPublicKey;
+use bitcoin::{Address, Network, PublicKey, Script, ScriptBuf};
+use miniscript::{TranslateErr, Translator, hash256};
+
+pub(crate) use self::checksum::with_checksum;
+use self::checksum::without_checksum;
+use self::keys::{DerivedKey, KeyExpression};
+use super::{RpcError, code};
+
+/// Texts that one with multipath keys (BIP-0389) stands for, at most.
+const PATHS_MAX: usize = 100;
+
+/// A descriptor that was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Descriptor {
+    network: Network,
+    forms: Vec<Form>,
+}
+
+#[derive(Clone, Debug)]
+enum Form {
+    /// `raw()` and `addr()`.
+    Script(ScriptBuf),
+    Combo(KeyExpression),
+    RawTr(KeyExpression),
+    Keys {
+        template: Box<miniscript::Descriptor<String>>,
+        keys: HashMap<String, KeyExpression>,
+        x_only: bool,
+    },
+}
+
+/// A script of a descriptor.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Derived {
+    /// The script.
+    pub(crate) script: ScriptBuf,
+    /// The descriptor of this script alone, with keys' origins and the checksum.
+    pub(crate) descriptor: String,
+}
+
+impl Descriptor {
+    /// Reads a descriptor; the checksum may be left out.
+    ///
+    /// # Errors
+    ///
+    /// Returns what is wrong with it.
+    pub(crate) fn parse(text: &str, network: Network) -> Result<Self, String> {
+        let text = without_checksum(text)?;
+        let forms: Result<Vec<Form>, String> =
+            alternatives(text)?.iter().map(|text| Form::parse(text, network)).collect();
+        Ok(Self { network, forms: forms? })
+    }
+
+    /// Returns whether it has scripts for each index.
+    pub(crate) fn is_range(&self) -> bool {
+        self.forms.iter().any(|form| match form {
+            Form::Script(_) => false,
+            Form::Combo(key) | Form::RawTr(key) => key.is_range(),
+            Form::Keys { keys, .. } => keys.values().any(KeyExpression::is_range),
+        })
+    }
+
+    /// Returns the scripts at an index.
+    ///
+    /// # Errors
+    ///
+    /// Returns `None` if a private key is needed for them.
+    pub(crate) fn derive(&self, index: u32) -> Option<Vec<Derived>> {
+        let mut all = Vec::new();
+        for form in &self.forms {
+            all.extend(form.derive(index, self.network)?);
+        }
+        Some(all)
+    }
+}
+
+impl Form {
+    fn parse(text: &str, network: Network) -> Result<Self, String> {
+        let inner = |name: &str| text.strip_prefix(name)?.strip_prefix('(')?.strip_suffix(')');
+        if let Some(hex) = inner("raw") {
+            let bytes = Vec::from_hex(hex).map_err(|_| "Raw script is not hex")?;
+            return Ok(Self::Script(ScriptBuf::from_bytes(bytes)));
+        }
+        if let Some(text) = inner("addr") {
+            return address(text, network).map(Self::Script).ok_or("Address is not valid".into());
+        }
+        let key = |name: &str, key: &str, x_only| {
+            KeyExpression::parse(key, network, x_only).map_err(|error| format!("{name}(): {error}"))
+        };
+        if let Some(text) = inner("combo") {
+            return Ok(Self::Combo(key("combo", text, false)?));
+        }
+        if let Some(text) = inner("rawtr") {
+            return Ok(Self::RawTr(key("rawtr", text, true)?));
+        }
+        let name = text.split('(').next().unwrap_or(text);
+        if !["pk", "pkh", "wpkh", "sh", "wsh", "tr", "multi", "sortedmulti"].contains(&name) {
+            return Err(format!("'{text}' is not a valid descriptor function"));
+        }
+        if let Some(text) = inner(name).filter(|_| ["pk", "pkh", "wpkh"].contains(&name)) {
+            // For the text of the error alone.
+            key(name, text, false)?;
+        }
+        let template = miniscript::Descriptor::<String>::from_str(text);
+        let template = Box::new(template.map_err(|error| error.to_string())?);
+        let x_only = matches!(*template, miniscript::Descriptor::Tr(_));
+        let mut collector = Collector { network, x_only, keys: HashMap::new() };
+        translate(&template, &mut collector)?;
+        Ok(Self::Keys { template, keys: collector.keys, x_only })
+    }
+
+    fn derive(&self, index: u32, network: Network) -> Option<Vec<Derived>> {
+        match self {
+            Self::Script(script) => {
+                let descriptor = infer(script, network);
+                Some(vec![Derived { script: script.clone(), descriptor }])
+            }
+            Self::Combo(key) => Some(combo(&key.derive(index)?)),
+            Self::RawTr(key) => {
+                let key = key.derive(index)?;
+                let output =
+                    TweakedPublicKey::dangerous_assume_tweaked(key.key.inner.x_only_public_key().0);
+                let descriptor = with_checksum(&format!("rawtr({})", key.text(true)));
+                Some(vec![Derived { script: ScriptBuf::new_p2tr_tweaked(output), descriptor }])
+            }
+            Self::Keys { template, keys, x_only } => {
+                let derived: Option<HashMap<&str, DerivedKey>> = keys
+                    .iter()
+                    .map(|(text, key)| Some((text.as_str(), key.derive(index)?)))
+                    .collect();
+                let derived = derived?;
+                let script = translate(template, &mut Keys(&derived)).ok()?.script_pubkey();
+                let named = translate(template, &mut Names(&derived, *x_only)).ok()?;
+                let text = named.to_string();
+                let text = without_checksum(&text).ok()?;
+                Some(vec![Derived { script, descriptor: with_checksum(&sorted(text)) }])
+            }
+        }
+    }
+}
+
+/// The scripts of `combo()`; a key in the long form has no segwit ones.
+fn combo(key: &DerivedKey) -> Vec<Derived> {
+    let text = key.text(false);
+    let mut scripts = vec![
+        (ScriptBuf::new_p2pk(&key.key), format!("pk({text})")),
+        (ScriptBuf::new_p2pkh(&key.key.pubkey_hash()), format!("pkh({text})")),
+    ];
+    if let Ok(hash) = key.key.wpubkey_hash() {
+        let segwit = ScriptBuf::new_p2wpkh(&hash);
+        let nested = ScriptBuf::new_p2sh(&segwit.script_hash());
+        scripts.push((segwit, format!("wpkh({text})")));
+        scripts.push((nested, format!("sh(wpkh({text}))")));
+    }
+    let derived =
+        |(script, text): (ScriptBuf, String)| Derived { script, descriptor: with_checksum(&text) };
+    scripts.into_iter().map(derived).collect()
+}
+
+/// A script shows its keys in their order, not that they were sorted.
+fn sorted(text: &str) -> String {
+    let Some((before, rest)) = text.split_once("sortedmulti(") else {
+        return text.to_owned();
+    };
+    let Some((arguments, after)) = rest.split_once(')') else {
+        return text.to_owned();
+    };
+    let (threshold, keys) = arguments.split_once(',').unwrap_or((arguments, ""));
+    let mut keys: Vec<&str> = keys.split(',').collect();
+    keys.sort_unstable_by_key(|key| key.rsplit(']').next().unwrap_or(key));
+    format!("{before}multi({threshold},{}){after}", keys.join(","))
+}
+
+/// Writes a text with multipath keys, `<0;1>`, once for each of their values.
+fn alternatives(text: &str) -> Result<Vec<String>, String> {
+    let mut all = vec![String::new()];
+    let mut rest = text;
+    let mut count = 1;
+    while let Some((before, after)) = rest.split_once('<') {
+        let (values, after) = after.split_once('>').ok_or("Multipath key is not closed")?;
+        let values: Vec<&str> = values.split(';').collect();
+        if values.len() < 2 || values.len() > PATHS_MAX {
+            return Err("Multipath key path specifiers must have at least two items".into());
+        }
+        if count > 1 && values.len() != count {
+            return Err("Multipath derivation paths have mismatched lengths".into());
+        }
+        if count == 1 {
+            count = values.len();
+            let first = all.first().cloned().unwrap_or_default();
+            all = vec![first; count];
+        }
+        for (text, value) in all.iter_mut().zip(values) {
+            text.push_str(before);
+            text.push_str(value);
+        }
+        rest = after;
+    }
+    all.iter_mut().for_each(|text| text.push_str(rest));
+    Ok(all)
+}
+
+fn translate<T>(
+    template: &miniscript::Descriptor<String>,
+    translator: &mut T,
+) -> Result<miniscript::Descriptor<T::TargetPk>, String>
+where
+    T: Translator<String, Error = String>,
+{
+    template.translate_pk(translator).map_err(|error| match error {
+        TranslateErr::TranslatorErr(text) => text,
+        TranslateErr::OuterError(error) => error.to_string(),
+    })
+}
+
+/// Reads the keys of a template.
+struct Collector {
+    network: Network,
+    x_only: bool,
+    keys: HashMap<String, KeyExpression>,
+}
+
+/// Puts keys in the place of their expressions.
+struct Keys<'a>(&'a HashMap<&'a str, DerivedKey>);
+
+/// Puts keys' texts in the place of their expressions, without their signs if so.
+struct Names<'a>(&'a HashMap<&'a str, DerivedKey>, bool);
+
+fn unknown() -> String {
+    "unknown key".into()
+}
+
+/// Hashes stay the texts that they are.
+macro_rules! hashes_as_text {
+    () => {
+        hashes_as_text!(sha256 hash256 ripemd160 hash160);
+    };
+    ($($name:ident)*) => {
+        $(fn $name(&mut self, hash: &String) -> Result<String, String> {
+            Ok(hash.clone())
+        })*
+    };
+}
+
+impl Translator<String> for Collector {
+    type TargetPk = String;
+    type Error = String;
+
+    fn pk(&mut self, text: &String) -> Result<String, String> {
+        let key = KeyExpression::parse(text, self.network, self.x_only)?;
+        self.keys.insert(text.clone(), key);
+        Ok(text.clone())
+    }
+
+    hashes_as_text!();
+}
+
+impl Translator<String> for Names<'_> {
+    type TargetPk = String;
+    type Error = String;
+
+    fn pk(&mut self, text: &String) -> Result<String, String> {
+        self.0.get(text.as_str()).map(|key| key.text(self.1)).ok_or_else(unknown)
+    }
+
+    hashes_as_text!();
+}
+
+impl Translator<String> for Keys<'_> {
+    type TargetPk = PublicKey;
+    type Error = String;
+
+    fn pk(&mut self, text: &String) -> Result<PublicKey, String> {
+        self.0.get(text.as_str()).map(|key| key.key).ok_or_else(unknown)
+    }
+
+    fn sha256(&mut self, hash: &String) -> Result<sha256::Hash, String> {
+        hash.parse().map_err(|_| unknown())
+    }
+
+    fn hash256(&mut self, hash: &String) -> Result<hash256::Hash, String> {
+        hash.parse().map_err(|_| unknown())
+    }
+
+    fn ripemd160(&mut self, hash: &String) -> Result<ripemd160::Hash, String> {
+        hash.parse().map_err(|_| unknown())
+    }
+
+    fn hash160(&mut self, hash: &String) -> Result<hash160::Hash, String> {
+        hash.parse().map_err(|_| unknown())
+    }
+}
+
+/// Returns the script that a block is to pay to (`getScriptFromDescriptor`).
+pub(crate) fn parse(text: &str, network: Network) -> Result<ScriptBuf, RpcError> {
+    let error = |text: &str| RpcError::new(code::INVALID_ADDRESS_OR_KEY, text);
+    let descriptor = Descriptor::parse(text, network).map_err(|text| error(&text))?;
+    if descriptor.is_range() {
+        return Err(RpcError::new(
+            code::INVALID_PARAMETER,
+            "Ranged descriptor not accepted. Maybe pass through deriveaddresses first?",
+        ));
+    }
+    let scripts = descriptor.derive(0);
+    let scripts = scripts.ok_or_else(|| error("Cannot derive script without private keys"))?;
+    // Of a key's scripts the one that is usual: P2WPKH, or P2PKH for a key in the long form.
+    let usual = match scripts.len() {
+        4 => scripts.get(2),
+        2 => scripts.get(1),
+        _ => scripts.first(),
+    };
+    usual.map(|derived| derived.script.clone()).ok_or_else(|| error("No script"))
+}
+
+/// Returns the script that an address of the network pays to.
+pub(crate) fn address(text: &str, network: Network) -> Option<ScriptBuf> {
+    let address = Address::<NetworkUnchecked>::from_str(text).ok()?;
+    Some(address.require_network(network).ok()?.script_pubkey())
+}
+
+/// Returns the descriptor of a script, as Core's `InferDescriptor` without keys.
+pub(crate) fn infer(script: &Script, network: Network) -> String {
+    let descriptor = if let Some(key) = script.p2pk_public_key() {
+        format!("pk({key})")
+    } else if script.is_p2tr() {
+        let key = script.as_bytes().get(2..).unwrap_or_default();
+        format!("rawtr({})", key.as_hex())
+    } else if let Ok(address) = Address::from_script(script, network) {
+        format!("addr({address})")
+    } else {
+        format!("raw({})", script.as_bytes().as_hex())
+    };
+    with_checksum(&descriptor)
+}
+
+#[cfg(test)]
+mod tests;

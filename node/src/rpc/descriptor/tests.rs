@@ -1,0 +1,89 @@
+use super::checksum::checksum;
+use super::*;
+
+/// From Core's `rpc_scantxoutset.py`: a master key and what its children's descriptors are.
+const MASTER: &str = "tprv8ZgxMBicQKsPd7Uf69XL1XwhmjHopUGep8GuEiJDZmbQz6o58LninorQAfcKZWARbtRtfnLcJ5MQ2AtHcQJCCRUcMRvmDUjyEmNUWwx8UbK";
+const KEY: &str = "026dbd8b2315f296d36e6b6920b1579ca75569464875c7ebe869b536a7d9503c8c";
+
+fn read(text: &str) -> Result<Descriptor, String> {
+    Descriptor::parse(text, Network::Regtest)
+}
+
+fn texts(text: &str, index: u32) -> Vec<String> {
+    let derived = read(text).expect("valid").derive(index).expect("derivable");
+    derived.into_iter().map(|derived| derived.descriptor).collect()
+}
+
+#[test]
+fn descriptors_become_scripts() {
+    let parse = |text| parse(text, Network::Regtest);
+    assert_eq!(parse("raw(51)").unwrap().as_bytes(), [0x51]);
+    assert_eq!(parse("raw(deadbeef)#89f8spxm").unwrap().len(), 4);
+    assert!(parse("raw(deadbeef)#89f8spxx").unwrap_err().message.contains("does not match"));
+    let script = parse("addr(mjTkW3DjgyZck4KbiRusZsqTgaYTxdSz6z)").unwrap();
+    assert_eq!(
+        infer(&script, Network::Regtest).split('#').next(),
+        Some("addr(mjTkW3DjgyZck4KbiRusZsqTgaYTxdSz6z)")
+    );
+    assert!(parse(&format!("combo({KEY})")).unwrap().is_p2wpkh());
+}
+
+#[test]
+fn children_of_a_master_key_show_their_origin() {
+    let combo = texts(&format!("combo({MASTER}/0'/0h/*h)"), 0);
+    assert_eq!(
+        combo[1],
+        format!("pkh([0c5f9a1e/0h/0h/0h]{KEY})#rthll0rg").replace(
+            "#rthll0rg",
+            &format!("#{}", checksum(&format!("pkh([0c5f9a1e/0h/0h/0h]{KEY})")).unwrap())
+        )
+    );
+    // As Core's test has it, checksum and all.
+    let one = texts(&format!("combo({MASTER}/0'/0'/0)"), 0);
+    assert!(
+        one[1].starts_with("pkh([0c5f9a1e/0h/0h/0]026dbd8b23") && one[1].ends_with("#rthll0rg")
+    );
+    let public = read(&format!("wpkh({MASTER}/1/*)")).unwrap();
+    assert!(public.is_range());
+    assert!(read(&format!("pkh({KEY})")).unwrap().derive(0).unwrap()[0].script.is_p2pkh());
+}
+
+#[test]
+fn every_function_has_its_script() {
+    let kind = |text: &str| read(text).unwrap().derive(0).unwrap()[0].script.clone();
+    assert!(kind(&format!("pk({KEY})")).is_p2pk());
+    assert!(kind(&format!("wpkh({KEY})")).is_p2wpkh());
+    assert!(kind(&format!("sh(wpkh({KEY}))")).is_p2sh());
+    assert!(kind(&format!("wsh(multi(1,{KEY}))")).is_p2wsh());
+    assert!(kind(&format!("multi(1,{KEY})")).is_multisig());
+    assert!(kind(&format!("tr({})", &KEY[2..])).is_p2tr());
+    assert!(kind(&format!("rawtr({})", &KEY[2..])).is_p2tr());
+    assert_ne!(kind(&format!("rawtr({})", &KEY[2..])), kind(&format!("tr({})", &KEY[2..])));
+    let two = read(&format!("pkh({MASTER}/<0;1>/5)")).unwrap().derive(0).unwrap();
+    assert_eq!(two.len(), 2);
+    let sorted = texts(&format!("sh(sortedmulti(1,{KEY},{MASTER}/7))"), 0);
+    assert!(sorted[0].starts_with("sh(multi(1,["), "{}", sorted[0]);
+}
+
+#[test]
+fn what_is_no_descriptor_is_refused_in_words() {
+    for (text, message) in [
+        ("wpkh(x)", "wpkh(): key 'x' is not valid"),
+        ("pkh()", "No key provided"),
+        ("what(51)", "'what(51)' is not a valid descriptor function"),
+        ("raw(5)", "Raw script is not hex"),
+        ("addr(1BoatSLRHtKNngkdXEeobR76b53LETtpyT)", "Address is not valid"),
+        ("wsh(", ""),
+        ("sh(multi(2))", ""),
+        ("pkh([0c5f9a1]x)", "Fingerprint is not 4 bytes (7 characters instead of 8 characters)"),
+        ("pkh(02)", "Pubkey '02' is invalid"),
+    ] {
+        let error = read(text).unwrap_err();
+        assert!(error.contains(message), "{text}: {error}");
+    }
+    // Hardened children need the private key.
+    let xpub = "tpubD6NzVbkrYhZ4WaWSyoBvQwbpLkojyoTZPRsgXELWz3Popb3qkjcJyJUGLnL4qHHoQvao8ESaAstxYSnhyswJ76uZPStJRJCTKvosUCJZL5B";
+    assert!(read(&format!("pkh({xpub}/1/*)")).unwrap().derive(5).is_some());
+    assert!(read(&format!("pkh({xpub}/1/*h)")).unwrap().derive(5).is_none());
+    assert!(read(&format!("pkh({xpub}/1h)")).is_err());
+}
