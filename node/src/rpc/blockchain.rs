@@ -1,13 +1,13 @@
 //! Methods that read the chain.
 
-use bitcoin::consensus::{deserialize, serialize};
+use bitcoin::consensus::serialize;
 use bitcoin::hex::DisplayHex as _;
-use bitcoin::{Amount, Block, BlockHash, OutPoint, Txid};
-use cofferdam_ibd::headers::HeaderStatus;
-use cofferdam_ibd::{Chainstate, HeaderRef, Network};
+use bitcoin::{Amount, BlockHash, OutPoint, Txid};
+use cofferdam_ibd::{Chainstate, HeaderRef};
 use serde_json::{Value, json};
 
 use super::call::{Args, json as required, optional, optional_text, text};
+use super::stored_block::StoredBlock;
 use super::tx_json::Spent;
 use super::{Context, Method, RpcError, RpcResult, code, deployments, tx_json, utxo_set};
 
@@ -23,12 +23,6 @@ pub(super) const METHODS: &[Method] = &[
         params: &[text("blockhash"), optional("verbosity|verbose")],
         help: "Returns a block: 0 as hex, 1 with transaction ids (default), 2 with transactions, 3 with what they spend too.",
         run: get_block,
-    },
-    Method {
-        name: "getblockchaininfo",
-        params: &[],
-        help: "Returns various state info regarding blockchain processing.",
-        run: get_blockchain_info,
     },
     Method {
         name: "getblockcount",
@@ -49,25 +43,10 @@ pub(super) const METHODS: &[Method] = &[
         run: get_block_header,
     },
     Method {
-        name: "getchaintips",
-        params: &[],
-        help: "Returns all known tips in the block tree, including the main chain and orphaned branches.",
-        run: get_chain_tips,
-    },
-    Method {
         name: "getdeploymentinfo",
         params: &[optional_text("blockhash")],
         help: "Returns various state info regarding deployments of consensus changes, at a block or the tip.",
         run: deployments::get_deployment_info,
-    },
-    Method {
-        name: "getdifficulty",
-        params: &[],
-        help: "Returns the proof-of-work difficulty as a multiple of the minimum difficulty.",
-        run: |context, _| {
-            let bits = context.chain.query(|chain| tip_bits(chain))?;
-            Ok(tx_json::float(tx_json::difficulty(bits)))
-        },
     },
     Method {
         name: "getmempoolinfo",
@@ -97,10 +76,6 @@ pub(super) const METHODS: &[Method] = &[
     },
 ];
 
-fn tip_bits(chain: &Chainstate) -> u32 {
-    chain.headers().entry(chain.tip_ref()).header.bits.to_consensus()
-}
-
 pub(super) fn find(chain: &Chainstate, hash: &BlockHash) -> Result<HeaderRef, RpcError> {
     let found = chain.headers().get(hash);
     found.ok_or_else(|| RpcError::new(code::INVALID_ADDRESS_OR_KEY, "Block not found"))
@@ -114,19 +89,16 @@ fn get_block(context: &Context, args: &Args) -> RpcResult {
         Some(_) => args.integer(1)?,
     };
     let network = context.chain.params().network.to_bitcoin();
-    let (raw, undo, fields) = context.chain.query(move |chain| {
+    let (stored, mut fields) = context.chain.query(move |chain| {
         let at = find(chain, &hash)?;
-        let raw = chain.read_block(&hash)?;
-        let undo = if verbosity >= 2 { chain.read_undo(&hash)? } else { None };
-        let missing =
-            || RpcError::new(code::MISC_ERROR, "Block not available (not fully downloaded)");
-        Ok::<_, RpcError>((raw.ok_or_else(missing)?, undo, tx_json::header(chain, at)))
+        Ok::<_, RpcError>((StoredBlock::new(chain, at), tx_json::header(chain, at)))
     })??;
     if verbosity <= 0 {
-        return Ok(json!(raw.to_lower_hex_string()));
+        return Ok(json!(stored.raw()?.to_lower_hex_string()));
     }
-    let block: Block = deserialize(&raw)
-        .map_err(|_| RpcError::new(code::INTERNAL_ERROR, "Block data could not be decoded"))?;
+    let block = stored.block()?;
+    let has_undo = verbosity >= 2 && stored.entry.undo.is_some();
+    let undo = has_undo.then(|| stored.undo()).transpose()?;
     let transactions: Vec<Value> = if verbosity == 1 {
         block
             .txdata
@@ -150,7 +122,6 @@ fn get_block(context: &Context, args: &Args) -> RpcResult {
     let weight = block.weight().to_wu();
     let size = block.total_size();
     let stripped = (weight - u64::try_from(size).unwrap_or(0)) / 3;
-    let mut fields = fields;
     fields.insert("strippedsize".into(), json!(stripped));
     fields.insert("size".into(), json!(size));
     fields.insert("weight".into(), json!(weight));
@@ -181,72 +152,6 @@ fn get_block_header(context: &Context, args: &Args) -> RpcResult {
             return Ok(Value::Object(tx_json::header(chain, at)));
         }
         Ok(json!(serialize(&chain.headers().entry(at).header).to_lower_hex_string()))
-    })?
-}
-
-fn get_blockchain_info(context: &Context, _: &Args) -> RpcResult {
-    let view = context.chain.view();
-    let params = context.chain.params();
-    let mut tip = context.chain.query(|chain| tx_json::header(chain, chain.tip_ref()))?;
-    let mut take = |name: &str| tip.remove(name).unwrap_or_default();
-    let blocks = take("height");
-    // Without figures on how many transactions the network has made, blocks have to do.
-    let progress = if view.initial_download || view.tip != view.best_header {
-        f64::from(view.tip.height) / f64::from(view.best_header.height.max(1))
-    } else {
-        1.0
-    };
-    let mut info = json!({
-        "chain": params.network.to_string(),
-        "blocks": blocks,
-        "headers": view.best_header.height,
-        "bestblockhash": take("hash"),
-        "bits": take("bits"),
-        "target": take("target"),
-        "difficulty": take("difficulty"),
-        "time": take("time"),
-        "mediantime": take("mediantime"),
-        "verificationprogress": tx_json::float(progress),
-        "initialblockdownload": view.initial_download,
-        "chainwork": take("chainwork"),
-        "size_on_disk": utxo_set::directory_bytes(&context.chain_dir.join("blocks")),
-        "pruned": false,
-    });
-    if let Some(fields) = info.as_object_mut() {
-        if params.network == Network::Signet {
-            let challenge = params.signet_challenge.as_ref().map(|script| script.to_hex_string());
-            fields.insert("signet_challenge".into(), json!(challenge));
-        }
-        fields.insert("warnings".into(), json!([]));
-    }
-    Ok(info)
-}
-
-fn get_chain_tips(context: &Context, _: &Args) -> RpcResult {
-    context.chain.query(|chain| {
-        let headers = chain.headers();
-        let parents: std::collections::HashSet<HeaderRef> =
-            headers.iter().filter_map(|at| headers.entry(at).parent).collect();
-        let mut tips: Vec<HeaderRef> =
-            headers.iter().filter(|at| !parents.contains(at) || *at == chain.tip_ref()).collect();
-        tips.sort_by_key(|at| std::cmp::Reverse(headers.entry(*at).height));
-        let describe = |at: &HeaderRef| {
-            let entry = headers.entry(*at);
-            let fork = headers.entry(headers.fork_point(*at, chain.tip_ref())).height;
-            let status = if *at == chain.tip_ref() {
-                "active"
-            } else if entry.status.has(HeaderStatus::FAILED) {
-                "invalid"
-            } else if entry.block.is_none() {
-                "headers-only"
-            } else if entry.status.has(HeaderStatus::VALID) {
-                "valid-fork"
-            } else {
-                "valid-headers"
-            };
-            json!({"height": entry.height, "hash": entry.hash.to_string(), "branchlen": entry.height - fork, "status": status})
-        };
-        Ok(tips.iter().map(describe).collect())
     })?
 }
 

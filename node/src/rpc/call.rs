@@ -114,13 +114,7 @@ impl Args {
 
     /// Returns a hash.
     pub(crate) fn hash<H: Hash + std::str::FromStr>(&self, index: usize) -> Result<H, RpcError> {
-        let (name, text) = (self.name(index), self.text(index)?);
-        let problem = if text.len() == 64 {
-            format!("{name} must be hexadecimal string (not '{text}')")
-        } else {
-            format!("{name} must be of length 64 (not {}, for '{text}')", text.len())
-        };
-        text.parse().map_err(|_| RpcError::new(code::INVALID_PARAMETER, problem))
+        parse_hash(self.name(index), self.text(index)?)
     }
 
     /// Returns the error for an argument of the wrong JSON type.
@@ -137,6 +131,19 @@ impl Args {
     fn name(&self, index: usize) -> &'static str {
         self.method.params.get(index).map_or("", |param| param.first_name())
     }
+}
+
+/// Reads a hash that is called `name` (Core's `ParseHashV`).
+pub(crate) fn parse_hash<H: Hash + std::str::FromStr>(
+    name: &str,
+    text: &str,
+) -> Result<H, RpcError> {
+    let problem = if text.len() == 64 {
+        format!("{name} must be hexadecimal string (not '{text}')")
+    } else {
+        format!("{name} must be of length 64 (not {}, for '{text}')", text.len())
+    };
+    text.parse().map_err(|_| RpcError::new(code::INVALID_PARAMETER, problem))
 }
 
 impl Param {

@@ -4,9 +4,11 @@
 //! Bitcoin Core's.
 
 mod auth;
+mod block_stats;
 mod blockchain;
 mod call;
 mod chain_control;
+mod chain_info;
 mod chain_wait;
 mod client;
 mod control;
@@ -17,7 +19,10 @@ mod mining;
 mod network;
 mod scan;
 mod server;
+mod snapshot;
+mod stored_block;
 mod tx_json;
+mod tx_out_proof;
 mod utxo_set;
 
 pub(crate) use auth::Credentials;
@@ -131,7 +136,11 @@ pub(crate) struct Method {
 /// The methods by category, as `help` lists them.
 const CATEGORIES: &[(&str, &[Method])] = &[
     ("Blockchain", blockchain::METHODS),
+    ("Chain", chain_info::METHODS),
+    ("Block statistics", block_stats::METHODS),
+    ("Proofs", tx_out_proof::METHODS),
     ("Scanning", scan::METHODS),
+    ("Snapshots", snapshot::METHODS),
     ("Chain control", chain_control::METHODS),
     ("Waiting", chain_wait::METHODS),
     ("Control", control::METHODS),

@@ -9,7 +9,7 @@ use cofferdam_ibd::{BlockRef, Chainstate, CoinStats, HeaderRef, UtxoHash, UtxoSt
 use serde_json::{Map, Value, json};
 
 use super::blockchain::find;
-use super::call::Args;
+use super::call::{Args, parse_hash};
 use super::{Context, RpcError, RpcResult, code, tx_json};
 use crate::coin_scan::PinnedCoins;
 
@@ -26,11 +26,19 @@ pub(super) enum HashOrHeight {
 impl HashOrHeight {
     /// Reads an argument.
     pub(super) fn read(args: &Args, index: usize) -> Result<Option<Self>, RpcError> {
-        Ok(match args.get(index) {
-            None => None,
-            Some(Value::Number(_)) => Some(Self::Height(args.integer(index)?)),
-            Some(_) => Some(Self::Hash(args.hash(index)?)),
-        })
+        args.get(index).map(|value| Self::from_value("hash_or_height", value)).transpose()
+    }
+
+    /// Reads a value that is called `name`.
+    pub(super) fn from_value(name: &str, value: &Value) -> Result<Self, RpcError> {
+        if value.is_number() {
+            let out_of_range = || RpcError::new(code::MISC_ERROR, "JSON integer out of range");
+            return value.as_i64().map(Self::Height).ok_or_else(out_of_range);
+        }
+        let text = value.as_str().ok_or_else(|| {
+            RpcError::new(code::TYPE_ERROR, "JSON value is not of expected type string")
+        })?;
+        parse_hash(name, text).map(Self::Hash)
     }
 
     /// Finds the block; a height is one of the connected chain.
