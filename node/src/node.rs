@@ -123,6 +123,7 @@ impl Node {
             self.chain.clone(),
             clock.clone(),
             self.shutdown.clone(),
+            self.data_dir.chain_dir(),
         )?;
         self.peers = Some(Arc::clone(&peers));
         if config.rpc.enabled {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use cofferdam_ibd::params::ChainParams;
 
 use super::{bind_address, port};
+use crate::p2p::{Whitebind, Whitelist};
 use crate::settings::Settings;
 
 /// Longest user agent that peers accept (Bitcoin Core's `MAX_SUBVERSION_LENGTH`).
@@ -14,6 +15,9 @@ const USER_AGENT_LENGTH_MAX: usize = 256;
 /// Most connections (Bitcoin Core's default).
 const MAX_CONNECTIONS_DEFAULT: usize = 125;
 
+/// How long `setban` bans, in seconds (Bitcoin Core's default).
+const BAN_SECONDS_DEFAULT: i64 = 24 * 60 * 60;
+
 /// Settings of the connections to peers.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct P2pConfig {
@@ -21,14 +25,28 @@ pub struct P2pConfig {
     pub connect: Vec<String>,
     /// Peers to keep a connection with.
     pub add_nodes: Vec<String>,
-    /// Addresses to listen on; empty: no listening.
+    /// Addresses to listen on.
     pub bind: Vec<SocketAddr>,
+    /// Addresses where only the onion service connects.
+    pub onion_bind: Vec<SocketAddr>,
+    /// Addresses to listen on, with permissions for who connects there.
+    pub whitebind: Vec<Whitebind>,
+    /// Port to listen on at all IPv6 addresses, if there are any.
+    pub any_v6_port: Option<u16>,
+    /// Permissions by address.
+    pub whitelist: Vec<Whitelist>,
     /// Most connections.
     pub max_connections: usize,
     /// Time limit of a connection attempt.
     pub connect_timeout: Duration,
-    /// Time limit of the handshake.
-    pub handshake_timeout: Duration,
+    /// Time in which a connection need not do anything.
+    pub peer_timeout: Duration,
+    /// How long a ban lasts unless told.
+    pub ban_seconds: i64,
+    /// Bytes to send in a day, beyond which old blocks are not served; 0: no limit.
+    pub max_upload_bytes: u64,
+    /// Whether peers are told that no transactions are wanted.
+    pub blocks_only: bool,
     /// How the node names itself.
     pub user_agent: String,
 }
@@ -42,17 +60,7 @@ impl P2pConfig {
     pub(super) fn from_settings(settings: &Settings, params: &ChainParams) -> Result<Self, String> {
         let owned = |values: Vec<&str>| values.into_iter().map(str::to_owned).collect::<Vec<_>>();
         let port = port(settings, "port", params.default_port)?;
-        let typed_binds = settings.all("bind");
-        let listen =
-            settings.flag("listen", !typed_binds.is_empty() || !settings.is_set("connect"));
-        let mut bind = Vec::new();
-        if listen && typed_binds.is_empty() {
-            bind.push(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
-        } else if listen {
-            for text in typed_binds {
-                bind.push(bind_address("bind", text.strip_suffix("=onion").unwrap_or(text), port)?);
-            }
-        }
+        let doors = Doors::from_settings(settings, port)?;
         let version = env!("CARGO_PKG_VERSION");
         let comments = settings.all("uacomment").join("; ");
         let comments = if comments.is_empty() { comments } else { format!("({comments})") };
@@ -67,37 +75,141 @@ impl P2pConfig {
             // -connect=0 is -noconnect.
             connect: owned(settings.all("connect").into_iter().filter(|at| *at != "0").collect()),
             add_nodes: owned(settings.all("addnode")),
-            bind,
+            bind: doors.bind,
+            onion_bind: doors.onion,
+            whitebind: doors.white,
+            any_v6_port: doors.any_v6_port,
+            whitelist: parse_all(settings.all("whitelist"), Whitelist::parse)?,
             max_connections: settings.number("maxconnections")?.unwrap_or(MAX_CONNECTIONS_DEFAULT),
             connect_timeout: Duration::from_millis(
                 settings.number("timeout")?.unwrap_or(5000).max(1),
             ),
-            handshake_timeout: Duration::from_secs(settings.number("peertimeout")?.unwrap_or(60)),
+            peer_timeout: peer_timeout(settings)?,
+            ban_seconds: settings.number("bantime")?.unwrap_or(BAN_SECONDS_DEFAULT),
+            max_upload_bytes: upload_target(settings)?,
+            blocks_only: settings.flag("blocksonly", false),
             user_agent,
         })
     }
+}
+
+/// Where to listen.
+#[derive(Default)]
+struct Doors {
+    bind: Vec<SocketAddr>,
+    onion: Vec<SocketAddr>,
+    white: Vec<Whitebind>,
+    any_v6_port: Option<u16>,
+}
+
+impl Doors {
+    fn from_settings(settings: &Settings, port: u16) -> Result<Self, String> {
+        let (binds, white) = (settings.all("bind"), settings.all("whitebind"));
+        let named = !binds.is_empty() || !white.is_empty();
+        if !settings.flag("listen", named || !settings.is_set("connect")) {
+            if named {
+                return Err("Cannot set -bind or -whitebind together with -listen=0".into());
+            }
+            return Ok(Self::default());
+        }
+        // The port next to the usual one is for the onion service.
+        let onion_port = port.checked_add(1).unwrap_or(port);
+        let mut doors = Self { white: parse_all(white, Whitebind::parse)?, ..Self::default() };
+        for text in binds {
+            match text.strip_suffix("=onion") {
+                Some(address) => doors.onion.push(bind_address("bind", address, onion_port)?),
+                None => doors.bind.push(bind_address("bind", text, port)?),
+            }
+        }
+        if doors.bind.is_empty() && doors.onion.is_empty() {
+            doors.onion.push(SocketAddr::from((Ipv4Addr::LOCALHOST, onion_port)));
+        }
+        if !named {
+            doors.bind.push(SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)));
+            doors.any_v6_port = Some(port);
+        }
+        Ok(doors)
+    }
+}
+
+fn parse_all<T>(
+    texts: Vec<&str>,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<T>, String> {
+    texts.into_iter().map(parse).collect()
+}
+
+fn peer_timeout(settings: &Settings) -> Result<Duration, String> {
+    /// Bitcoin Core's `DEFAULT_PEER_CONNECT_TIMEOUT`.
+    const DEFAULT_SECONDS: i64 = 60;
+    let seconds = settings.number("peertimeout")?.unwrap_or(DEFAULT_SECONDS);
+    let positive = u64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
+    positive
+        .map(Duration::from_secs)
+        .ok_or_else(|| "peertimeout must be a positive integer.".into())
+}
+
+/// Reads a number of bytes: MiB, or with a unit after it (`k`, `m`, `g`, `t` of 1000, in capitals
+/// of 1024).
+fn upload_target(settings: &Settings) -> Result<u64, String> {
+    let Some(text) = settings.get("maxuploadtarget") else {
+        return Ok(0);
+    };
+    let (digits, factor) = match text.as_bytes().last() {
+        Some(b'k') => (text.strip_suffix('k'), 1000),
+        Some(b'K') => (text.strip_suffix('K'), 1 << 10),
+        Some(b'm') => (text.strip_suffix('m'), 1_000_000),
+        Some(b'M') => (text.strip_suffix('M'), 1 << 20),
+        Some(b'g') => (text.strip_suffix('g'), 1_000_000_000),
+        Some(b'G') => (text.strip_suffix('G'), 1 << 30),
+        Some(b't') => (text.strip_suffix('t'), 1_000_000_000_000),
+        Some(b'T') => (text.strip_suffix('T'), 1 << 40),
+        _ => (Some(text), 1 << 20),
+    };
+    let number = digits.and_then(|digits| digits.parse::<u64>().ok());
+    let bytes = number.and_then(|number| number.checked_mul(factor));
+    bytes.ok_or_else(|| format!("Unable to parse -maxuploadtarget: '{text}'"))
 }
 
 #[cfg(test)]
 mod tests {
     use crate::config::tests::load;
 
+    fn addresses(line: &str, file: &str) -> [Vec<String>; 2] {
+        let p2p = load(line, file).unwrap().p2p;
+        [p2p.bind, p2p.onion_bind].map(|list| list.iter().map(ToString::to_string).collect())
+    }
+
     #[test]
     fn listening_follows_connect_and_bind() {
-        assert_eq!(load("-regtest", "").unwrap().p2p.bind, ["0.0.0.0:18444".parse().unwrap()]);
-        assert!(load("-regtest -connect=a", "").unwrap().p2p.bind.is_empty());
+        let usual = [vec!["0.0.0.0:18444"], vec!["127.0.0.1:18445"]];
+        assert_eq!(addresses("-regtest", ""), usual);
+        assert_eq!(addresses("-regtest -connect=a", ""), [vec![""; 0], vec![]]);
         let file = "regtest=1\n[regtest]\nconnect=0\nport=5\nbind=127.0.0.1\n";
-        let config = load("-bind=127.0.0.1:7=onion", file).unwrap();
-        assert_eq!(
-            config.p2p.bind,
-            ["127.0.0.1:7".parse().unwrap(), "127.0.0.1:5".parse().unwrap()]
-        );
-        assert!(config.p2p.connect.is_empty());
-        assert_eq!(load("-port=0", "").unwrap_err(), "Invalid port specified in -port: '0'");
-        assert_eq!(
-            load("-port=65536", "").unwrap_err(),
-            "Invalid port specified in -port: '65536'"
-        );
+        let both = [vec!["127.0.0.1:5"], vec!["127.0.0.1:7"]];
+        assert_eq!(addresses("-bind=127.0.0.1:7=onion", file), both);
+        assert!(load("", file).unwrap().p2p.connect.is_empty());
+        let white = [vec![""; 0], vec!["127.0.0.1:18445"]];
+        assert_eq!(addresses("-regtest -whitebind=noban@127.0.0.1:9", ""), white);
+        let error = |line| load(line, "").unwrap_err();
+        assert_eq!(error("-port=0"), "Invalid port specified in -port: '0'");
+        assert_eq!(error("-port=65536"), "Invalid port specified in -port: '65536'");
+        let text = "Cannot set -bind or -whitebind together with -listen=0";
+        assert_eq!(error("-bind=127.0.0.1 -nolisten"), text);
+    }
+
+    #[test]
+    fn times_and_amounts_are_read_and_checked() {
+        let p2p = |line| load(line, "").unwrap().p2p;
+        assert_eq!(p2p("-peertimeout=3").peer_timeout.as_secs(), 3);
+        assert_eq!(p2p("-maxuploadtarget=800").max_upload_bytes, 800 << 20);
+        assert_eq!(p2p("-maxuploadtarget=2G").max_upload_bytes, 2 << 30);
+        assert_eq!(p2p("-bantime=1234").ban_seconds, 1234);
+        let error = |line| load(line, "").unwrap_err();
+        assert_eq!(error("-peertimeout=0"), "peertimeout must be a positive integer.");
+        assert_eq!(error("-peertimeout=-1"), "peertimeout must be a positive integer.");
+        assert_eq!(error("-maxuploadtarget=x"), "Unable to parse -maxuploadtarget: 'x'");
+        assert_eq!(error("-whitelist=oopsie@::1"), "Invalid P2P permission: 'oopsie'");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::Rule::{DebugOnly, NeedsValue, NetworkOnly, Sensitive};
 use super::{OptionSpec, ignored, option};
 
 pub(super) const OPTIONS: &[OptionSpec] = &[
+    option("bantime", "n", "Seconds that setban bans unless told (default: 86400)", &[]),
     option(
         "addnode",
         "ip",
@@ -13,7 +14,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     option(
         "bind",
         "addr[:port]",
-        "Listen here (default: all addresses). May be repeated",
+        "Listen here (default: all addresses); with =onion behind it, for the onion service. May be repeated",
         &[NetworkOnly],
     ),
     option(
@@ -27,8 +28,26 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     option(
         "peertimeout",
         "n",
-        "Time limit of the handshake in seconds (default: 60)",
+        "Seconds in which a peer need not have sent anything, nor ended the handshake (default: 60)",
         &[DebugOnly],
+    ),
+    option(
+        "maxuploadtarget",
+        "n",
+        "MiB a day (or with a unit, k to T) beyond which old blocks are not served; 0: no limit (default: 0)",
+        &[],
+    ),
+    option(
+        "whitebind",
+        "[permissions@]addr:port",
+        "Listen here too, with permissions for peers that connect there. May be repeated",
+        &[NetworkOnly],
+    ),
+    option(
+        "whitelist",
+        "[permissions@]ip[/bits]",
+        "Permissions for peers from there: noban, download, addr, mempool, relay, forcerelay, bloomfilter, all; in and out say for which direction. May be repeated",
+        &[],
     ),
     option("port", "port", "Port to listen on", &[NetworkOnly]),
     option(
@@ -37,7 +56,6 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "Time limit of a connection attempt in milliseconds (default: 5000)",
         &[],
     ),
-    ignored("bantime"),
     ignored("cjdnsreachable"),
     ignored("discover"),
     ignored("dns"),
@@ -50,7 +68,6 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     ignored("listenonion"),
     ignored("maxreceivebuffer"),
     ignored("maxsendbuffer"),
-    ignored("maxuploadtarget"),
     ignored("natpmp"),
     ignored("networkactive"),
     ignored("onion"),
@@ -64,6 +81,4 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     option("torpassword", "pass", "Accepted and ignored", &[Sensitive, super::Rule::Ignored]),
     ignored("txreconciliation"),
     ignored("v2transport"),
-    ignored("whitebind"),
-    ignored("whitelist"),
 ];

@@ -1,11 +1,11 @@
 //! Options of relaying transactions and of building blocks.
 
-use super::{OptionSpec, ignored};
+use super::{OptionSpec, ignored, option};
 
 pub(super) const RELAY_OPTIONS: &[OptionSpec] = &[
     ignored("acceptnonstdtxn"),
     ignored("blockreconstructionextratxn"),
-    ignored("blocksonly"),
+    option("blocksonly", "", "Tell peers that no transactions are wanted", &[]),
     ignored("bytespersigop"),
     ignored("datacarrier"),
     ignored("datacarriersize"),

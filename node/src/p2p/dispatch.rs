@@ -1,17 +1,33 @@
 //! Messages of one peer, read and handled in order.
 
+use std::io::{self, BufReader, Read};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use cofferdam_ibd::sync::DOWNLOAD_WINDOW;
 
-use super::SERVICES;
-use super::codec::{FrameError, read_frame};
-use super::handshake::{Handshake, Step};
-use super::manager::{PeerManager, random_nonce};
-use super::message::{Message, PROTOCOL_VERSION, Version};
-use super::peer::Peer;
+use super::handshake::{Facts, Handshake, Step};
+use super::manager::{PeerManager, seconds};
+use super::message::{Malformed, Message, PROTOCOL_VERSION, Version, is_known};
+use super::peer::{Kind, Peer};
+use super::permissions::Permissions;
+use super::rate::RateLimit;
+use super::subnet::is_routable;
 use super::sync::block_hash;
+use super::transport::{Frame, FrameError, Source, v1};
 use crate::chain::Stopped;
+
+/// The version of compact blocks that is spoken (Bitcoin Core's `CMPCTBLOCKS_VERSION`), and the
+/// protocol version from which they are known.
+const COMPACT_VERSION: u64 = 2;
+const VERSION_OF_COMPACT: u32 = 70_014;
+
+/// Blocks that a tip may be behind and still count as recent (Core's
+/// `NODE_NETWORK_LIMITED_ALLOW_CONN_BLOCKS`).
+const RECENT_BLOCKS: u64 = 144;
+
+/// Bytes that are read from a socket at a time.
+const READ_BYTES: usize = 64 << 10;
 
 /// Why a peer's messages are not read on.
 #[derive(Debug)]
@@ -34,88 +50,178 @@ impl From<String> for End {
     }
 }
 
+/// A socket whose bytes are counted.
+struct Counted<'a>(&'a Peer);
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let bytes = self.0.stream().read(buffer)?;
+        if bytes > 0 {
+            self.0.count_bytes(bytes);
+        }
+        Ok(bytes)
+    }
+}
+
+/// What a connection's messages are read from.
+struct Inbox<'a> {
+    manager: &'a PeerManager,
+    peer: &'a Peer,
+    stream: BufReader<Counted<'a>>,
+}
+
+impl Read for Inbox<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(buffer)
+    }
+}
+
+impl Source for Inbox<'_> {
+    fn claim(&mut self, bytes: usize) -> io::Result<()> {
+        if !self.peer.is_inbound() || self.peer.may(Permissions::NO_BAN) {
+            return Ok(());
+        }
+        let losers = self.manager.budget.take(self.peer.id, bytes);
+        for peer in losers.into_iter().filter_map(|id| self.manager.peer(id)) {
+            peer.disconnect("receive memory is exhausted and this message began first");
+        }
+        Ok(())
+    }
+}
+
 impl PeerManager {
     /// Reads and handles a peer's messages until the connection ends.
     pub(super) fn run_peer(self: &Arc<Self>, peer: &Arc<Peer>) {
-        let mut handshake = Handshake::new(peer.is_inbound(), self.our_version(peer));
+        let mut handshake = Handshake::new(peer.kind, self.our_version(peer));
         if let Some(hello) = handshake.first() {
             peer.send(hello, self.clock.now());
         }
-        let mut stream = std::io::BufReader::with_capacity(64 << 10, peer.stream());
-        while peer.wait_for_room() {
-            let frame = match read_frame(&mut stream, self.chain.params().magic) {
-                Ok(frame) => frame,
-                Err(FrameError::Io(error)) => {
-                    if !peer.is_closing() {
-                        tracing::info!("socket closed, disconnecting peer={} ({error})", peer.id);
-                    }
-                    break;
-                }
-                Err(FrameError::Skip(reason)) => {
-                    tracing::info!("{reason}, peer={}", peer.id);
-                    continue;
+        let stream = BufReader::with_capacity(READ_BYTES, Counted(peer));
+        let mut inbox = Inbox { manager: self, peer, stream };
+        let mut rate = RateLimit::new(Instant::now());
+        while !peer.is_closing() {
+            let handled = match v1::read_frame(&mut inbox, self.chain.params().magic) {
+                Ok(frame) => self.on_frame(peer, &mut handshake, &mut rate, frame),
+                Err(FrameError::Skip { reason, wire_bytes }) => {
+                    tracing::debug!("{reason}, peer={}", peer.id);
+                    peer.count_received("*other*", wire_bytes);
+                    Ok(())
                 }
                 Err(FrameError::Fatal(reason)) => {
-                    peer.disconnect(&reason);
+                    tracing::debug!("{reason}, peer={}", peer.id);
+                    peer.close();
+                    break;
+                }
+                Err(FrameError::Io(error)) => {
+                    tell_end(peer, &error);
                     break;
                 }
             };
-            let bytes = frame.payload.len();
-            tracing::debug!("received: {} ({bytes} bytes) peer={}", frame.command, peer.id);
-            let message = Message::decode(&frame.command, frame.payload);
-            // A name of a peer's choosing must not become one more counter each time.
-            let counted = matches!(&message, Ok(known) if *known != Message::Other);
-            let counter = if counted { frame.command.as_str() } else { "*other*" };
-            peer.count_received(counter, bytes, self.clock.now());
-            let handled = message
-                .map_err(|error| {
-                    End::Misbehaved(format!("{} message is malformed: {error}", frame.command))
-                })
-                .and_then(|message| self.handle(peer, &mut handshake, message));
+            self.budget.give_back(peer.id);
             match handled {
                 Ok(()) => {}
-                Err(End::Misbehaved(reason)) => peer.disconnect(&format!("Misbehaving: {reason}")),
+                Err(End::Misbehaved(reason)) => self.misbehaved(peer, &reason),
                 Err(End::Stopped) => break,
             }
+            self.look_after(peer);
         }
         self.remove(peer);
     }
 
+    /// Blames a peer; unless it may stay, it is disconnected and its address discouraged.
+    pub(super) fn misbehaved(&self, peer: &Peer, reason: &str) {
+        tracing::debug!("Misbehaving: peer={}: {reason}", peer.id);
+        if peer.may(Permissions::NO_BAN) {
+            tracing::warn!("Not punishing noban peer {}!", peer.id);
+        } else if peer.kind == Kind::Manual {
+            tracing::warn!("Not punishing manually connected peer {}!", peer.id);
+        } else if peer.is_local() {
+            // Its address is everybody's on this machine.
+            let what = if peer.through_onion { "inbound onion" } else { "local" };
+            let id = peer.id;
+            tracing::debug!("Warning: disconnecting but not discouraging {what} peer {id}!");
+            peer.close();
+        } else {
+            tracing::debug!("Disconnecting and discouraging peer {}!", peer.id);
+            self.bans.discourage(peer.address.ip());
+            for other in self.peers() {
+                if other.address.ip() == peer.address.ip() && !other.may(Permissions::NO_BAN) {
+                    other.close();
+                }
+            }
+        }
+    }
+
     fn our_version(&self, peer: &Peer) -> Version {
+        let is_silent = matches!(peer.kind, Kind::BlockRelayOnly | Kind::Feeler);
         Version {
             version: PROTOCOL_VERSION,
-            services: SERVICES,
-            time: i64::try_from(self.clock.now().as_secs()).unwrap_or(i64::MAX),
+            services: self.services(),
+            time: seconds(self.clock.now()),
+            receiver: Some(peer.address).filter(|address| is_routable(address.ip())),
             nonce: peer.nonce,
             user_agent: self.config.user_agent.clone(),
             start_height: i32::try_from(self.chain.view().tip.height).unwrap_or(i32::MAX),
-            // There is no place for transactions here.
-            relay: false,
+            relay: self.relays_transactions() && !is_silent,
+        }
+    }
+
+    fn on_frame(
+        self: &Arc<Self>,
+        peer: &Arc<Peer>,
+        handshake: &mut Handshake,
+        rate: &mut RateLimit,
+        frame: Frame,
+    ) -> Result<(), End> {
+        let Frame { command, payload, wire_bytes } = frame;
+        let (command, bytes) = (command.as_str(), payload.len());
+        peer.count_received(command, wire_bytes);
+        let wait = rate.wait(command, Instant::now());
+        if !wait.is_zero() && !peer.may(Permissions::NO_BAN) && self.shutdown.wait_for(wait) {
+            return Err(End::Stopped);
+        }
+        if asks_for_much(command) && !peer.wait_for_room() {
+            return Ok(());
+        }
+        tracing::debug!("received: {command} ({bytes} bytes) peer={}", peer.id);
+        if !handshake.is_done() && !is_of_handshake(command) {
+            self.shake_hands(peer, handshake, &Message::Other, command);
+            return Ok(());
+        }
+        if command == "pong" {
+            let problem = peer.state().ping.pong(&payload, self.clock.now());
+            if let Some(problem) = problem {
+                tracing::debug!("pong peer={}: {problem}", peer.id);
+            }
+            return Ok(());
+        }
+        match Message::decode(command, payload) {
+            Ok(message) if is_of_handshake(command) => {
+                self.shake_hands(peer, handshake, &message, command);
+                Ok(())
+            }
+            Ok(message) => self.handle(peer, message, command),
+            Err(Malformed::Unreadable(error)) => {
+                tracing::debug!(
+                    "ProcessMessages({command}, {bytes} bytes): Exception '{error}' caught"
+                );
+                Ok(())
+            }
+            Err(Malformed::TooMany(text)) => Err(End::Misbehaved(text)),
+            Err(Malformed::Refused(text)) => {
+                peer.disconnect(&text);
+                Ok(())
+            }
         }
     }
 
     fn handle(
         self: &Arc<Self>,
         peer: &Arc<Peer>,
-        handshake: &mut Handshake,
         message: Message,
+        command: &str,
     ) -> Result<(), End> {
-        if !handshake.is_done() || matches!(message, Message::Version(_) | Message::Verack) {
-            self.shake_hands(peer, handshake, &message);
-            return Ok(());
-        }
         match message {
-            Message::WtxidRelay | Message::SendAddrV2 => {
-                let step = handshake.receive(&message, |_| false);
-                if let Step::Refuse(reason) = step {
-                    peer.disconnect(&reason);
-                }
-                Ok(())
-            }
-            Message::SendHeaders => {
-                peer.state().prefers_headers = true;
-                Ok(())
-            }
             Message::Ping(nonce) => {
                 // Who has the pong may rely on what it sent before being handled.
                 let view = self.chain.view();
@@ -124,10 +230,6 @@ impl PeerManager {
                     self.chain.settle()?;
                 }
                 peer.send(Message::Pong(nonce), self.clock.now());
-                Ok(())
-            }
-            Message::Pong(nonce) => {
-                peer.pong(nonce);
                 Ok(())
             }
             Message::GetHeaders(locator, stop) => Ok(self.serve_headers(peer, locator, stop)?),
@@ -142,35 +244,185 @@ impl PeerManager {
                 }
                 Ok(())
             }
-            Message::Version(_) | Message::Verack | Message::Other => Ok(()),
+            Message::FeeFilter(rate) => {
+                peer.state().fee_filter = rate;
+                Ok(())
+            }
+            _ => {
+                self.on_other(peer, command);
+                Ok(())
+            }
         }
     }
 
-    fn shake_hands(&self, peer: &Arc<Peer>, handshake: &mut Handshake, message: &Message) {
+    /// Takes in a message that changes nothing here.
+    fn on_other(&self, peer: &Peer, command: &str) {
+        match command {
+            "filterload" | "filteradd" | "filterclear" => {
+                if !peer.may(Permissions::BLOOM_FILTER) {
+                    peer.disconnect(&format!(
+                        "{command} received despite not offering bloom services"
+                    ));
+                }
+            }
+            "mempool" => {
+                // Nothing is announced to anybody, so nothing to those either that may ask.
+                let may_ask = Permissions::MEMPOOL;
+                if !peer.may(may_ask) && !peer.may(Permissions::BLOOM_FILTER) {
+                    tracing::debug!("mempool request with bloom filters disabled");
+                    if !peer.may(Permissions::NO_BAN) {
+                        peer.disconnect("mempool request with bloom filters disabled");
+                    }
+                }
+            }
+            _ if is_known(command) => {}
+            _ => tracing::debug!("Unknown message type \"{command}\" from peer={}", peer.id),
+        }
+    }
+
+    fn shake_hands(
+        &self,
+        peer: &Arc<Peer>,
+        handshake: &mut Handshake,
+        message: &Message,
+        command: &str,
+    ) {
         let now = self.clock.now();
-        match handshake.receive(message, |nonce| self.is_own_nonce(nonce)) {
-            Step::Send(messages) => {
-                if *message == Message::SendHeaders {
-                    peer.state().prefers_headers = true;
-                }
-                for message in messages {
-                    peer.send(message, now);
+        match handshake.receive(message, command, self) {
+            Step::Version(version, answers) => {
+                self.note_version(peer, version);
+                for answer in answers {
+                    peer.send(answer, now);
                 }
             }
-            Step::Ready(version) => {
-                let (number, agent) = (version.version, version.user_agent.clone());
-                tracing::info!(
-                    "New peer connected: version: {number}, subver: {agent}, peer={}, {}",
-                    peer.id,
-                    peer.kind.name()
-                );
-                peer.state().version = Some(version);
-                peer.send(Message::SendHeaders, now);
-                peer.ping(random_nonce(), now);
-                self.sync().headers.peer_ready(peer.id, !peer.is_inbound());
+            Step::Probed(version) => {
+                self.note_version(peer, version);
+                // The peer has to learn who asked.
+                peer.wait_until_sent();
+                peer.disconnect("feeler connection completed");
             }
-            Step::Ignore(reason) => tracing::debug!("{reason} peer={}", peer.id),
+            Step::Ready => self.on_ready(peer),
+            Step::Noted => self.on_wish(peer, message),
+            Step::Ignore(reason) => tracing::debug!("{reason} from peer={}", peer.id),
+            Step::Refuse(reason) if reason == "connected to self" => {
+                tracing::info!("connected to self at {}, disconnecting", peer.address);
+                peer.close();
+            }
             Step::Refuse(reason) => peer.disconnect(&reason),
         }
+    }
+
+    fn note_version(&self, peer: &Peer, version: Version) {
+        let Version { version: number, start_height, relay, .. } = version;
+        let us = version.receiver.map_or_else(|| "[::]:0".into(), |us| us.to_string());
+        let agent = version.user_agent.as_str();
+        let agent = if agent.is_empty() { "<no user agent>" } else { agent };
+        let relay = u8::from(relay);
+        tracing::debug!(
+            "receive version message: {agent}: version {number}, blocks={start_height}, us={us}, txrelay={relay}, peer={}",
+            peer.id
+        );
+        let mut state = peer.state();
+        state.time_offset = version.time.saturating_sub(seconds(self.clock.now()));
+        state.version = Some(version);
+    }
+
+    fn on_ready(&self, peer: &Arc<Peer>) {
+        let version = peer.state().version.as_ref().map_or(0, |version| version.version);
+        let (kind, transport) = (peer.kind.name(), peer.transport().name);
+        let text = format!(
+            "New {kind} peer connected: transport: {transport}, version: {version}, peer={}",
+            peer.id
+        );
+        // Anybody can connect as often as they like, and must not fill the log by it.
+        if peer.is_inbound() {
+            tracing::debug!("{text}");
+        } else {
+            tracing::info!("{text}");
+        }
+        if version >= VERSION_OF_COMPACT {
+            peer.send(Message::SendCmpct(0, COMPACT_VERSION), self.clock.now());
+        }
+        peer.state().ready = true;
+        let is_preferred = !peer.is_inbound() || peer.may(Permissions::NO_BAN);
+        if peer.kind != Kind::AddrFetch {
+            self.sync().headers.peer_ready(peer.id, is_preferred);
+        }
+    }
+
+    fn on_wish(&self, peer: &Peer, message: &Message) {
+        let mut state = peer.state();
+        match message {
+            Message::SendHeaders => state.prefers_headers = true,
+            Message::WtxidRelay => state.wtxid_relay = true,
+            Message::SendAddrV2 => state.wants_addr_v2 = true,
+            Message::SendCmpct(unasked @ 0..=1, COMPACT_VERSION) => {
+                state.provides_compact = true;
+                state.wants_compact_unasked = *unasked == 1;
+            }
+            Message::SendCmpct(unasked, _) if *unasked > 1 => {
+                drop(state);
+                self.misbehaved(peer, "invalid sendcmpct announce field");
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Facts for PeerManager {
+    fn is_own(&self, nonce: u64) -> bool {
+        self.is_own_nonce(nonce)
+    }
+
+    fn is_tip_recent(&self) -> bool {
+        let tip = self.chain.query(|chain| chain.headers().entry(chain.tip_ref()).header.time);
+        let age = |time: u32| self.clock.now().saturating_sub(Duration::from_secs(time.into()));
+        let spacing = u64::from(self.chain.params().pow_target_spacing).max(1);
+        tip.is_ok_and(|time| age(time).as_secs() / spacing < RECENT_BLOCKS)
+    }
+}
+
+/// Returns whether a message says how the two talk to each other.
+fn is_of_handshake(command: &str) -> bool {
+    matches!(
+        command,
+        "version"
+            | "verack"
+            | "wtxidrelay"
+            | "sendaddrv2"
+            | "feature"
+            | "sendheaders"
+            | "sendcmpct"
+    )
+}
+
+/// Returns whether the answer is larger than the question: who does not read answers may ask no
+/// more of these. All other messages are read on, or two nodes that send each other much at the
+/// same time would wait for each other.
+fn asks_for_much(command: &str) -> bool {
+    matches!(
+        command,
+        "getheaders"
+            | "getdata"
+            | "getblocks"
+            | "getblocktxn"
+            | "getaddr"
+            | "getcfilters"
+            | "getcfheaders"
+            | "getcfcheckpt"
+            | "mempool"
+            | "ping"
+    )
+}
+
+fn tell_end(peer: &Peer, error: &io::Error) {
+    if peer.is_closing() {
+        return;
+    }
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        peer.disconnect("socket closed");
+    } else {
+        tracing::debug!("socket recv error, disconnecting peer={}: {error}", peer.id);
+        peer.close();
     }
 }

@@ -1,14 +1,16 @@
 //! The messages that the node understands, and their bytes. Blocks stay bytes: the thread that
 //! checks them parses them.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bitcoin::consensus::encode::{Decodable, Encodable, VarInt, serialize};
 use bitcoin::hashes::Hash as _;
 use bitcoin::p2p::message_blockdata::Inventory;
 
-/// The protocol version spoken (BIP-0339's).
-pub(crate) const PROTOCOL_VERSION: u32 = 70_016;
+/// The protocol version spoken (BIP-0434's).
+pub(crate) const PROTOCOL_VERSION: u32 = 70_017;
 
 /// Limits of Bitcoin Core: `MAX_INV_SZ`, `MAX_LOCATOR_SZ`, `MAX_HEADERS_RESULTS`,
 /// `MAX_SUBVERSION_LENGTH`.
@@ -26,6 +28,8 @@ pub(crate) struct Version {
     pub(crate) services: u64,
     /// Its clock.
     pub(crate) time: i64,
+    /// How it sees the other end's address.
+    pub(crate) receiver: Option<SocketAddr>,
     /// A random number, by which a node knows its own messages.
     pub(crate) nonce: u64,
     /// Its name.
@@ -49,6 +53,14 @@ pub(crate) enum Message {
     SendAddrV2,
     /// `sendheaders` (BIP-0130)
     SendHeaders,
+    /// `sendcmpct` (BIP-0152): whether new blocks may come unasked, and the version.
+    SendCmpct(u8, u64),
+    /// `feefilter` (BIP-0133): the least fee rate to be told of, in satoshis per 1000 bytes.
+    FeeFilter(u64),
+    /// `feature` (BIP-0434), well formed.
+    Feature,
+    /// `getaddr`
+    GetAddr,
     /// `ping`
     Ping(u64),
     /// `pong`
@@ -78,6 +90,10 @@ impl Message {
             Self::WtxidRelay => "wtxidrelay",
             Self::SendAddrV2 => "sendaddrv2",
             Self::SendHeaders => "sendheaders",
+            Self::SendCmpct(..) => "sendcmpct",
+            Self::FeeFilter(_) => "feefilter",
+            Self::Feature => "feature",
+            Self::GetAddr => "getaddr",
             Self::Ping(_) => "ping",
             Self::Pong(_) => "pong",
             Self::GetHeaders(..) => "getheaders",
@@ -94,6 +110,12 @@ impl Message {
     pub(crate) fn payload(self) -> Vec<u8> {
         match self {
             Self::Version(version) => version.payload(),
+            Self::SendCmpct(unasked, version) => {
+                let mut out = vec![unasked];
+                out.extend(serialize(&version));
+                out
+            }
+            Self::FeeFilter(rate) => serialize(&rate),
             Self::Ping(nonce) | Self::Pong(nonce) => serialize(&nonce),
             Self::GetHeaders(locator, stop) => {
                 let mut out = serialize(&PROTOCOL_VERSION);
@@ -116,6 +138,8 @@ impl Message {
             | Self::WtxidRelay
             | Self::SendAddrV2
             | Self::SendHeaders
+            | Self::Feature
+            | Self::GetAddr
             | Self::Other => Vec::new(),
         }
     }
@@ -125,7 +149,7 @@ impl Message {
     /// # Errors
     ///
     /// Returns what is wrong with it.
-    pub(crate) fn decode(command: &str, payload: Vec<u8>) -> Result<Self, String> {
+    pub(crate) fn decode(command: &str, payload: Vec<u8>) -> Result<Self, Malformed> {
         let mut input = payload.as_slice();
         let input = &mut input;
         Ok(match command {
@@ -134,15 +158,27 @@ impl Message {
             "wtxidrelay" => Self::WtxidRelay,
             "sendaddrv2" => Self::SendAddrV2,
             "sendheaders" => Self::SendHeaders,
-            "ping" => Self::Ping(item(input)?),
+            "sendcmpct" => Self::SendCmpct(item(input)?, item(input)?),
+            "feefilter" => Self::FeeFilter(item(input)?),
+            "feature" => {
+                check_feature(input)
+                    .ok_or_else(|| Malformed::Refused("invalid feature payload".into()))?;
+                Self::Feature
+            }
+            "getaddr" => Self::GetAddr,
+            // Before BIP-0031 a ping had no nonce and got no answer.
+            "ping" => Self::Ping(item(input).unwrap_or_default()),
             "pong" => Self::Pong(item(input).unwrap_or_default()),
             "getheaders" => {
                 let _version: u32 = item(input)?;
-                let locator = items(input, LOCATOR_MAX, "getheaders locator size")?;
+                let locator = items(input, LOCATOR_MAX, |count| {
+                    let text = format!("getheaders locator size {count} > {LOCATOR_MAX}");
+                    Malformed::Refused(text)
+                })?;
                 Self::GetHeaders(locator, item(input)?)
             }
             "headers" => {
-                let count = count(input, HEADERS_MAX, "headers message size")?;
+                let count = count(input, HEADERS_MAX, too_many("headers"))?;
                 let mut headers = Vec::with_capacity(count.min(input.len() / 81));
                 for _ in 0..count {
                     headers.push(item(input)?);
@@ -150,9 +186,9 @@ impl Message {
                 }
                 Self::Headers(headers)
             }
-            "inv" => Self::Inv(items(input, INVENTORY_MAX, "inv message size")?),
-            "getdata" => Self::GetData(items(input, INVENTORY_MAX, "getdata message size")?),
-            "notfound" => Self::NotFound(items(input, INVENTORY_MAX, "notfound message size")?),
+            "inv" => Self::Inv(items(input, INVENTORY_MAX, too_many("inv"))?),
+            "getdata" => Self::GetData(items(input, INVENTORY_MAX, too_many("getdata"))?),
+            "notfound" => Self::NotFound(items(input, INVENTORY_MAX, too_many("notfound"))?),
             "block" => Self::Block(payload),
             _ => Self::Other,
         })
@@ -161,13 +197,11 @@ impl Message {
 
 impl Version {
     fn payload(&self) -> Vec<u8> {
-        /// An address field: services, IPv6 address, port; nobody reads it.
-        const NO_ADDRESS: [u8; 26] = [0; 26];
         let mut out = serialize(&self.version);
         out.extend(serialize(&self.services));
         out.extend(serialize(&self.time));
-        out.extend(NO_ADDRESS);
-        out.extend(NO_ADDRESS);
+        out.extend(address_field(0, self.receiver));
+        out.extend(address_field(self.services, None));
         out.extend(serialize(&self.nonce));
         out.extend(serialize(&self.user_agent));
         out.extend(serialize(&self.start_height));
@@ -175,26 +209,143 @@ impl Version {
         out
     }
 
-    fn decode(input: &mut &[u8]) -> Result<Self, String> {
+    /// Reads as Bitcoin Core does: what is behind the receiver's address may be left out.
+    fn decode(input: &mut &[u8]) -> Result<Self, Malformed> {
         let version = item(input)?;
         let services = item(input)?;
-        let time = item(input)?;
-        let _receiver: [u8; 26] = take(input)?;
-        let _sender: [u8; 26] = take(input)?;
-        let nonce = item(input)?;
-        let length = count(input, USER_AGENT_BYTES_MAX, "user agent size")?;
-        let (name, rest) = input.split_at_checked(length).ok_or("end of data")?;
-        *input = rest;
-        // Only what can be printed: the name ends up in logs and on terminals.
-        let printable = |byte: &u8| {
-            if (0x20..0x7f).contains(byte) { char::from(*byte) } else { '?' }
-        };
-        let user_agent = name.iter().map(printable).collect();
-        let start_height = item(input)?;
+        let time = item::<i64>(input)?.max(0);
+        let _receiver_services: [u8; 8] = take(input)?;
+        let receiver = address(take(input)?, take(input)?);
+        let mut nonce = 1;
+        if !input.is_empty() {
+            let _sender: [u8; 26] = take(input)?;
+            nonce = item(input)?;
+        }
+        let user_agent = if input.is_empty() { String::new() } else { user_agent(input)? };
+        let start_height = if input.is_empty() { -1 } else { item(input)? };
         // Absent in old versions, which want transactions.
         let relay = input.first().is_none_or(|byte| *byte != 0);
-        Ok(Self { version, services, time, nonce, user_agent, start_height, relay })
+        Ok(Self { version, services, time, receiver, nonce, user_agent, start_height, relay })
     }
+}
+
+/// Services, IPv6 address, port.
+fn address_field(services: u64, address: Option<SocketAddr>) -> Vec<u8> {
+    let mut out = serialize(&services);
+    let (ip, port) = match address {
+        Some(SocketAddr::V4(v4)) => (v4.ip().to_ipv6_mapped().octets(), v4.port()),
+        Some(SocketAddr::V6(v6)) => (v6.ip().octets(), v6.port()),
+        None => ([0; 16], 0),
+    };
+    out.extend(ip);
+    out.extend(port.to_be_bytes());
+    out
+}
+
+/// Returns an address that means something.
+fn address(ip: [u8; 16], port: [u8; 2]) -> Option<SocketAddr> {
+    let ip = super::subnet::unmapped(ip.into());
+    let is_sound = !ip.is_unspecified() && ip != IpAddr::V4(Ipv4Addr::BROADCAST);
+    is_sound.then(|| SocketAddr::new(ip, u16::from_be_bytes(port)))
+}
+
+fn user_agent(input: &mut &[u8]) -> Result<String, Malformed> {
+    let limit = |_| Malformed::Unreadable("String length limit exceeded".into());
+    let length = count(input, USER_AGENT_BYTES_MAX, limit)?;
+    let (name, rest) = input.split_at_checked(length).ok_or_else(end_of_data)?;
+    *input = rest;
+    // Only what can be printed, and is no markup: the name ends up in logs and on terminals.
+    let is_safe = |c: &char| c.is_ascii_alphanumeric() || " .,;-_/:?@()".contains(*c);
+    Ok(name.iter().map(|byte| char::from(*byte)).filter(is_safe).collect())
+}
+
+/// Reads a feature: a name of 4 to 80 bytes and at most 512 bytes about it.
+fn check_feature(input: &mut &[u8]) -> Option<()> {
+    const NAME_BYTES: std::ops::RangeInclusive<usize> = 4..=80;
+    const DATA_BYTES_MAX: usize = 512;
+    let mut skip = |max: usize| {
+        let length = usize::try_from(item::<VarInt>(input).ok()?.0).ok()?;
+        *input = input.get(length..).filter(|_| length <= max)?;
+        Some(length)
+    };
+    let name = skip(*NAME_BYTES.end())?;
+    skip(DATA_BYTES_MAX)?;
+    (NAME_BYTES.contains(&name) && input.is_empty()).then_some(())
+}
+
+/// The types that Bitcoin Core knows, which have a counter each; all others share one.
+const KNOWN_TYPES: [&str; 36] = [
+    "version",
+    "verack",
+    "addr",
+    "addrv2",
+    "sendaddrv2",
+    "inv",
+    "getdata",
+    "merkleblock",
+    "getblocks",
+    "getheaders",
+    "tx",
+    "headers",
+    "block",
+    "getaddr",
+    "mempool",
+    "ping",
+    "pong",
+    "notfound",
+    "filterload",
+    "filteradd",
+    "filterclear",
+    "sendheaders",
+    "feefilter",
+    "sendcmpct",
+    "cmpctblock",
+    "getblocktxn",
+    "blocktxn",
+    "getcfilters",
+    "cfilter",
+    "getcfheaders",
+    "cfheaders",
+    "getcfcheckpt",
+    "cfcheckpt",
+    "wtxidrelay",
+    "sendtxrcncl",
+    "feature",
+];
+
+/// Returns the name under which a type is counted: a peer must not make a new counter each time.
+pub(crate) fn counter_name(command: &str) -> &'static str {
+    KNOWN_TYPES.iter().find(|known| **known == command).copied().unwrap_or("*other*")
+}
+
+/// Returns whether the type is one that Bitcoin Core knows.
+pub(crate) fn is_known(command: &str) -> bool {
+    KNOWN_TYPES.contains(&command)
+}
+
+/// Why a payload is no message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Malformed {
+    /// It cannot be read; Bitcoin Core logs that, and goes on.
+    Unreadable(String),
+    /// It has more elements than any peer may send.
+    TooMany(String),
+    /// The connection ends, and nobody is blamed.
+    Refused(String),
+}
+
+impl From<String> for Malformed {
+    fn from(text: String) -> Self {
+        Self::Unreadable(text)
+    }
+}
+
+fn end_of_data() -> String {
+    "DataStream::read(): end of data: iostream error".into()
+}
+
+fn too_many(name: &'static str) -> impl Fn(u64) -> Malformed {
+    move |count| Malformed::TooMany(format!("{name} message size = {count}"))
 }
 
 fn length(count: usize) -> Vec<u8> {
@@ -210,26 +361,38 @@ fn list<T: Encodable>(items: &[T]) -> Vec<u8> {
 }
 
 fn item<T: Decodable>(input: &mut &[u8]) -> Result<T, String> {
-    T::consensus_decode(input).map_err(|error| error.to_string())
+    use bitcoin::consensus::encode::Error;
+    T::consensus_decode(input).map_err(|error| match error {
+        Error::Io(_) => end_of_data(),
+        other => other.to_string(),
+    })
 }
 
 fn take<const N: usize>(input: &mut &[u8]) -> Result<[u8; N], String> {
-    let (taken, rest) = input.split_first_chunk::<N>().ok_or("end of data")?;
+    let (taken, rest) = input.split_first_chunk::<N>().ok_or_else(end_of_data)?;
     *input = rest;
     Ok(*taken)
 }
 
-fn count(input: &mut &[u8], max: usize, what: &str) -> Result<usize, String> {
-    let count: VarInt = item(input)?;
-    let count = usize::try_from(count.0).ok().filter(|count| *count <= max);
-    count.ok_or_else(|| format!("{what} > {max}"))
+fn count(
+    input: &mut &[u8],
+    max: usize,
+    over: impl Fn(u64) -> Malformed,
+) -> Result<usize, Malformed> {
+    let VarInt(claimed) = item(input)?;
+    let count = usize::try_from(claimed).ok().filter(|count| *count <= max);
+    count.ok_or_else(|| over(claimed))
 }
 
 /// Decodes a list; memory is bounded by the bytes that came, not by the claimed length.
-fn items<T: Decodable>(input: &mut &[u8], max: usize, what: &str) -> Result<Vec<T>, String> {
+fn items<T: Decodable>(
+    input: &mut &[u8],
+    max: usize,
+    over: impl Fn(u64) -> Malformed,
+) -> Result<Vec<T>, Malformed> {
     /// The smallest element of any list here is a hash.
     const ELEMENT_BYTES_MIN: usize = 32;
-    let count = count(input, max, what)?;
+    let count = count(input, max, over)?;
     let mut items = Vec::with_capacity(count.min(input.len() / ELEMENT_BYTES_MIN));
     for _ in 0..count {
         items.push(item(input)?);
@@ -257,6 +420,7 @@ mod tests {
             version: PROTOCOL_VERSION,
             services: 9,
             time: 1_700_000_000,
+            receiver: Some("1.2.3.4:5".parse().unwrap()),
             nonce: 7,
             user_agent: "/test:1/".into(),
             start_height: 5,
@@ -265,6 +429,9 @@ mod tests {
         let messages = [
             Message::Version(version),
             Message::Verack,
+            Message::SendCmpct(1, 2),
+            Message::FeeFilter(1000),
+            Message::GetAddr,
             Message::Ping(1),
             Message::GetHeaders(vec![hash, hash], no_stop()),
             Message::Headers(vec![header(); 3]),
@@ -286,31 +453,56 @@ mod tests {
     fn limits_are_those_of_core() {
         let hash = header().block_hash();
         let too_long = Message::GetHeaders(vec![hash; 102], no_stop()).payload();
-        assert!(Message::decode("getheaders", too_long).unwrap_err().contains("> 101"));
-        let too_many = Message::Headers(vec![header(); 2001]).payload();
-        assert!(Message::decode("headers", too_many).unwrap_err().contains("> 2000"));
+        let refused = Malformed::Refused("getheaders locator size 102 > 101".into());
+        assert_eq!(Message::decode("getheaders", too_long), Err(refused));
+        let over = |text: &str| Err(Malformed::TooMany(text.into()));
+        let headers = Message::Headers(vec![header(); 2001]).payload();
+        assert_eq!(Message::decode("headers", headers), over("headers message size = 2001"));
         // A claim of 50,000 elements with no bytes behind takes no memory.
-        assert!(Message::decode("inv", vec![0xfd, 0x50, 0xc3]).is_err());
-        assert!(Message::decode("inv", vec![0xfd, 0x51, 0xc3]).unwrap_err().contains("> 50000"));
+        let end = Err(Malformed::Unreadable(end_of_data()));
+        assert_eq!(Message::decode("inv", vec![0xfd, 0x50, 0xc3]), end);
+        let claim = vec![0xfd, 0x51, 0xc3];
+        assert_eq!(Message::decode("inv", claim.clone()), over("inv message size = 50001"));
+        assert_eq!(Message::decode("getdata", claim), over("getdata message size = 50001"));
     }
 
     #[test]
-    fn a_version_without_the_relay_byte_and_with_odd_names_is_understood() {
+    fn a_version_without_its_end_and_with_odd_names_is_understood() {
         let version = Version {
             version: 70_001,
             services: 1,
             time: 0,
-            nonce: 0,
-            user_agent: "/a\u{7}b/".into(),
+            receiver: None,
+            nonce: 5,
+            user_agent: "/a\u{7}b<>/".into(),
             start_height: 0,
             relay: true,
         };
-        let mut payload = Message::Version(version.clone()).payload();
-        payload.pop();
-        let decoded = Message::decode("version", payload);
-        assert_eq!(
-            decoded,
-            Ok(Message::Version(Version { user_agent: "/a?b/".into(), ..version }))
-        );
+        let payload = Message::Version(version.clone()).payload();
+        let decode = |bytes: &[u8]| match Message::decode("version", bytes.to_vec()) {
+            Ok(Message::Version(version)) => version,
+            other => panic!("{other:?}"),
+        };
+        let clean = Version { user_agent: "/ab/".into(), ..version };
+        assert_eq!(decode(&payload[..payload.len() - 1]), clean);
+        let bare = Version { nonce: 1, user_agent: String::new(), start_height: -1, ..clean };
+        assert_eq!(decode(&payload[..46]), bare);
+    }
+
+    #[test]
+    fn a_feature_has_a_name_and_some_bytes() {
+        let feature = |name: usize, data: u16| {
+            let mut bytes = vec![u8::try_from(name).unwrap()];
+            bytes.extend(vec![b'x'; name]);
+            bytes.push(0xfd);
+            bytes.extend(data.to_le_bytes());
+            bytes.extend(vec![0; data.into()]);
+            Message::decode("feature", bytes)
+        };
+        assert_eq!(feature(4, 300), Ok(Message::Feature));
+        assert_eq!(feature(80, 512), Ok(Message::Feature));
+        for (name, data) in [(3, 300), (81, 300), (4, 513)] {
+            assert!(matches!(feature(name, data), Err(Malformed::Refused(_))));
+        }
     }
 }

@@ -1,27 +1,38 @@
 //! Peers: connections, their messages, and the sync with them.
 
-mod codec;
+mod bans;
+mod budget;
 mod connection;
+mod dial;
 mod dispatch;
+mod eviction;
 mod handshake;
 mod headers;
+mod listen;
 mod manager;
 mod message;
 mod peer;
+mod permissions;
+mod ping;
+mod rate;
 mod serve;
+mod subnet;
 mod sync;
+mod transport;
+mod upkeep;
+mod upload;
 
-pub(crate) use manager::PeerManager;
+pub(crate) use manager::{PeerManager, seconds};
 pub(crate) use message::PROTOCOL_VERSION;
-pub(crate) use peer::{Peer, PeerState};
+pub(crate) use peer::{Kind, Peer, PeerState};
+pub(crate) use permissions::{Whitebind, Whitelist};
+pub(crate) use subnet::{Subnet, is_routable, unmapped};
+pub(crate) use upload::TIMEFRAME;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use bitcoin::BlockHash;
 use cofferdam_ibd::sync::{DownloadScheduler, HeaderSync, PeerId};
-
-/// Services offered: NETWORK and WITNESS (BIP-0144).
-pub(crate) const SERVICES: u64 = 1 | 8;
 
 /// Blocks whose sender is remembered until their scripts have run.
 const SOURCES_MAX: usize = 4096;

@@ -1,25 +1,38 @@
 //! `Peer`: one connection and what is known of the node at its other end.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::{Shutdown as SocketShutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use cofferdam_ibd::HeaderRef;
 use cofferdam_ibd::sync::{LowWorkGate, PeerId};
 
-use super::codec;
 use super::connection::SendQueue;
-use super::message::{Message, Version};
+use super::message::{Message, Version, counter_name};
+use super::permissions::Permissions;
+use super::ping::Ping;
+use super::transport::{Encoder, TransportInfo};
+use super::upload::Upload;
+use crate::clock::Clock;
 
-/// How a connection came about, in the words of `getpeerinfo`.
+/// How a connection came about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
     /// The peer connected to us.
     Inbound,
     /// The user named the peer.
     Manual,
+    /// We chose the peer, for blocks and transactions.
+    OutboundFullRelay,
+    /// We chose the peer, for blocks alone: who watches transactions does not see this link.
+    BlockRelayOnly,
+    /// We ask it for addresses and leave.
+    AddrFetch,
+    /// We see whether anybody is there and leave.
+    Feeler,
 }
 
 impl Kind {
@@ -28,21 +41,27 @@ impl Kind {
         match self {
             Self::Inbound => "inbound",
             Self::Manual => "manual",
+            Self::OutboundFullRelay => "outbound-full-relay",
+            Self::BlockRelayOnly => "block-relay-only",
+            Self::AddrFetch => "addr-fetch",
+            Self::Feeler => "feeler",
         }
     }
-}
 
-/// The ping that was sent last, and how fast pongs come.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Ping {
-    /// Nonce and time of a ping without a pong.
-    pub(crate) waiting: Option<(u64, Instant)>,
-    /// When a ping was last sent, by the node's clock.
-    pub(crate) sent_at: Duration,
-    /// Round trip of the last pong.
-    pub(crate) last: Option<Duration>,
-    /// The shortest round trip.
-    pub(crate) min: Option<Duration>,
+    /// Returns whether it is of use only if it offers certain services.
+    pub(crate) const fn expects_services(self) -> bool {
+        matches!(self, Self::OutboundFullRelay | Self::BlockRelayOnly | Self::AddrFetch)
+    }
+
+    /// Returns whether addresses are told and asked for on it.
+    pub(crate) const fn relays_addresses(self) -> bool {
+        !matches!(self, Self::BlockRelayOnly | Self::Feeler)
+    }
+
+    /// Returns whether the node opened it by itself.
+    pub(crate) const fn is_automatic(self) -> bool {
+        !matches!(self, Self::Inbound | Self::Manual)
+    }
 }
 
 /// Bytes by message type, for `getpeerinfo`.
@@ -50,18 +69,20 @@ pub(crate) struct Ping {
 pub(crate) struct Traffic {
     /// All bytes.
     pub(crate) bytes: u64,
-    /// When the last came, by the node's clock.
+    /// When the last came, by the node's clock; 0: never.
     pub(crate) last: Duration,
     /// Bytes of each type.
-    pub(crate) by_type: BTreeMap<String, u64>,
+    pub(crate) by_type: BTreeMap<&'static str, u64>,
 }
 
 impl Traffic {
-    fn add(&mut self, command: &str, bytes: usize, now: Duration) {
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+    fn add(&mut self, bytes: u64, now: Duration) {
         self.bytes = self.bytes.saturating_add(bytes);
         self.last = now;
-        let counter = self.by_type.entry(command.to_owned()).or_default();
+    }
+
+    fn add_type(&mut self, command: &str, bytes: u64) {
+        let counter = self.by_type.entry(counter_name(command)).or_default();
         *counter = counter.saturating_add(bytes);
     }
 }
@@ -69,10 +90,25 @@ impl Traffic {
 /// What changes while a connection lasts.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PeerState {
-    /// What the peer said of itself, once the handshake is done.
+    /// What the peer said of itself.
     pub(crate) version: Option<Version>,
-    /// Whether it wants new blocks announced by headers (BIP-0130).
+    /// Whether the handshake is done.
+    pub(crate) ready: bool,
+    /// How far its clock was ahead of ours, in seconds.
+    pub(crate) time_offset: i64,
+    /// Whether it wants new blocks announced by headers (BIP-0130), and was told that we do.
     pub(crate) prefers_headers: bool,
+    pub(crate) sent_send_headers: bool,
+    /// Whether it understands addresses of all networks (BIP-0155).
+    pub(crate) wants_addr_v2: bool,
+    /// Whether it names transactions by the hash with their witness (BIP-0339).
+    pub(crate) wtxid_relay: bool,
+    /// Whether it can send compact blocks, and wants them unasked (BIP-0152).
+    pub(crate) provides_compact: bool,
+    pub(crate) wants_compact_unasked: bool,
+    /// The least fee rate that it wants to hear of, and the one that it was told.
+    pub(crate) fee_filter: u64,
+    pub(crate) fee_filter_sent: Option<u64>,
     /// The best header that it is known to have.
     pub(crate) best_known: Option<HeaderRef>,
     /// The best header that was sent to it.
@@ -87,6 +123,15 @@ pub(crate) struct PeerState {
     pub(crate) sent: Traffic,
     /// What was received.
     pub(crate) received: Traffic,
+}
+
+/// Bytes of all connections since the start.
+#[derive(Debug)]
+pub(crate) struct Totals {
+    /// Received.
+    pub(crate) received: AtomicU64,
+    /// Sent.
+    pub(crate) upload: Upload,
 }
 
 /// One connection.
@@ -104,13 +149,20 @@ pub(crate) struct Peer {
     pub(crate) bind: Option<SocketAddr>,
     /// When it began, by the node's clock.
     pub(crate) connected_at: Duration,
-    /// When it began, for the time limit of the handshake.
-    pub(crate) began: Instant,
     /// The nonce of our version message.
     pub(crate) nonce: u64,
-    magic: [u8; 4],
+    /// What it may do that others may not.
+    pub(crate) permissions: Permissions,
+    /// Whether it came through the onion service, which hides its address.
+    pub(crate) through_onion: bool,
+    /// Whether its address was discouraged when it connected.
+    pub(crate) discouraged: bool,
+    clock: Clock,
+    totals: Arc<Totals>,
     stream: TcpStream,
     queue: SendQueue,
+    encoder: Mutex<Encoder>,
+    transport: Mutex<TransportInfo>,
     closing: AtomicBool,
     state: Mutex<PeerState>,
     gate: Mutex<LowWorkGate>,
@@ -127,10 +179,18 @@ pub(crate) struct NewPeer {
     pub(crate) name: String,
     /// The nonce of our version message.
     pub(crate) nonce: u64,
+    /// What it may do that others may not.
+    pub(crate) permissions: Permissions,
+    /// Whether it came through the onion service.
+    pub(crate) through_onion: bool,
+    /// Whether its address is discouraged.
+    pub(crate) discouraged: bool,
     /// The network's magic.
     pub(crate) magic: [u8; 4],
-    /// The time by the node's clock.
-    pub(crate) now: Duration,
+    /// The time.
+    pub(crate) clock: Clock,
+    /// Where bytes are counted.
+    pub(crate) totals: Arc<Totals>,
 }
 
 impl Peer {
@@ -143,12 +203,17 @@ impl Peer {
             name: new.name,
             address: stream.peer_addr()?,
             bind: stream.local_addr().ok(),
-            connected_at: new.now,
-            began: Instant::now(),
+            connected_at: new.clock.now(),
             nonce: new.nonce,
-            magic: new.magic,
+            permissions: new.permissions,
+            through_onion: new.through_onion,
+            discouraged: new.discouraged,
+            clock: new.clock,
+            totals: new.totals,
             stream,
             queue: SendQueue::default(),
+            encoder: Mutex::new(Encoder::v1(new.magic)),
+            transport: Mutex::new(TransportInfo::v1()),
             closing: AtomicBool::new(false),
             gate: Mutex::new(LowWorkGate::default()),
             state: Mutex::new(PeerState::default()),
@@ -158,6 +223,11 @@ impl Peer {
     /// Returns whether the peer connected to us.
     pub(crate) fn is_inbound(&self) -> bool {
         self.kind == Kind::Inbound
+    }
+
+    /// Returns whether it is on this machine.
+    pub(crate) fn is_local(&self) -> bool {
+        super::subnet::unmapped(self.address.ip()).is_loopback()
     }
 
     /// Returns what is known; the lock is for a few lines.
@@ -170,27 +240,45 @@ impl Peer {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the transport; the lock is for a few lines.
+    pub(crate) fn transport(&self) -> MutexGuard<'_, TransportInfo> {
+        self.transport.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Returns whether the handshake is done.
     pub(crate) fn is_ready(&self) -> bool {
-        self.state().version.is_some()
+        self.state().ready
+    }
+
+    /// Returns whether all of these were granted.
+    pub(crate) const fn may(&self, permission: Permissions) -> bool {
+        self.permissions.has(permission)
     }
 
     /// Queues a message; a peer that does not read what it gets is disconnected.
-    pub(crate) fn send(&self, message: Message, now: Duration) {
+    pub(crate) fn send(&self, message: Message, _now: Duration) {
         let command = message.command();
-        tracing::trace!("sending {command} peer={}", self.id);
-        let frame = codec::encode(self.magic, command, &message.payload());
-        let bytes = frame.len();
-        if self.queue.push(frame) {
-            self.state().sent.add(command, bytes, now);
-        } else {
+        self.send_bytes(command.into(), message.payload());
+    }
+
+    /// Queues a message of any type.
+    pub(crate) fn send_bytes(&self, command: Cow<'static, str>, payload: Vec<u8>) {
+        tracing::debug!("sending {command} ({} bytes) peer={}", payload.len(), self.id);
+        if !self.queue.push(command, payload) && !self.is_closing() {
             self.disconnect("send buffer is full");
         }
     }
 
+    /// Counts bytes that came.
+    pub(crate) fn count_bytes(&self, bytes: usize) {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.totals.received.fetch_add(bytes, Ordering::Relaxed);
+        self.state().received.add(bytes, self.clock.now());
+    }
+
     /// Counts a message that came.
-    pub(crate) fn count_received(&self, command: &str, payload: usize, now: Duration) {
-        self.state().received.add(command, codec::HEADER_BYTES + payload, now);
+    pub(crate) fn count_received(&self, command: &str, bytes: usize) {
+        self.state().received.add_type(command, u64::try_from(bytes).unwrap_or(u64::MAX));
     }
 
     /// Waits until little enough waits to be sent; returns false if the connection is closed.
@@ -198,10 +286,15 @@ impl Peer {
         self.queue.wait_for_room()
     }
 
+    /// Waits until all that is queued has been sent, or the connection is closed.
+    pub(crate) fn wait_until_sent(&self) {
+        self.queue.wait_until_sent();
+    }
+
     /// Closes the connection; the reason is logged once.
     pub(crate) fn disconnect(&self, reason: &str) {
         if !self.closing.swap(true, Ordering::Relaxed) {
-            tracing::info!("{reason}, disconnecting peer={}", self.id);
+            tracing::debug!("{reason}, disconnecting peer={}", self.id);
         }
         self.close();
     }
@@ -226,30 +319,22 @@ impl Peer {
 
     /// Sends what is queued, until the connection is closed.
     pub(crate) fn run_sender(&self) {
-        self.queue.drain(&self.stream);
+        self.queue.drain(
+            &self.stream,
+            |command, payload| {
+                let mut encoder = self.encoder.lock().unwrap_or_else(PoisonError::into_inner);
+                encoder.encode(command, payload)
+            },
+            |command, bytes| {
+                let (bytes, now) = (u64::try_from(bytes).unwrap_or(u64::MAX), self.clock.now());
+                self.totals.upload.sent(bytes, now);
+                let sent = &mut self.state().sent;
+                sent.add(bytes, now);
+                if let Some(command) = command {
+                    sent.add_type(command, bytes);
+                }
+            },
+        );
         self.close();
-    }
-
-    /// Sends a ping.
-    pub(crate) fn ping(&self, nonce: u64, now: Duration) {
-        {
-            let ping = &mut self.state().ping;
-            ping.waiting = Some((nonce, Instant::now()));
-            ping.sent_at = now;
-        }
-        self.send(Message::Ping(nonce), now);
-    }
-
-    /// Takes the answer to a ping in.
-    pub(crate) fn pong(&self, nonce: u64) {
-        let ping = &mut self.state().ping;
-        if let Some((waiting, sent)) = ping.waiting
-            && waiting == nonce
-        {
-            let time = sent.elapsed();
-            ping.waiting = None;
-            ping.last = Some(time);
-            ping.min = Some(ping.min.map_or(time, |min| min.min(time)));
-        }
     }
 }

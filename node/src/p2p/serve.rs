@@ -11,6 +11,8 @@ use cofferdam_ibd::{Chainstate, HeaderRef, HeaderTree};
 use super::manager::PeerManager;
 use super::message::{Message, no_stop};
 use super::peer::Peer;
+use super::permissions::Permissions;
+use super::upload::HISTORICAL_AGE_SECONDS;
 use crate::chain::{ChainEvent, Stopped};
 
 /// Most blocks announced by headers; of more only the last is named (Bitcoin Core's
@@ -53,6 +55,10 @@ impl PeerManager {
             if !peer.wait_for_room() {
                 return Ok(());
             }
+            if self.is_beyond_target(peer, hash)? {
+                peer.disconnect("historical block serving limit reached");
+                return Ok(());
+            }
             let read = self.chain.query(move |chain| chain.read_block(&hash))?;
             let raw = read.unwrap_or_else(|error| {
                 tracing::error!(
@@ -73,6 +79,20 @@ impl PeerManager {
         Ok(())
     }
 
+    /// Returns whether a block is an old one and too much was sent today.
+    fn is_beyond_target(&self, peer: &Peer, hash: BlockHash) -> Result<bool, Stopped> {
+        let upload = &self.totals.upload;
+        if !upload.is_reached_for_history(self.clock.now()) || peer.may(Permissions::DOWNLOAD) {
+            return Ok(false);
+        }
+        self.chain.query(move |chain| {
+            let headers = chain.headers();
+            let time = |at| headers.entry(at).header.time;
+            let age = |at| time(headers.best()).saturating_sub(time(at));
+            headers.get(&hash).is_some_and(|at| age(at) > HISTORICAL_AGE_SECONDS)
+        })
+    }
+
     /// Hears of a change of the chain, on the chain's thread.
     pub(super) fn chain_event(&self, event: &ChainEvent<'_>) {
         match event {
@@ -83,7 +103,7 @@ impl PeerManager {
             ChainEvent::Invalid { hash, rejection } => {
                 let source = self.sync().sources.get(hash).copied();
                 if let Some(peer) = source.and_then(|id| self.peer(id)) {
-                    peer.disconnect(&format!("Misbehaving: invalid block received: {rejection}"));
+                    self.misbehaved(&peer, &format!("invalid block received: {rejection}"));
                 }
             }
         }
@@ -96,7 +116,7 @@ impl PeerManager {
         for peer in self.peers() {
             let (prefers_headers, best_known, best_sent) = {
                 let state = peer.state();
-                if state.version.is_none() {
+                if !state.ready {
                     continue;
                 }
                 (state.prefers_headers, state.best_known, state.best_sent)

@@ -53,6 +53,11 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// Returns the method that is called.
+    pub(crate) const fn method(&self) -> &'static Method {
+        self.method
+    }
+
     /// Binds arguments; named ones may follow positional ones given as `args`.
     pub(crate) fn bind(method: &'static Method, params: Value) -> Result<Self, RpcError> {
         let values = match params {

@@ -4,6 +4,7 @@
 //! Bitcoin Core's.
 
 mod auth;
+mod bans;
 mod block_stats;
 mod blockchain;
 mod call;
@@ -17,6 +18,7 @@ mod descriptor;
 mod envelope;
 mod mining;
 mod network;
+mod peer_info;
 mod scan;
 mod server;
 mod snapshot;
@@ -54,6 +56,8 @@ pub(crate) mod code {
     pub(crate) const CLIENT_NODE_NOT_ADDED: i32 = -24;
     pub(crate) const VERIFY_ERROR: i32 = -25;
     pub(crate) const CLIENT_NODE_NOT_CONNECTED: i32 = -29;
+    pub(crate) const CLIENT_INVALID_IP_OR_SUBNET: i32 = -30;
+    pub(crate) const CLIENT_NODE_CAPACITY_REACHED: i32 = -34;
     pub(crate) const INVALID_REQUEST: i32 = -32600;
     pub(crate) const METHOD_NOT_FOUND: i32 = -32601;
     pub(crate) const INVALID_PARAMS: i32 = -32602;
@@ -146,6 +150,7 @@ const CATEGORIES: &[(&str, &[Method])] = &[
     ("Control", control::METHODS),
     ("Mining", mining::METHODS),
     ("Network", network::METHODS),
+    ("Bans", bans::METHODS),
 ];
 
 /// Returns the method of that name.

@@ -1,16 +1,29 @@
-//! Methods about peers.
+//! Methods about connections: made, ended, counted.
+
+use std::sync::atomic::Ordering;
 
 use bitcoin::Amount;
-use serde_json::{Map, Value, json};
+use bitcoin::hex::FromHex as _;
+use serde_json::{Value, json};
 
-use super::call::{Args, optional, optional_text, text};
+use super::call::{Args, json as value, optional, optional_text, text};
+use super::peer_info::{peer_info, service_names};
 use super::{Context, Method, RpcError, RpcResult, code, tx_json};
-use crate::p2p::{PROTOCOL_VERSION, Peer, PeerState, SERVICES};
+use crate::p2p::{Kind, PROTOCOL_VERSION, Peer, TIMEFRAME};
 
 /// The version of the program in the digits of `getnetworkinfo`.
 const CLIENT_VERSION: u32 = 100;
 
+/// Longest type of a message.
+const MESSAGE_TYPE_LENGTH_MAX: usize = 12;
+
 pub(super) const METHODS: &[Method] = &[
+    Method {
+        name: "addconnection",
+        params: &[text("address"), text("connection_type"), value("v2transport")],
+        help: "Opens an outbound connection to a specified node: outbound-full-relay, block-relay-only, addr-fetch or feeler. For testing only.",
+        run: add_connection,
+    },
     Method {
         name: "addnode",
         params: &[text("node"), text("command"), optional("v2transport")],
@@ -24,6 +37,12 @@ pub(super) const METHODS: &[Method] = &[
         run: disconnect_node,
     },
     Method {
+        name: "getaddednodeinfo",
+        params: &[optional_text("node")],
+        help: "Returns information about the given added node, or all added nodes (onetry ones are not listed).",
+        run: get_added_node_info,
+    },
+    Method {
         name: "getconnectioncount",
         params: &[],
         help: "Returns the number of connections to other nodes.",
@@ -32,7 +51,7 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "getnettotals",
         params: &[],
-        help: "Returns information about network traffic of the present connections.",
+        help: "Returns information about network traffic, including bytes in, bytes out, and current system time.",
         run: get_net_totals,
     },
     Method {
@@ -61,91 +80,161 @@ pub(super) const METHODS: &[Method] = &[
             Ok(Value::Null)
         },
     },
+    Method {
+        name: "sendmsgtopeer",
+        params: &[value("peer_id"), text("msg_type"), text("msg")],
+        help: "Sends a p2p message to a peer specified by id: type and body in hex. For testing only.",
+        run: send_message,
+    },
+    Method {
+        name: "setnetworkactive",
+        params: &[value("state")],
+        help: "Disables or enables all p2p network activity.",
+        run: |context, args| {
+            let state = args.optional_flag(0)?.unwrap_or(true);
+            context.peers.set_active(state);
+            Ok(json!(context.peers.is_active()))
+        },
+    },
 ];
+
+fn add_connection(context: &Context, args: &Args) -> RpcResult {
+    if context.chain.params().network != cofferdam_ibd::params::Network::Regtest {
+        let message = "addconnection is for regression testing (-regtest mode) only.";
+        return Err(RpcError::new(code::MISC_ERROR, message));
+    }
+    let (address, name) = (args.text(0)?, args.text(1)?.trim());
+    let kinds = [Kind::OutboundFullRelay, Kind::BlockRelayOnly, Kind::AddrFetch, Kind::Feeler];
+    let kind = kinds
+        .into_iter()
+        .find(|kind| kind.name() == name)
+        .ok_or_else(|| RpcError::new(code::INVALID_PARAMETER, super::call::help(args.method())))?;
+    if args.optional_flag(2)? == Some(true) {
+        let message =
+            "Error: Adding v2transport connections requires -v2transport init flag to be set.";
+        return Err(RpcError::new(code::INVALID_PARAMETER, message));
+    }
+    if !context.peers.add_connection(address, kind) {
+        let message = "Error: Already at capacity for specified connection type.";
+        return Err(RpcError::new(code::CLIENT_NODE_CAPACITY_REACHED, message));
+    }
+    Ok(json!({"address": address, "connection_type": name}))
+}
 
 fn add_node(context: &Context, args: &Args) -> RpcResult {
     let (node, command) = (args.text(0)?, args.text(1)?);
+    if !matches!(command, "onetry" | "add" | "remove") {
+        return Err(RpcError::new(code::MISC_ERROR, super::call::help(args.method())));
+    }
     if args.optional_flag(2)? == Some(true) {
         let message = "Error: v2transport requested but not enabled (see -v2transport)";
         return Err(RpcError::new(code::INVALID_PARAMETER, message));
     }
     match command {
-        "onetry" => {
-            let dialed = context.peers.connect_once(node);
-            dialed.map_err(|error| RpcError::new(code::MISC_ERROR, format!("{error:#}")))?;
-        }
+        "onetry" => context.peers.connect_once(node, Kind::Manual),
         "add" if !context.peers.add_wanted(node) => {
-            return Err(RpcError::new(
-                code::CLIENT_NODE_ALREADY_ADDED,
-                "Error: Node already added",
-            ));
+            let message = "Error: Node already added";
+            return Err(RpcError::new(code::CLIENT_NODE_ALREADY_ADDED, message));
         }
         "remove" if !context.peers.remove_wanted(node) => {
             let message = "Error: Node could not be removed. It has not been added previously.";
             return Err(RpcError::new(code::CLIENT_NODE_NOT_ADDED, message));
         }
-        "add" | "remove" => {}
-        _ => {
-            return Err(RpcError::new(code::MISC_ERROR, "command must be add, remove or onetry"));
-        }
+        _ => {}
     }
     Ok(Value::Null)
 }
 
 fn disconnect_node(context: &Context, args: &Args) -> RpcResult {
-    let address = args.optional_text(0)?.filter(|address| !address.is_empty());
+    let address = args.optional_text(0)?;
     let id = args.optional_integer(1)?;
-    let is_meant = |peer: &Peer| match (address, id) {
-        (Some(address), _) => peer.name == address || peer.address.to_string() == address,
-        (None, Some(id)) => i64::try_from(peer.id) == Ok(id),
-        (None, None) => false,
+    let (reason, peer) = match (address, id) {
+        (Some(address), None) => {
+            let is_it = |peer: &&std::sync::Arc<Peer>| peer.name == address;
+            ("disconnect by address match", context.peers.peers().iter().find(is_it).cloned())
+        }
+        (None | Some(""), Some(id)) => {
+            let id = u64::try_from(id).ok();
+            ("disconnect by id", id.and_then(|id| context.peers.peer(id)))
+        }
+        _ => {
+            let message = "Only one of address and nodeid should be provided.";
+            return Err(RpcError::new(code::INVALID_PARAMS, message));
+        }
     };
-    if address.is_some() == id.is_some() {
-        let message = "Only one of address and nodeid should be provided.";
-        return Err(RpcError::new(code::INVALID_PARAMS, message));
-    }
-    let peers: Vec<_> = context.peers.peers().into_iter().filter(|peer| is_meant(peer)).collect();
-    if peers.is_empty() {
-        return Err(RpcError::new(
-            code::CLIENT_NODE_NOT_CONNECTED,
-            "Node not found in connected nodes",
-        ));
-    }
-    for peer in peers {
-        peer.disconnect("disconnectnode");
-    }
+    let Some(peer) = peer else {
+        let message = "Node not found in connected nodes";
+        return Err(RpcError::new(code::CLIENT_NODE_NOT_CONNECTED, message));
+    };
+    peer.disconnect(reason);
     Ok(Value::Null)
 }
 
-fn get_net_totals(context: &Context, _: &Args) -> RpcResult {
-    let (mut received, mut sent) = (0_u64, 0_u64);
-    for peer in context.peers.peers() {
-        let state = peer.state();
-        received = received.saturating_add(state.received.bytes);
-        sent = sent.saturating_add(state.sent.bytes);
+fn get_added_node_info(context: &Context, args: &Args) -> RpcResult {
+    let mut added = context.peers.added();
+    if let Some(node) = args.optional_text(0)? {
+        added.retain(|entry| entry.name == node);
+        if added.is_empty() {
+            let message = "Error: Node has not been added.";
+            return Err(RpcError::new(code::CLIENT_NODE_NOT_ADDED, message));
+        }
     }
-    let milliseconds = u64::try_from(context.clock.now().as_millis()).unwrap_or(u64::MAX);
-    Ok(json!({"totalbytesrecv": received, "totalbytessent": sent, "timemillis": milliseconds}))
+    let infos = added.into_iter().map(|entry| {
+        let addresses: Vec<Value> = entry
+            .peer
+            .iter()
+            .map(|peer| {
+                let direction = if peer.is_inbound() { "inbound" } else { "outbound" };
+                json!({"address": peer.address.to_string(), "connected": direction})
+            })
+            .collect();
+        let (name, connected) = (entry.name, entry.peer.is_some());
+        json!({"addednode": name, "connected": connected, "addresses": addresses})
+    });
+    Ok(infos.collect())
+}
+
+fn get_net_totals(context: &Context, _: &Args) -> RpcResult {
+    let (totals, now) = (context.peers.totals(), context.clock.now());
+    let upload = &totals.upload;
+    Ok(json!({
+        "totalbytesrecv": totals.received.load(Ordering::Relaxed),
+        "totalbytessent": upload.total(),
+        "timemillis": u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+        "uploadtarget": {
+            "timeframe": TIMEFRAME.as_secs(),
+            "target": upload.target(),
+            "target_reached": upload.is_reached(),
+            "serve_historical_blocks": !upload.is_reached_for_history(now),
+            "bytes_left_in_cycle": upload.bytes_left(),
+            "time_left_in_cycle": upload.time_left(now).as_secs(),
+        },
+    }))
 }
 
 fn get_network_info(context: &Context, _: &Args) -> RpcResult {
     let peers = context.peers.peers();
     let inbound = peers.iter().filter(|peer| peer.is_inbound()).count();
-    let network = |name: &str| json!({"name": name, "limited": false, "reachable": true, "proxy": "", "proxy_randomize_credentials": false});
+    let network = |name: &str| {
+        let reachable = matches!(name, "ipv4" | "ipv6");
+        json!({"name": name, "limited": !reachable, "reachable": reachable, "proxy": "", "proxy_randomize_credentials": false})
+    };
+    let networks = ["ipv4", "ipv6", "onion", "i2p", "cjdns"].map(network);
+    let services = context.peers.services();
     let fee_rate = tx_json::amount(Amount::from_sat(100));
     Ok(json!({
         "version": CLIENT_VERSION,
         "subversion": context.user_agent,
         "protocolversion": PROTOCOL_VERSION,
-        "localservices": format!("{SERVICES:016x}"),
-        "localservicesnames": service_names(SERVICES),
-        "localrelay": false,
+        "localservices": format!("{services:016x}"),
+        "localservicesnames": service_names(services),
+        "localrelay": context.peers.relays_transactions(),
         "timeoffset": 0,
-        "networkactive": true,
+        "networkactive": context.peers.is_active(),
         "connections": peers.len(),
         "connections_in": inbound,
         "connections_out": peers.len() - inbound,
-        "networks": [network("ipv4"), network("ipv6")],
+        "networks": networks,
         "relayfee": fee_rate,
         "incrementalfee": fee_rate,
         "localaddresses": [],
@@ -153,96 +242,17 @@ fn get_network_info(context: &Context, _: &Args) -> RpcResult {
     }))
 }
 
-fn peer_info(context: &Context, peer: &Peer) -> RpcResult {
-    let state: PeerState = peer.state().clone();
-    let known = state.best_known;
-    let synced_headers = context
-        .chain
-        .query(move |chain| known.map_or(-1, |at| i64::from(chain.headers().entry(at).height)))?;
-    let owed = context.peers.in_flight(peer.id)?;
-    let version = state.version.as_ref();
-    let services = version.map_or(0, |version| version.services);
-    let mut fields = Map::new();
-    let mut put = |name: &str, value: Value| fields.insert(name.to_owned(), value);
-    put("id", json!(peer.id));
-    put("addr", json!(peer.name));
-    if let Some(bind) = peer.bind {
-        put("addrbind", json!(bind.to_string()));
+fn send_message(context: &Context, args: &Args) -> RpcResult {
+    let (id, command) = (args.integer(0)?, args.text(1)?);
+    if command.len() > MESSAGE_TYPE_LENGTH_MAX {
+        let message = format!("Error: msg_type too long, max length is {MESSAGE_TYPE_LENGTH_MAX}");
+        return Err(RpcError::new(code::INVALID_PARAMETER, message));
     }
-    put("network", json!(network_name(peer)));
-    put("services", json!(format!("{services:016x}")));
-    put("servicesnames", json!(service_names(services)));
-    put("relaytxes", json!(version.is_some_and(|version| version.relay)));
-    put("last_inv_sequence", json!(0));
-    put("inv_to_send", json!(0));
-    put_traffic(&mut fields, peer, &state);
-    let mut put = |name: &str, value: Value| fields.insert(name.to_owned(), value);
-    put("version", json!(version.map_or(0, |version| version.version)));
-    put("subver", json!(version.map_or("", |version| version.user_agent.as_str())));
-    put("inbound", json!(peer.is_inbound()));
-    put("bip152_hb_to", json!(false));
-    put("bip152_hb_from", json!(false));
-    let presynced = peer.gate().sync().map_or(-1, |sync| i64::from(sync.presync_height()));
-    put("presynced_headers", json!(presynced));
-    put("synced_headers", json!(synced_headers));
-    put("synced_blocks", json!(state.common_height.map_or(-1, i64::from)));
-    put("inflight", json!(owed));
-    put("addr_relay_enabled", json!(false));
-    put("addr_processed", json!(0));
-    put("addr_rate_limited", json!(0));
-    put("permissions", json!([]));
-    put("minfeefilter", tx_json::amount(Amount::ZERO));
-    put("bytessent_per_msg", json!(state.sent.by_type));
-    put("bytesrecv_per_msg", json!(state.received.by_type));
-    put("connection_type", json!(peer.kind.name()));
-    put("transport_protocol_type", json!("v1"));
-    put("session_id", json!(""));
-    Ok(Value::Object(fields))
-}
-
-/// Adds times and amounts of what went to and fro.
-fn put_traffic(fields: &mut Map<String, Value>, peer: &Peer, state: &PeerState) {
-    let mut put = |name: &str, value: Value| fields.insert(name.to_owned(), value);
-    put("lastsend", json!(state.sent.last.as_secs()));
-    put("lastrecv", json!(state.received.last.as_secs()));
-    put("last_transaction", json!(0));
-    put("last_block", json!(state.last_block.as_secs()));
-    put("bytessent", json!(state.sent.bytes));
-    put("bytesrecv", json!(state.received.bytes));
-    put("conntime", json!(peer.connected_at.as_secs()));
-    let version = state.version.as_ref();
-    let theirs = version.map_or(0, |version| version.time);
-    let ours = i64::try_from(peer.connected_at.as_secs()).unwrap_or(i64::MAX);
-    put("timeoffset", json!(if version.is_some() { theirs.saturating_sub(ours) } else { 0 }));
-    let waiting = state.ping.waiting.map(|(_, sent)| sent.elapsed());
-    for (name, time) in
-        [("pingtime", state.ping.last), ("minping", state.ping.min), ("pingwait", waiting)]
-    {
-        if let Some(time) = time {
-            put(name, tx_json::float(time.as_secs_f64()));
-        }
-    }
-}
-
-fn network_name(peer: &Peer) -> &'static str {
-    let ip = peer.address.ip();
-    if ip.is_loopback() {
-        "not_publicly_routable"
-    } else if ip.is_ipv4() {
-        "ipv4"
-    } else {
-        "ipv6"
-    }
-}
-
-fn service_names(services: u64) -> Vec<&'static str> {
-    const NAMES: [(u64, &str); 6] = [
-        (1, "NETWORK"),
-        (4, "BLOOM"),
-        (8, "WITNESS"),
-        (64, "COMPACT_FILTERS"),
-        (1024, "NETWORK_LIMITED"),
-        (2048, "P2P_V2"),
-    ];
-    NAMES.iter().filter(|(bit, _)| services & bit != 0).map(|(_, name)| *name).collect()
+    let payload = Vec::from_hex(args.text(2)?)
+        .map_err(|_| RpcError::new(code::INVALID_PARAMETER, "Error parsing input for msg"))?;
+    let peer = u64::try_from(id).ok().and_then(|id| context.peers.peer(id));
+    let peer = peer
+        .ok_or_else(|| RpcError::new(code::MISC_ERROR, "Error: Could not send message to peer"))?;
+    peer.send_bytes(command.to_owned().into(), payload);
+    Ok(json!({}))
 }

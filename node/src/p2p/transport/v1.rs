@@ -3,9 +3,10 @@
 //! A header is judged before a byte of payload is read, and memory for a payload is taken as its
 //! bytes arrive: a peer that claims four megabytes has to send them.
 
-use std::io::{self, Read};
-
 use bitcoin::hashes::{Hash as _, sha256d};
+use bitcoin::hex::DisplayHex as _;
+
+use super::{Frame, FrameError, Source, read_payload};
 
 /// Bytes of a frame before its payload.
 pub(crate) const HEADER_BYTES: usize = 24;
@@ -15,26 +16,6 @@ pub(crate) const PAYLOAD_BYTES_MAX: u32 = 4_000_000;
 
 /// Bytes of the command field, padded with zeros.
 const COMMAND_BYTES: usize = 12;
-
-/// A frame whose header, length and checksum are right.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Frame {
-    /// The command.
-    pub(crate) command: String,
-    /// The payload.
-    pub(crate) payload: Vec<u8>,
-}
-
-/// Why no frame came.
-#[derive(Debug)]
-pub(crate) enum FrameError {
-    /// The connection ended or failed.
-    Io(io::Error),
-    /// The stream cannot be read on: the peer has to go.
-    Fatal(String),
-    /// One message was damaged, the next may be right (as in Bitcoin Core, which skips it).
-    Skip(String),
-}
 
 /// Encodes a frame.
 pub(crate) fn encode(magic: [u8; 4], command: &str, payload: &[u8]) -> Vec<u8> {
@@ -48,37 +29,48 @@ pub(crate) fn encode(magic: [u8; 4], command: &str, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Reads the next frame.
-pub(crate) fn read_frame(stream: &mut impl Read, magic: [u8; 4]) -> Result<Frame, FrameError> {
+/// Reads the next message.
+pub(crate) fn read_frame(stream: &mut impl Source, magic: [u8; 4]) -> Result<Frame, FrameError> {
     let mut header = [0; HEADER_BYTES];
     stream.read_exact(&mut header).map_err(FrameError::Io)?;
+    read_body(stream, header, magic)
+}
+
+/// Reads what belongs to a header.
+pub(crate) fn read_body(
+    stream: &mut impl Source,
+    header: [u8; HEADER_BYTES],
+    magic: [u8; 4],
+) -> Result<Frame, FrameError> {
     let [m0, m1, m2, m3, command @ .., l0, l1, l2, l3, c0, c1, c2, c3] = header;
-    let command: [u8; COMMAND_BYTES] = command;
-    if [m0, m1, m2, m3] != magic {
-        return Err(FrameError::Fatal("Header error: Wrong MessageStart received".into()));
+    let (command, their_magic): ([u8; COMMAND_BYTES], _) = (command, [m0, m1, m2, m3]);
+    if their_magic != magic {
+        let text = format!("Header error: Wrong MessageStart {} received", their_magic.as_hex());
+        return Err(FrameError::Fatal(text));
     }
-    let name = command_name(&command);
     let length = u32::from_le_bytes([l0, l1, l2, l3]);
-    if length > PAYLOAD_BYTES_MAX {
-        let name = name.unwrap_or_default();
-        return Err(FrameError::Fatal(format!(
-            "Header error: Size too large ({name}, {length} bytes)"
-        )));
-    }
-    let mut payload = Vec::new();
-    let read = stream.take(u64::from(length)).read_to_end(&mut payload).map_err(FrameError::Io)?;
-    if read != usize::try_from(length).unwrap_or(usize::MAX) {
-        return Err(FrameError::Io(io::ErrorKind::UnexpectedEof.into()));
-    }
-    let Some(command) = name else {
-        return Err(FrameError::Skip("Header error: Invalid message type".into()));
+    let shown = shown(&command);
+    let size = match usize::try_from(length) {
+        Ok(size) if length <= PAYLOAD_BYTES_MAX => size,
+        _ => {
+            let text = format!("Header error: Size too large ({shown}, {length} bytes)");
+            return Err(FrameError::Fatal(text));
+        }
     };
-    if checksum(&payload) != [c0, c1, c2, c3] {
-        return Err(FrameError::Skip(format!(
-            "Header error: Wrong checksum ({command}, {length} bytes)"
-        )));
+    let payload = read_payload(stream, size)?;
+    let wire_bytes = HEADER_BYTES + size;
+    let (ours, theirs) = (checksum(&payload), [c0, c1, c2, c3]);
+    if ours != theirs {
+        let (ours, theirs) = (ours.as_hex(), theirs.as_hex());
+        let text =
+            format!("Wrong checksum ({shown}, {length} bytes), expected {ours} was {theirs}");
+        return Err(FrameError::Skip { reason: format!("Header error: {text}"), wire_bytes });
     }
-    Ok(Frame { command, payload })
+    let Some(command) = command_name(&command) else {
+        let reason = format!("Header error: Invalid message type ({shown}, {length} bytes)");
+        return Err(FrameError::Skip { reason, wire_bytes });
+    };
+    Ok(Frame { command, payload, wire_bytes })
 }
 
 fn checksum(payload: &[u8]) -> [u8; 4] {
@@ -93,6 +85,12 @@ fn command_name(field: &[u8; COMMAND_BYTES]) -> Option<String> {
     let is_sound = name.iter().all(|byte| (0x20..0x7f).contains(byte))
         && padding.iter().all(|byte| *byte == 0);
     is_sound.then(|| String::from_utf8_lossy(name).into_owned())
+}
+
+/// What of a name can be printed (Core's `SanitizeString`).
+fn shown(field: &[u8; COMMAND_BYTES]) -> String {
+    let name = field.iter().take_while(|byte| **byte != 0).map(|byte| char::from(*byte));
+    name.filter(|c| c.is_ascii_alphanumeric() || " .,;-_/:?@()".contains(*c)).collect()
 }
 
 #[cfg(test)]
@@ -129,8 +127,9 @@ mod tests {
         frame[16..20].copy_from_slice(&(PAYLOAD_BYTES_MAX + 1).to_le_bytes());
         let Err(FrameError::Fatal(text)) = read(&frame) else { panic!("too large") };
         assert_eq!(text, "Header error: Size too large (block, 4000001 bytes)");
-        let wrong = encode([0; 4], "ping", &[]);
-        assert!(matches!(read(&wrong), Err(FrameError::Fatal(_))));
+        let wrong = encode([0xff; 4], "ping", &[]);
+        let Err(FrameError::Fatal(text)) = read(&wrong) else { panic!("wrong magic") };
+        assert_eq!(text, "Header error: Wrong MessageStart ffffffff received");
     }
 
     #[test]
@@ -140,9 +139,13 @@ mod tests {
         bytes.extend(encode(MAGIC, "a\u{1}b", &[]));
         bytes.extend(encode(MAGIC, "pong", &[]));
         let mut stream = &bytes[..];
-        for _ in 0..2 {
-            assert!(matches!(read_frame(&mut stream, MAGIC), Err(FrameError::Skip(_))));
-        }
+        let mut skipped = || match read_frame(&mut stream, MAGIC) {
+            Err(FrameError::Skip { reason, wire_bytes }) => (reason, wire_bytes),
+            other => panic!("{other:?}"),
+        };
+        let text = "Header error: Wrong checksum (ping, 1 bytes), expected 1406e058 was 9c12cfdc";
+        assert_eq!(skipped(), (text.into(), 25));
+        assert_eq!(skipped(), ("Header error: Invalid message type (ab, 0 bytes)".into(), 24));
         assert_eq!(read_frame(&mut stream, MAGIC).unwrap().command, "pong");
     }
 }

@@ -1,0 +1,286 @@
+//! Connections that we open: those the user named and keeps, and single ones of any kind.
+
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, anyhow};
+
+use super::manager::{Opened, PeerManager};
+use super::peer::{Kind, Peer};
+use super::permissions::{self, Permissions};
+use crate::config::P2pConfig;
+
+/// Connection attempts to kept peers at a time; more have to wait.
+const DIALS_MAX: usize = 16;
+
+/// Peers that the user may ask to keep: each costs an attempt a minute.
+const WANTED_MAX: usize = 1000;
+
+/// First and longest pause between attempts to reach a peer.
+const BACKOFF: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(60);
+
+/// Most automatic connections, of each kind and together (Bitcoin Core's
+/// `MAX_OUTBOUND_FULL_RELAY_CONNECTIONS`, `MAX_BLOCK_RELAY_ONLY_CONNECTIONS`,
+/// `MAX_FEELER_CONNECTIONS`).
+pub(super) const FULL_RELAY_MAX: usize = 8;
+pub(super) const BLOCK_RELAY_MAX: usize = 2;
+pub(super) const AUTOMATIC_MAX: usize = FULL_RELAY_MAX + BLOCK_RELAY_MAX + 1;
+
+/// Attempts of all managers in the process to reach kept peers.
+static DIALS: AtomicUsize = AtomicUsize::new(0);
+
+/// A peer to stay connected to.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    name: String,
+    /// From `addnode`, and so listed by it.
+    added: bool,
+    peer: Weak<Peer>,
+    dialing: bool,
+    failures: u32,
+    next: Instant,
+}
+
+/// A peer to connect to once more with the plain transport.
+#[derive(Debug)]
+pub(super) struct Reconnect {
+    /// What it was connected as.
+    pub(super) name: String,
+    /// How.
+    pub(super) kind: Kind,
+}
+
+/// A kept peer, for `getaddednodeinfo`: its name, and the connection if there is one.
+#[derive(Debug)]
+pub(crate) struct Added {
+    /// What the user typed.
+    pub(crate) name: String,
+    /// The connection.
+    pub(crate) peer: Option<Arc<Peer>>,
+}
+
+impl PeerManager {
+    /// Connects to a peer once and waits for the connection; a failure is logged.
+    pub(crate) fn connect_once(self: &Arc<Self>, name: &str, kind: Kind) {
+        if let Err(error) = self.connect(name, kind) {
+            tracing::debug!("connecting to {name} failed: {error:#}");
+        }
+    }
+
+    /// Opens an automatic connection for a test; returns false if there are too many.
+    pub(crate) fn add_connection(self: &Arc<Self>, name: &str, kind: Kind) -> bool {
+        let max = match kind {
+            Kind::OutboundFullRelay => FULL_RELAY_MAX,
+            Kind::BlockRelayOnly => BLOCK_RELAY_MAX,
+            Kind::AddrFetch | Kind::Feeler => AUTOMATIC_MAX,
+            Kind::Inbound | Kind::Manual => 0,
+        };
+        let max = max.min(self.config.max_connections);
+        let peers = self.peers();
+        let automatic = peers.iter().filter(|peer| peer.kind.is_automatic()).count();
+        let same = peers.iter().filter(|peer| peer.kind == kind).count();
+        let has_room = same < max && automatic < AUTOMATIC_MAX;
+        if has_room {
+            self.connect_once(name, kind);
+        }
+        has_room
+    }
+
+    /// Adds a peer to stay connected to; returns false if it is there already.
+    pub(crate) fn add_wanted(&self, name: &str) -> bool {
+        let mut wanted = self.wanted();
+        let is_new = wanted.iter().all(|entry| entry.name != name) && wanted.len() < WANTED_MAX;
+        if is_new {
+            wanted.push(Wanted::new(name, true));
+        }
+        is_new
+    }
+
+    /// Removes such a peer (a connection stays); returns false if it is not there.
+    pub(crate) fn remove_wanted(&self, name: &str) -> bool {
+        let mut wanted = self.wanted();
+        let before = wanted.len();
+        wanted.retain(|entry| entry.name != name);
+        wanted.len() < before
+    }
+
+    /// Lists the peers of `addnode`.
+    pub(crate) fn added(&self) -> Vec<Added> {
+        let names: Vec<String> = {
+            let wanted = self.wanted();
+            wanted.iter().filter(|entry| entry.added).map(|entry| entry.name.clone()).collect()
+        };
+        let peers = self.peers();
+        let connected = |name: &str| {
+            let address = numeric(name, self.default_port);
+            let is_it = |peer: &&Arc<Peer>| match address {
+                Some(address) => peer.address == address,
+                None => peer.name == name,
+            };
+            peers.iter().find(is_it).cloned()
+        };
+        names.into_iter().map(|name| Added { peer: connected(&name), name }).collect()
+    }
+
+    /// Connects to the kept peers that are due.
+    pub(super) fn dial_wanted(self: &Arc<Self>) {
+        let again = std::mem::take(&mut *self.reconnects());
+        for reconnect in again {
+            let Reconnect { name, kind } = reconnect;
+            let manager = Arc::clone(self);
+            // Without a thread it is as if the peer had not answered.
+            let _ = self.spawn("p2p-dial", move || manager.connect_once(&name, kind));
+        }
+        if !self.is_active() {
+            return;
+        }
+        let mut due = Vec::new();
+        for entry in self.wanted().iter_mut() {
+            let connected = entry.peer.upgrade().is_some_and(|peer| self.peer(peer.id).is_some());
+            if !connected && !entry.dialing && Instant::now() >= entry.next {
+                entry.dialing = true;
+                due.push(entry.name.clone());
+            }
+        }
+        for name in due {
+            if self.dial(name.clone()).is_err() {
+                self.dialed(&name, None);
+            }
+        }
+    }
+
+    fn dial(self: &Arc<Self>, name: String) -> Result<()> {
+        if DIALS.fetch_add(1, Ordering::Relaxed) >= DIALS_MAX {
+            DIALS.fetch_sub(1, Ordering::Relaxed);
+            return Err(anyhow!("too many connection attempts"));
+        }
+        let manager = Arc::clone(self);
+        let started = self.spawn("p2p-dial", move || {
+            let result = manager.connect(&name, Kind::Manual);
+            DIALS.fetch_sub(1, Ordering::Relaxed);
+            if let Err(error) = &result {
+                tracing::debug!("connecting to {name} failed: {error:#}");
+            }
+            manager.dialed(&name, result.ok().as_ref());
+        });
+        if started.is_err() {
+            DIALS.fetch_sub(1, Ordering::Relaxed);
+        }
+        started
+    }
+
+    /// Opens a connection of any kind; one that is there already is returned.
+    pub(super) fn connect(self: &Arc<Self>, name: &str, kind: Kind) -> Result<Arc<Peer>> {
+        if !self.is_active() {
+            return Err(anyhow!("the network is not active"));
+        }
+        let peers = self.peers();
+        if let Some(peer) = peers.iter().find(|peer| peer.name == name) {
+            return Ok(Arc::clone(peer));
+        }
+        tracing::debug!("trying v1 connection ({}) to {name}", kind.name());
+        let mut error = anyhow!("no address");
+        let addresses = resolve(name, self.default_port)?;
+        for address in &addresses {
+            if let Some(peer) = peers.iter().find(|peer| peer.address == *address) {
+                tracing::info!(
+                    "Not opening a connection to {name}, already connected to {address}"
+                );
+                return Ok(Arc::clone(peer));
+            }
+        }
+        for address in addresses {
+            match TcpStream::connect_timeout(&address, self.config.connect_timeout) {
+                Ok(_) if self.shutdown.is_requested() => return Err(anyhow!("shutting down")),
+                Ok(stream) => return self.add(stream, self.opened(name, kind, address)),
+                Err(refused) => error = anyhow!(refused).context(address),
+            }
+        }
+        Err(error)
+    }
+
+    fn opened(&self, name: &str, kind: Kind, address: SocketAddr) -> Opened {
+        let none = Permissions::default();
+        let lists = if kind == Kind::Manual { self.config.whitelist.as_slice() } else { &[] };
+        Opened {
+            kind,
+            name: name.to_owned(),
+            permissions: permissions::of_peer(lists, none, Some(address.ip()), false),
+            through_onion: false,
+            discouraged: false,
+        }
+    }
+
+    fn dialed(&self, name: &str, peer: Option<&Arc<Peer>>) {
+        let mut wanted = self.wanted();
+        let Some(entry) = wanted.iter_mut().find(|entry| entry.name == name) else {
+            return;
+        };
+        entry.dialing = false;
+        entry.peer = peer.map_or_else(Weak::new, Arc::downgrade);
+        entry.failures = if peer.is_some() { 0 } else { entry.failures.saturating_add(1) };
+        let pause = BACKOFF.saturating_mul(1 << entry.failures.min(6)).min(BACKOFF_MAX);
+        entry.next = Instant::now() + pause;
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, Vec<Wanted>> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reconnects(&self) -> MutexGuard<'_, Vec<Reconnect>> {
+        self.reconnects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wanted {
+    fn new(name: &str, added: bool) -> Self {
+        let (peer, next) = (Weak::new(), Instant::now());
+        Self { name: name.to_owned(), added, peer, dialing: false, failures: 0, next }
+    }
+
+    /// Lists the peers that the options name.
+    pub(super) fn of(config: &P2pConfig) -> Vec<Self> {
+        let connect = config.connect.iter().map(|name| Self::new(name, false));
+        let added = config.add_nodes.iter().map(|name| Self::new(name, true));
+        connect.chain(added).collect()
+    }
+}
+
+/// Returns the address of a name that is one already.
+fn numeric(name: &str, default_port: u16) -> Option<SocketAddr> {
+    let bare = name.trim_matches(['[', ']']).parse().ok();
+    bare.map(|ip| SocketAddr::new(ip, default_port)).or_else(|| name.parse().ok())
+}
+
+/// Returns the addresses of `host`, `host:port`, `[v6]:port` or `v6`.
+fn resolve(name: &str, default_port: u16) -> Result<Vec<SocketAddr>> {
+    if let Some(address) = numeric(name, default_port) {
+        return Ok(vec![address]);
+    }
+    let what = || format!("resolving {name}");
+    let has_port = name.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let addresses = if has_port {
+        name.to_socket_addrs().with_context(what)?
+    } else {
+        (name, default_port).to_socket_addrs().with_context(what)?
+    };
+    Ok(addresses.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_addresses_with_the_networks_port() {
+        let address = |name| resolve(name, 18_444).unwrap()[0].to_string();
+        assert_eq!(address("127.0.0.1"), "127.0.0.1:18444");
+        assert_eq!(address("127.0.0.1:5"), "127.0.0.1:5");
+        assert_eq!(address("::1"), "[::1]:18444");
+        assert_eq!(address("[::1]"), "[::1]:18444");
+        assert_eq!(address("[::1]:5"), "[::1]:5");
+    }
+}

@@ -1,0 +1,191 @@
+//! Connections that others open: where to listen, whom to let in, who leaves when it is full.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use super::dial::AUTOMATIC_MAX;
+use super::eviction::{self, Candidate};
+use super::handshake::desirable;
+use super::manager::{Opened, PeerManager, TICK, seconds};
+use super::peer::{Kind, Peer};
+use super::permissions::{self, Permissions};
+use super::subnet::unmapped;
+
+/// An address to listen on, and what it means to connect there.
+#[derive(Clone, Copy, Debug)]
+struct Door {
+    address: SocketAddr,
+    permissions: Permissions,
+    onion: bool,
+}
+
+impl PeerManager {
+    /// Listens wherever the options say.
+    pub(super) fn listen_all(self: &Arc<Self>) -> Result<()> {
+        let none = Permissions::default();
+        let config = &self.config;
+        let door = |onion| {
+            move |address: &SocketAddr| Door { address: *address, permissions: none, onion }
+        };
+        let white = config.whitebind.iter().map(|bind| Door {
+            address: bind.address,
+            permissions: bind.permissions,
+            onion: false,
+        });
+        let plain = config.bind.iter().map(door(false));
+        let onion = config.onion_bind.iter().map(door(true));
+        let doors: Vec<Door> = white.chain(plain).chain(onion).collect();
+        for (index, door) in doors.iter().enumerate() {
+            if doors.iter().take(index).any(|other| other.address == door.address) {
+                bail!(
+                    "Duplicate binding configuration for address {}. Please check your -bind, -bind=...=onion and -whitebind settings.",
+                    door.address
+                );
+            }
+        }
+        for door in doors {
+            self.listen(door)?;
+        }
+        if let Some(port) = config.any_v6_port {
+            // Machines without IPv6 have no such address, and nobody asked for it.
+            let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+            let _ = self.listen(Door { address, permissions: none, onion: false });
+        }
+        Ok(())
+    }
+
+    /// Returns the addresses listened on.
+    pub(crate) fn bound_addresses(&self) -> Vec<SocketAddr> {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Wakes the threads that wait for connections; they see that the node stops.
+    pub(super) fn wake_listeners(&self) {
+        for address in self.bound_addresses() {
+            let ip = match address.ip() {
+                IpAddr::V4(ip) if ip.is_unspecified() => [127, 0, 0, 1].into(),
+                IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+                ip => ip,
+            };
+            let address = SocketAddr::new(ip, address.port());
+            let _ = TcpStream::connect_timeout(&address, Duration::from_secs(1));
+        }
+    }
+
+    fn listen(self: &Arc<Self>, door: Door) -> Result<()> {
+        let listener = bind(door.address).with_context(|| {
+            format!(
+                "Unable to bind to {} on this computer. Cofferdam is probably already running.",
+                door.address
+            )
+        })?;
+        let bound = listener.local_addr().unwrap_or(door.address);
+        tracing::info!("Bound to {bound}");
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner).push(bound);
+        let manager = Arc::clone(self);
+        self.spawn("p2p-listen", move || manager.run_listener(&listener, door))
+    }
+
+    fn run_listener(self: &Arc<Self>, listener: &TcpListener, door: Door) {
+        loop {
+            let accepted = listener.accept();
+            if self.shutdown.is_requested() {
+                return;
+            }
+            match accepted {
+                Ok((stream, address)) => self.let_in(stream, address, door),
+                Err(error) => {
+                    // Mostly too many open files: accepting at once again would only burn time.
+                    tracing::warn!("socket error accept failed: {error}");
+                    let _ = self.shutdown.wait_for(TICK);
+                }
+            }
+        }
+    }
+
+    fn let_in(self: &Arc<Self>, stream: TcpStream, address: SocketAddr, door: Door) {
+        if !self.is_active() {
+            tracing::debug!("connection from {address} dropped: not accepting new connections");
+            return;
+        }
+        let ip = unmapped(address.ip());
+        // Who comes through the onion service has not shown an address.
+        let shown = (!door.onion).then_some(ip);
+        let lists = &self.config.whitelist;
+        let permissions = permissions::of_peer(lists, door.permissions, shown, true);
+        let may_stay = permissions.has(Permissions::NO_BAN);
+        if !may_stay && self.bans.is_banned(ip, seconds(self.clock.now())) {
+            tracing::debug!("connection from {address} dropped (banned)");
+            return;
+        }
+        let inbound = self.peers().iter().filter(|peer| peer.is_inbound()).count();
+        let max = self.config.max_connections.saturating_sub(AUTOMATIC_MAX);
+        let discouraged = self.bans.is_discouraged(ip);
+        if !may_stay && discouraged && inbound + 1 >= max {
+            tracing::debug!("connection from {address} dropped (discouraged)");
+            return;
+        }
+        if inbound >= max && !self.make_room() {
+            tracing::debug!("failed to find an eviction candidate - connection dropped (full)");
+            return;
+        }
+        let (kind, name) = (Kind::Inbound, address.to_string());
+        let opened = Opened { kind, name, permissions, through_onion: door.onion, discouraged };
+        match self.add(stream, opened) {
+            Ok(_) => tracing::debug!("connection from {address} accepted"),
+            Err(error) => tracing::debug!("connection from {address} failed: {error:#}"),
+        }
+    }
+
+    /// Disconnects the inbound peer that is worth least; returns false if all are worth keeping.
+    fn make_room(&self) -> bool {
+        let peers = self.peers().into_iter();
+        let candidates = peers
+            .filter(|peer| {
+                peer.is_inbound() && !peer.may(Permissions::NO_BAN) && !peer.is_closing()
+            })
+            .map(|peer| self.candidate(&peer))
+            .collect();
+        let Some(peer) = eviction::select(candidates).and_then(|id| self.peer(id)) else {
+            return false;
+        };
+        peer.disconnect("selected inbound connection for eviction");
+        true
+    }
+
+    fn candidate(&self, peer: &Peer) -> Candidate {
+        let state = peer.state();
+        let services = state.version.as_ref().map_or(0, |version| version.services);
+        let wanted = desirable(services, self);
+        Candidate {
+            id: peer.id,
+            connected: peer.connected_at,
+            ping_min: state.ping.min,
+            last_block: state.last_block,
+            is_useful: services & wanted == wanted,
+            relays_transactions: state.version.as_ref().is_some_and(|version| version.relay),
+            group: self.group(peer.address.ip()),
+            is_disadvantaged: peer.is_local() || peer.through_onion,
+            go_first: peer.discouraged,
+        }
+    }
+
+    /// Returns the keyed network group: the first 16 bits of an IPv4 address, 32 of an IPv6 one.
+    fn group(&self, ip: IpAddr) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.group_key.hash(&mut hasher);
+        match unmapped(ip) {
+            IpAddr::V4(ip) => (ip.to_bits() >> 16).hash(&mut hasher),
+            IpAddr::V6(ip) => (ip.to_bits() >> 96).hash(&mut hasher),
+        }
+        hasher.finish()
+    }
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address)
+}
