@@ -18,6 +18,7 @@ mod coin_scan;
 mod config;
 mod data_dir;
 mod import;
+mod index;
 mod logging;
 mod node;
 mod options;
@@ -31,7 +32,7 @@ mod tools;
 mod waits;
 
 pub use cli::{Args, Command};
-pub use config::{AssumeValidOption, Config, LogConfig, P2pConfig, RpcConfig};
+pub use config::{AssumeValidOption, Config, IndexConfig, LogConfig, P2pConfig, RpcConfig};
 pub use node::Node;
 pub use rpc::{CallError, RpcClient};
 pub use run::run;

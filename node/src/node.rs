@@ -1,7 +1,7 @@
 //! `Node`: builds the parts of a node, and stops them in order.
 //!
-//! Order of the start: lock, chain, peers, RPC. Order of the stop: RPC answers its last calls, the
-//! peers' threads end, the chain's thread writes what is buffered, cookie and pid file go, and the
+//! Order of the start: lock, chain, indexes, peers, RPC. Order of the stop: RPC answers its last calls,
+//! the peers' and the indexes' threads end, the chain's thread writes what is buffered, cookie and pid file go, and the
 //! lock with them.
 
 use std::net::SocketAddr;
@@ -17,6 +17,7 @@ use crate::chain::{ChainHandle, describe};
 use crate::clock::Clock;
 use crate::config::{AssumeValidOption, Config};
 use crate::data_dir::DataDir;
+use crate::index::Indexes;
 use crate::p2p::PeerManager;
 use crate::rpc::{Context, Credentials, RpcServer, Scans};
 use crate::shutdown::Shutdown;
@@ -33,6 +34,7 @@ pub struct Node {
     shutdown: Shutdown,
     chain: ChainHandle,
     chain_thread: JoinHandle<()>,
+    indexes: Arc<Indexes>,
     peers: Option<Arc<PeerManager>>,
     rpc: Option<RpcServer>,
     /// Dropped last: it has the lock.
@@ -59,7 +61,9 @@ impl Node {
         let chainstate = open_chainstate(config, &data_dir, &shutdown)?;
         let (chain, chain_thread) =
             ChainHandle::start(chainstate, clock.clone(), shutdown.clone(), config.stop_at_height)?;
-        let mut node = Self { shutdown, chain, chain_thread, peers: None, rpc: None, data_dir };
+        let indexes = Arc::default();
+        let mut node =
+            Self { shutdown, chain, chain_thread, indexes, peers: None, rpc: None, data_dir };
         match node.start_services(config, &clock) {
             Ok(()) => {
                 tracing::info!("init message: Done loading");
@@ -105,6 +109,7 @@ impl Node {
         if let Some(peers) = self.peers {
             peers.stop();
         }
+        self.indexes.stop();
         self.chain.stop();
         let joined = self.chain_thread.join();
         tracing::info!("Shutdown done");
@@ -118,10 +123,16 @@ impl Node {
     }
 
     fn start_services(&mut self, config: &Config, clock: &Clock) -> Result<()> {
+        let fs: Arc<dyn FileSystem> = Arc::new(StdFileSystem);
+        let kind = self.data_dir.backend(config.backend, &fs)?;
+        let dir = self.data_dir.chain_dir().join("indexes");
+        self.indexes =
+            Arc::new(Indexes::start(config.indexes, (kind, &dir), &self.chain, &self.shutdown)?);
         let peers = PeerManager::start(
             config.p2p.clone(),
             self.chain.clone(),
             clock.clone(),
+            config.indexes.serve_filters.then(|| Arc::clone(&self.indexes)),
             self.shutdown.clone(),
             self.data_dir.chain_dir(),
         )?;
@@ -135,6 +146,7 @@ impl Node {
                 started: Instant::now(),
                 chain_dir: self.data_dir.chain_dir().to_owned(),
                 user_agent: config.p2p.user_agent.clone(),
+                indexes: Arc::clone(&self.indexes),
                 scans: Scans::default(),
             };
             let user = config.rpc.user.iter().map(|(user, password)| format!("{user}:{password}"));

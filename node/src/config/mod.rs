@@ -1,10 +1,12 @@
 //! `Config`: what the options mean. The only reader of the environment and of `bitcoin.conf`.
 
 mod files;
+mod index;
 mod log;
 mod p2p;
 mod rpc;
 
+pub use index::IndexConfig;
 pub use log::LogConfig;
 pub use p2p::P2pConfig;
 pub use rpc::RpcConfig;
@@ -55,6 +57,8 @@ pub struct Config {
     pub min_free_bytes: u64,
     /// Whether statistics of the UTXO set are kept for every block (`-coinstatsindex`).
     pub coin_stats: bool,
+    /// Indexes of transactions and filters.
+    pub indexes: IndexConfig,
     /// Threads for checks.
     pub threads: usize,
     /// Treatment of old blocks' scripts.
@@ -138,6 +142,7 @@ impl Config {
             cache_bytes: cache_mib.saturating_mul(1 << 20),
             min_free_bytes: free_mib.saturating_mul(1 << 20),
             coin_stats: settings.flag("coinstatsindex", false),
+            indexes: IndexConfig::from_settings(settings)?,
             threads: threads(settings)?,
             assume_valid: assume_valid(settings)?,
             stop_at_height: settings.number("stopatheight")?.filter(|height| *height != 0),

@@ -49,6 +49,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "Permissions for peers from there: noban, download, addr, mempool, relay, forcerelay, bloomfilter, all; in and out say for which direction. May be repeated",
         &[],
     ),
+    option("peerblockfilters", "", "Serve block filters to peers (BIP 157; default: 0)", &[]),
     option("port", "port", "Port to listen on", &[NetworkOnly]),
     option(
         "timeout",
@@ -72,7 +73,6 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     ignored("networkactive"),
     ignored("onion"),
     ignored("onlynet"),
-    ignored("peerblockfilters"),
     ignored("peerbloomfilters"),
     option("proxy", "ip", "Accepted and ignored", &[NeedsValue, super::Rule::Ignored]),
     ignored("proxyrandomize"),

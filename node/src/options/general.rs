@@ -26,6 +26,12 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         &[],
     ),
     option(
+        "blockfilterindex",
+        "type",
+        "Keep the filter of each block (BIP 157); the type is basic, as is 1 (default: 0)",
+        &[],
+    ),
+    option(
         "blocknotify",
         "cmd",
         "Run this command when the best block changes (%s in it is the block's hash)",
@@ -68,8 +74,13 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     ),
     option("shutdownnotify", "cmd", "Run this command before the node stops", &[]),
     option("startupnotify", "cmd", "Run this command when the node is ready", &[]),
+    option(
+        "txindex",
+        "",
+        "Keep where each transaction is, for getrawtransaction (default: 0)",
+        &[],
+    ),
     ignored("asmap"),
-    ignored("blockfilterindex"),
     ignored("blocksxor"),
     ignored("dbbatchsize"),
     ignored("loadblock"),
@@ -78,6 +89,5 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     ignored("reindex"),
     ignored("reindex-chainstate"),
     ignored("settings"),
-    ignored("txindex"),
     ignored("txospenderindex"),
 ];

@@ -237,6 +237,7 @@ impl PeerManager {
             Message::Headers(headers) => self.on_headers(peer, headers),
             Message::Inv(items) => self.on_inventory(peer, &items),
             Message::Block(raw) => self.on_block(peer, raw),
+            Message::Filters(request) => Ok(self.serve_filters(peer, request)?),
             Message::NotFound(items) => {
                 let mut sync = self.sync();
                 for hash in items.iter().filter_map(block_hash) {

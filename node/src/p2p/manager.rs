@@ -23,6 +23,7 @@ use super::SyncState;
 use super::bans::BanList;
 use super::budget::ReceiveBudget;
 use super::dial::{Reconnect, Wanted};
+use super::filters::COMPACT_FILTERS;
 use super::peer::{Kind, NewPeer, Peer, Totals};
 use super::permissions::Permissions;
 use super::subnet::Subnet;
@@ -31,6 +32,7 @@ use crate::chain::ChainHandle;
 use crate::clock::Clock;
 use crate::config::P2pConfig;
 use crate::data_dir::fill_random;
+use crate::index::Indexes;
 use crate::shutdown::Shutdown;
 
 /// How often the time is looked at.
@@ -47,6 +49,8 @@ pub(crate) struct PeerManager {
     pub(super) chain: ChainHandle,
     pub(super) clock: Clock,
     pub(super) sync: Mutex<SyncState>,
+    /// Where filters are that are served.
+    pub(super) filters: Option<Arc<Indexes>>,
     pub(super) shutdown: Shutdown,
     pub(super) default_port: u16,
     pub(super) totals: Arc<Totals>,
@@ -80,6 +84,7 @@ impl PeerManager {
         config: P2pConfig,
         chain: ChainHandle,
         clock: Clock,
+        filters: Option<Arc<Indexes>>,
         shutdown: Shutdown,
         chain_dir: &Path,
     ) -> Result<Arc<Self>> {
@@ -92,6 +97,7 @@ impl PeerManager {
             chain,
             clock,
             sync: Mutex::new(SyncState::default()),
+            filters,
             shutdown,
             default_port,
             totals: Arc::new(Totals { received: AtomicU64::new(0), upload }),
@@ -159,8 +165,8 @@ impl PeerManager {
     }
 
     /// Returns the services offered to everybody.
-    pub(crate) const fn services(&self) -> u64 {
-        SERVICES
+    pub(crate) fn services(&self) -> u64 {
+        SERVICES | self.filters.as_ref().map_or(0, |_| COMPACT_FILTERS)
     }
 
     /// Returns whether transactions are asked for. They are of no use here; suites that were

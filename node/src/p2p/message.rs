@@ -9,6 +9,8 @@ use bitcoin::consensus::encode::{Decodable, Encodable, VarInt, serialize};
 use bitcoin::hashes::Hash as _;
 use bitcoin::p2p::message_blockdata::Inventory;
 
+use super::filters::FilterMessage;
+
 /// The protocol version spoken (BIP-0434's).
 pub(crate) const PROTOCOL_VERSION: u32 = 70_017;
 
@@ -77,6 +79,8 @@ pub(crate) enum Message {
     NotFound(Vec<Inventory>),
     /// `block`
     Block(Vec<u8>),
+    /// One about block filters (BIP-0157)
+    Filters(FilterMessage),
     /// Any other.
     Other,
 }
@@ -102,6 +106,7 @@ impl Message {
             Self::GetData(_) => "getdata",
             Self::NotFound(_) => "notfound",
             Self::Block(_) => "block",
+            Self::Filters(message) => message.command(),
             Self::Other => "",
         }
     }
@@ -134,6 +139,7 @@ impl Message {
             }
             Self::Inv(items) | Self::GetData(items) | Self::NotFound(items) => list(&items),
             Self::Block(raw) => raw,
+            Self::Filters(message) => message.payload(),
             Self::Verack
             | Self::WtxidRelay
             | Self::SendAddrV2
@@ -190,6 +196,9 @@ impl Message {
             "getdata" => Self::GetData(items(input, INVENTORY_MAX, too_many("getdata"))?),
             "notfound" => Self::NotFound(items(input, INVENTORY_MAX, too_many("notfound"))?),
             "block" => Self::Block(payload),
+            "getcfilters" | "getcfheaders" | "getcfcheckpt" => {
+                Self::Filters(FilterMessage::decode(command, input)?)
+            }
             _ => Self::Other,
         })
     }

@@ -6,6 +6,7 @@ mod connection;
 mod dial;
 mod dispatch;
 mod eviction;
+mod filters;
 mod handshake;
 mod headers;
 mod listen;

@@ -3,6 +3,7 @@
 //! A method is one function and one row of a table. Names, parameters, fields and error codes are
 //! Bitcoin Core's.
 
+mod activity;
 mod auth;
 mod bans;
 mod block_stats;
@@ -16,6 +17,7 @@ mod control;
 mod deployments;
 mod descriptor;
 mod envelope;
+mod filters;
 mod mining;
 mod network;
 mod peer_info;
@@ -34,12 +36,14 @@ pub(crate) use server::RpcServer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Instant;
 
 use serde_json::Value;
 
 use crate::chain::{ChainHandle, Stopped};
 use crate::clock::Clock;
+use crate::index::Indexes;
 use crate::p2p::PeerManager;
 use crate::shutdown::Shutdown;
 use call::{Args, Param};
@@ -113,6 +117,8 @@ pub(crate) struct Context {
     pub(crate) chain_dir: PathBuf,
     /// How the node names itself to peers.
     pub(crate) user_agent: String,
+    /// Indexes beside the chain state.
+    pub(crate) indexes: Arc<Indexes>,
     /// Scans that are going on.
     pub(crate) scans: Scans,
 }
@@ -122,6 +128,8 @@ pub(crate) struct Context {
 pub(crate) struct Scans {
     /// Of `scantxoutset`.
     coins: scan::ScanState,
+    /// Of `scanblocks`, with the height of the last block looked at.
+    blocks: (scan::ScanState, AtomicU32),
 }
 
 /// A method.
@@ -144,6 +152,8 @@ const CATEGORIES: &[(&str, &[Method])] = &[
     ("Block statistics", block_stats::METHODS),
     ("Proofs", tx_out_proof::METHODS),
     ("Scanning", scan::METHODS),
+    ("Activity", activity::METHODS),
+    ("Filters", filters::METHODS),
     ("Snapshots", snapshot::METHODS),
     ("Chain control", chain_control::METHODS),
     ("Waiting", chain_wait::METHODS),

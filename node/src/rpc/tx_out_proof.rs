@@ -76,7 +76,17 @@ fn find_block(context: &Context, txids: &BTreeSet<Txid>) -> Result<StoredBlock, 
         }
         Ok(None)
     })??;
-    unspent.ok_or_else(|| key_error("Transaction not yet in block"))
+    if let Some(stored) = unspent {
+        return Ok(stored);
+    }
+    let indexed = match (context.indexes.transactions(), txids.first()) {
+        (Some(index), Some(txid)) => index
+            .find(txid)
+            .map_err(|error| RpcError::new(code::INTERNAL_ERROR, format!("{error:#}")))?,
+        _ => None,
+    };
+    let (hash, _) = indexed.ok_or_else(|| key_error("Transaction not yet in block"))?;
+    StoredBlock::find(context, hash)
 }
 
 fn verify_tx_out_proof(context: &Context, args: &Args) -> RpcResult {

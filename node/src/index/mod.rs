@@ -1,0 +1,132 @@
+//! Indexes beside the chain state: of transactions (`-txindex`) and of block filters
+//! (`-blockfilterindex`, BIP-0157 and BIP-0158), each in a database of its own below `indexes/`.
+//!
+//! An index follows the connected chain on its own thread, reads blocks from their files, and writes
+//! what it has made of a block and how far it is as one batch. After a crash it is behind by some blocks,
+//! or ahead of a chain that lost its last ones: it goes back to where they part and on from there.
+
+mod filter;
+mod follower;
+mod tx;
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use cofferdam_ibd::BlockRef;
+use cofferdam_storage::{BackendKind, BackendOptions, Database};
+
+pub(crate) use self::filter::BlockFilters;
+use self::follower::{Follower, TREES};
+pub(crate) use self::tx::TxIndex;
+use crate::chain::{ChainHandle, describe};
+use crate::config::IndexConfig;
+use crate::shutdown::Shutdown;
+
+/// Memory for the cache of an index's database.
+const CACHE_BYTES: usize = 16 << 20;
+
+/// How long a call waits for an index to reach the tip that it finds.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(60);
+
+/// How far an index is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct IndexSummary {
+    /// Its name.
+    pub(crate) name: &'static str,
+    /// Whether it was at the tip once since the start.
+    pub(crate) synced: bool,
+    /// The last block in it.
+    pub(crate) best: BlockRef,
+}
+
+/// The indexes that are kept.
+#[derive(Default)]
+pub(crate) struct Indexes {
+    transactions: Option<(Arc<TxIndex>, Follower)>,
+    filters: Option<(Arc<BlockFilters>, Follower)>,
+}
+
+impl fmt::Debug for Indexes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.summaries()).finish()
+    }
+}
+
+impl Indexes {
+    /// Opens the indexes below `dir` and lets them follow the chain.
+    ///
+    /// # Errors
+    ///
+    /// Returns the text for the user if one cannot be opened, or blocks that it needs are gone.
+    pub(crate) fn start(
+        options: IndexConfig,
+        (kind, dir): (BackendKind, &Path),
+        chain: &ChainHandle,
+        shutdown: &Shutdown,
+    ) -> Result<Self> {
+        let mut indexes = Self::default();
+        if options.transactions {
+            let database = open(kind, &dir.join("txindex").join("db"))?;
+            let index = Arc::new(TxIndex::new(Arc::clone(&database), chain.clone()));
+            let follower = Follower::start(Arc::clone(&index), database, chain, shutdown)?;
+            indexes.transactions = Some((index, follower));
+        }
+        if options.filters {
+            let database = open(kind, &dir.join("blockfilter").join("basic").join("db"))?;
+            let index = Arc::new(BlockFilters::new(Arc::clone(&database)));
+            let follower = Follower::start(Arc::clone(&index), database, chain, shutdown)?;
+            indexes.filters = Some((index, follower));
+        }
+        Ok(indexes)
+    }
+
+    /// Returns the index of transactions, at the tip if it ever was; `None` if it is not kept.
+    pub(crate) fn transactions(&self) -> Option<&Arc<TxIndex>> {
+        let (index, follower) = self.transactions.as_ref()?;
+        follower.wait_for_tip(CATCH_UP_WAIT);
+        Some(index)
+    }
+
+    /// Returns the filters and whether they are at the tip, after waiting for that if they ever
+    /// were; `None` if they are not kept.
+    pub(crate) fn filters(&self) -> Option<(&Arc<BlockFilters>, bool)> {
+        let (index, follower) = self.filters.as_ref()?;
+        let synced = follower.wait_for_tip(CATCH_UP_WAIT);
+        Some((index, synced))
+    }
+
+    /// Returns the filters as they are, for a caller that must not wait.
+    pub(crate) fn filters_now(&self) -> Option<Arc<BlockFilters>> {
+        self.filters.as_ref().map(|(index, _)| Arc::clone(index))
+    }
+
+    /// Returns how far each index is.
+    pub(crate) fn summaries(&self) -> Vec<IndexSummary> {
+        let transactions = self.transactions.as_ref().map(|(_, follower)| follower.summary());
+        let filters = self.filters.as_ref().map(|(_, follower)| follower.summary());
+        transactions.into_iter().chain(filters).collect()
+    }
+
+    /// Ends the threads; what was written is durable afterwards.
+    pub(crate) fn stop(&self) {
+        if let Some((_, follower)) = &self.transactions {
+            follower.stop();
+        }
+        if let Some((_, follower)) = &self.filters {
+            follower.stop();
+        }
+    }
+}
+
+fn open(kind: BackendKind, path: &Path) -> Result<Arc<dyn Database>> {
+    // The line that drivers of `bitcoind` look for; the engine here is another.
+    tracing::info!("Opening LevelDB in {} (in fact {kind})", path.display());
+    let failed =
+        |what: &dyn fmt::Display| anyhow!("Error opening the index in {}: {what}", path.display());
+    std::fs::create_dir_all(path).map_err(|error| failed(&error))?;
+    let database = kind.open(path, TREES, &BackendOptions { cache_bytes: CACHE_BYTES });
+    Ok(Arc::from(database.map_err(|error| failed(&describe(&error)))?))
+}
