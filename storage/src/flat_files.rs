@@ -178,7 +178,9 @@ impl FlatFiles {
         Ok(position)
     }
 
-    /// Returns `len` bytes from `position` on.
+    /// Returns `len` bytes from `position` on. A file that somebody took away is missed, though a
+    /// handle to it may still be open: who reads its bytes as if it were there finds out at the next
+    /// start.
     ///
     /// # Errors
     ///
@@ -196,6 +198,9 @@ impl FlatFiles {
             }
             (size, self.existing_file(&mut state, position.file)?)
         };
+        if !self.fs.exists(&self.path(position.file))? {
+            return Err(self.out_of_bounds(position, len, 0));
+        }
         let mut bytes = vec![0; len];
         if file.read_at(offset, &mut bytes)? < len {
             return Err(self.out_of_bounds(position, len, size));
@@ -384,6 +389,19 @@ mod tests {
         assert_eq!(files.append(b"x").unwrap(), FilePosition { file: 1, offset: 0 });
         assert_eq!(files.append_to_file(0, b"y").unwrap(), FilePosition { file: 0, offset: 6 });
         assert_eq!(files.read(FilePosition { file: 0, offset: 0 }, 7).unwrap(), b"longery");
+    }
+
+    #[test]
+    fn a_file_that_was_taken_away_is_missed_though_it_is_open() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = open(dir.path(), options(100, [0; 8]));
+        let at = files.append(b"abc").unwrap();
+        assert_eq!(files.read(at, 3).unwrap(), b"abc");
+        let elsewhere = dir.path().join("elsewhere");
+        std::fs::rename(files.path(0), &elsewhere).unwrap();
+        assert!(matches!(files.read(at, 3), Err(Error::OutOfBounds { .. })));
+        std::fs::rename(&elsewhere, files.path(0)).unwrap();
+        assert_eq!(files.read(at, 3).unwrap(), b"abc");
     }
 
     #[test]
