@@ -13,6 +13,9 @@ use super::call::{Args, parse_hash};
 use super::{Context, RpcError, RpcResult, code, tx_json};
 use crate::coin_scan::PinnedCoins;
 
+/// Bytes of a coin's key in the set.
+const COIN_KEY_BYTES: u64 = 36;
+
 /// How long a call waits for the statistics to reach the tip that it finds.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(60);
 
@@ -91,14 +94,21 @@ pub(super) fn get_tx_out_set_info(context: &Context, args: &Args) -> RpcResult {
     }
     let (pinned, tip) = PinnedCoins::take(&context.chain, Chainstate::tip)?;
     let shutdown = context.shutdown.clone();
+    let (mut disk_bytes, mut row) = (0, Vec::new());
     let stats = pinned.read(|coins| {
         // Of a node that stops the rest is not read.
-        UtxoStats::compute(coins.take_while(|_| !shutdown.is_requested()), hash)
+        let coins = coins.take_while(|_| !shutdown.is_requested()).inspect(|entry| {
+            if let Ok((_, coin)) = entry {
+                row.clear();
+                coin.encode_into(&mut row);
+                disk_bytes += COIN_KEY_BYTES + row.len() as u64;
+            }
+        });
+        UtxoStats::compute(coins, hash)
     })??;
     if context.shutdown.is_requested() {
         return Err(RpcError::new(code::INTERNAL_ERROR, "Unable to read UTXO set"));
     }
-    let disk_bytes = directory_bytes(&context.chain_dir.join("chainstate"));
     Ok(Value::Object(scanned_fields(tip, &stats, disk_bytes)))
 }
 
