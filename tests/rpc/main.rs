@@ -1,6 +1,7 @@
 //! Does RPC answer as `bitcoind` does? One module a group of questions.
 #![expect(clippy::indexing_slicing, reason = "a test fails by a panic")]
 
+mod chain;
 mod mainnet;
 
 /// The node under test.

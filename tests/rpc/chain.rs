@@ -1,0 +1,204 @@
+//! What is said of a mined chain, its blocks, its coins and its indexes, on regtest.
+
+use std::path::Path;
+
+use cofferdam_tests::process::{Node, wait_for};
+use serde_json::{Value, json};
+
+use super::BINARY;
+
+/// The genesis block's time, at which `bitcoind` mines the same chain.
+const GENESIS_TIME: &str = "1296688602";
+/// What the test framework of Bitcoin Core mines to first, and the master key of its test of scans.
+const ADDRESS: &str = "mjTkW3DjgyZck4KbiRusZsqTgaYTxdSz6z";
+const MASTER: &str = "tprv8ZgxMBicQKsPd7Uf69XL1XwhmjHopUGep8GuEiJDZmbQz6o58LninorQAfcKZWARbtRtfnLcJ5MQ2AtHcQJCCRUcMRvmDUjyEmNUWwx8UbK";
+
+fn mined(dir: &Path, blocks: u32, args: &[&str]) -> Node {
+    let node = Node::start(BINARY, dir, args);
+    let _ = node.rpc("setmocktime", &[GENESIS_TIME]);
+    let _ = node.rpc("generatetoaddress", &[&blocks.to_string(), ADDRESS]);
+    node
+}
+
+fn refused(node: &Node, method: &str, args: &[&str], message: &str) {
+    let error = node.try_rpc(method, args).expect_err("refused");
+    assert!(error.contains(message), "{method} {args:?}: {error}");
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().expect("a text")
+}
+
+#[test]
+fn a_dumped_set_is_core_s_file_also_of_a_block_below_the_tip() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let node = mined(dir.path(), 100, &[]);
+    let latest = node.rpc("dumptxoutset", &["latest.dat", "latest"]);
+    assert_eq!((&latest["coins_written"], &latest["base_height"]), (&json!(100), &json!(100)));
+    assert_eq!(latest["nchaintx"], 101);
+    assert_eq!(latest["base_hash"], node.rpc("getbestblockhash", &[]));
+    let set = node.rpc("gettxoutsetinfo", &[]);
+    assert_eq!(latest["txoutset_hash"], set["hash_serialized_3"]);
+    let file = std::fs::read(text(&latest["path"])).expect("readable");
+    // Magic, version, network, block, number of coins; then a transaction with one coin, output 0.
+    assert_eq!(file[..11], *b"utxo\xff\x02\x00\xfa\xbf\xb5\xda");
+    assert_eq!(file[43..51], 100_u64.to_le_bytes());
+    assert_eq!((file[83], file[84]), (1, 0));
+    // Coinbases of one script: code of height and coinbase, amount, and the hash of the key.
+    assert_eq!(file.len(), 51 + 100 * (32 + 2 + 1 + 1 + 21) + 37);
+
+    let _ = node.rpc("generatetoaddress", &["20", ADDRESS]);
+    let options = json!({"rollback": 100}).to_string();
+    let back = node.rpc("dumptxoutset", &["back.dat", "rollback", &options]);
+    assert_eq!(back["txoutset_hash"], latest["txoutset_hash"]);
+    let again = std::fs::read(text(&back["path"])).expect("readable");
+    assert!(again == file, "other bytes");
+
+    refused(&node, "dumptxoutset", &["back.dat", "latest"], "back.dat already exists. If you are");
+    let elsewhere = "nowhere/path";
+    refused(&node, "dumptxoutset", &[elsewhere, "latest"], "nowhere/path.incomplete for writing.");
+    let bogus =
+        "Invalid snapshot type \"bogus\" specified. Please specify \"rollback\" or \"latest\"";
+    refused(&node, "dumptxoutset", &["x.dat", "bogus"], bogus);
+    node.stop();
+}
+
+#[test]
+fn scans_find_the_coins_of_descriptors() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let node = mined(dir.path(), 3, &[]);
+    // Children 1/1/0 and 1/1/1500 of the master key.
+    for address in ["mtfUoUax9L4tzXARpw1oTGxWyoogp52KhJ", "mpQ8rokAhp1TAtJQR6F6TaUmjAWkAWYYBq"] {
+        let _ = node.rpc("generatetoaddress", &["1", address]);
+    }
+    let scan = |objects: Value| node.rpc("scantxoutset", &["start", &objects.to_string()]);
+    let all = scan(json!([]));
+    let set = node.rpc("gettxoutsetinfo", &[]);
+    assert_eq!((&all["txouts"], &all["bestblock"]), (&set["txouts"], &set["bestblock"]));
+    assert_eq!((&all["success"], &all["unspents"]), (&json!(true), &json!([])));
+    let own = scan(json!([format!("addr({ADDRESS})")]));
+    assert_eq!(own["unspents"].as_array().map(Vec::len), Some(3));
+    assert_eq!(own["total_amount"].to_string(), "150.00000000");
+    let first = own["unspents"]
+        .as_array()
+        .and_then(|all| all.iter().find(|coin| coin["height"] == 1).cloned());
+    let first = first.expect("the first block's");
+    assert_eq!((&first["confirmations"], &first["coinbase"]), (&json!(5), &json!(true)));
+    assert_eq!(first["blockhash"], node.rpc("getblockhash", &["1"]));
+    let ranged = |range: u32| {
+        let object = json!([{"desc": format!("combo({MASTER}/1/1/*)"), "range": range}]);
+        scan(object)["unspents"].as_array().map(Vec::len)
+    };
+    assert_eq!((ranged(1499), ranged(1500)), (Some(1), Some(2)));
+    let named = scan(json!([format!("combo({MASTER}/1/1/0)")]));
+    let expected = "pkh([0c5f9a1e/1/1/0]03e1c5b6e650966971d7e71ef2674f80222752740fc1dfd63bbbd220d2da9bd0fb)#cxmct4w8";
+    assert_eq!(named["unspents"][0]["desc"], expected);
+    assert_eq!(node.rpc("scantxoutset", &["status"]), Value::Null);
+    assert_eq!(node.rpc("scantxoutset", &["abort"]), json!(false));
+    refused(&node, "scantxoutset", &["start"], "scanobjects argument is required for the start");
+    refused(&node, "scantxoutset", &["start", r#"[{"desc":"x","range":-1}]"#], "End of range is");
+    node.stop();
+}
+
+#[test]
+fn statistics_and_proofs_are_those_of_the_blocks() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let node = mined(dir.path(), 30, &[]);
+    let block = node.rpc("getblock", &[text(&node.rpc("getblockhash", &["7"]))]);
+    let stats = node.rpc("getblockstats", &["7"]);
+    assert_eq!(stats.as_object().map(serde_json::Map::len), Some(31));
+    assert_eq!((&stats["txs"], &stats["ins"], &stats["outs"]), (&json!(1), &json!(0), &json!(2)));
+    assert_eq!(stats["subsidy"], 5_000_000_000_u64);
+    assert_eq!((&stats["utxo_increase"], &stats["utxo_increase_actual"]), (&json!(2), &json!(1)));
+    let chosen = node.rpc("getblockstats", &[text(&block["hash"]), r#"["txs"]"#]);
+    assert_eq!(chosen, json!({"txs": 1}));
+    refused(&node, "getblockstats", &["-1"], "Target block height -1 is negative");
+    refused(&node, "getblockstats", &["31"], "Target block height 31 after current tip 30");
+    refused(&node, "getblockstats", &["1", r#"["x"]"#], "Invalid selected statistic 'x'");
+
+    let txid = text(&block["tx"][0]);
+    let proof = node.rpc("gettxoutproof", &[&json!([txid]).to_string()]);
+    assert_eq!(node.rpc("verifytxoutproof", &[text(&proof)]), json!([txid]));
+    refused(&node, "gettxoutproof", &["[]"], "Parameter 'txids' cannot be empty");
+
+    let window = node.rpc("getchaintxstats", &["10"]);
+    assert_eq!((&window["txcount"], &window["window_tx_count"]), (&json!(31), &json!(10)));
+    refused(&node, "getchaintxstats", &["30"], "Invalid block count: should be between 0 and");
+    for level in ["0", "1", "2", "3", "4"] {
+        assert_eq!(node.rpc("verifychain", &[level, "0"]), json!(true));
+    }
+    let states = node.rpc("getchainstates", &[]);
+    assert_eq!((&states["headers"], &states["chainstates"][0]["blocks"]), (&json!(30), &json!(30)));
+    // A byte of a block file that is not as it was is found by the lowest level.
+    let blocks = dir.path().join("regtest").join("blocks").join("blk00000.dat");
+    let mut bytes = std::fs::read(&blocks).expect("readable");
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&blocks, &bytes).expect("writable");
+    assert_eq!(node.rpc("verifychain", &["0", "1"]), json!(false));
+    refused(&node, "getblockstats", &["30"], "Block not found on disk");
+    bytes[last] ^= 1;
+    std::fs::write(&blocks, &bytes).expect("writable");
+    // So is a file that was taken away, block or undo data.
+    let hash = node.rpc("getbestblockhash", &[]);
+    for (name, message) in [
+        ("blk00000.dat", "Block not found on disk"),
+        ("rev00000.dat", "Undo data expected but can't be read."),
+    ] {
+        let (file, away) = (blocks.with_file_name(name), blocks.with_file_name("away"));
+        std::fs::rename(&file, &away).expect("movable");
+        refused(&node, "getblock", &[text(&hash), "2"], message);
+        std::fs::rename(&away, &file).expect("movable");
+        let _ = node.rpc("getblock", &[text(&hash), "2"]);
+    }
+    node.stop();
+}
+
+fn all_synced(node: &Node, height: u64) -> Option<()> {
+    let info = node.rpc("getindexinfo", &[]);
+    let done = |index: &Value| index["synced"] == true && index["best_block_height"] == height;
+    let all = info.as_object().is_some_and(|all| all.len() == 3 && all.values().all(done));
+    all.then_some(())
+}
+
+/// Indexes begin late, follow a reorganisation, and survive `kill -9`; filters of blocks that were
+/// disconnected stay.
+#[test]
+fn indexes_catch_up_reorganise_and_survive_a_kill() {
+    const OPTIONS: [&str; 3] = ["-txindex", "-blockfilterindex", "-coinstatsindex"];
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let node = mined(dir.path(), 20, &[]);
+    refused(&node, "getblockfilter", &[text(&node.rpc("getbestblockhash", &[]))], "Index is not");
+    node.stop();
+
+    let node = Node::start(BINARY, dir.path(), &OPTIONS);
+    wait_for("the indexes", || all_synced(&node, 20));
+    let stale = node.rpc("getbestblockhash", &[]);
+    let stale = text(&stale);
+    let filter = node.rpc("getblockfilter", &[stale, "basic"]);
+    let muhash = node.rpc("gettxoutsetinfo", &["muhash", "19"])["muhash"].clone();
+    let _ = node.rpc("invalidateblock", &[stale]);
+    let _ = node.rpc("generatetoaddress", &["5", ADDRESS]);
+    wait_for("the indexes after a reorganisation", || all_synced(&node, 24));
+    assert_eq!(node.rpc("getblockfilter", &[stale]), filter);
+    assert_eq!(node.rpc("gettxoutsetinfo", &["muhash", "19"])["muhash"], muhash);
+    let info = node.rpc("gettxoutsetinfo", &["none", "0"]);
+    assert_eq!(info["block_info"]["unspendables"]["genesis_block"].to_string(), "50.00000000");
+    let found =
+        node.rpc("scanblocks", &["start", &json!([format!("addr({ADDRESS})")]).to_string()]);
+    assert_eq!(found["relevant_blocks"].as_array().map(Vec::len), Some(24));
+    let headers: Vec<Value> = (0..=24).map(|height| header(&node, height)).collect();
+    drop(node);
+
+    // As a kill left them.
+    let node = Node::start(BINARY, dir.path(), &OPTIONS);
+    wait_for("the indexes after a kill", || all_synced(&node, 24));
+    let again: Vec<Value> = (0..=24).map(|height| header(&node, height)).collect();
+    assert_eq!(again, headers);
+    node.stop();
+}
+
+fn header(node: &Node, height: u32) -> Value {
+    let hash = node.rpc("getblockhash", &[&height.to_string()]);
+    node.rpc("getblockfilter", &[text(&hash)])["header"].clone()
+}
