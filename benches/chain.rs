@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use cofferdam_benches::blocks;
 use cofferdam_ibd::{AssumeValid, ChainParams, Chainstate, ChainstateOptions, Network, TREES};
-use cofferdam_storage::{BackendKind, BackendOptions, StdFileSystem, WalOptions};
+use cofferdam_storage::{BackendKind, BackendOptions, StdFileSystem};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// 2026-01-01.
@@ -15,12 +15,9 @@ const NOW: u32 = 1_767_225_600;
 fn open(kind: BackendKind, dir: &std::path::Path) -> Chainstate {
     let database = kind.open(&dir.join("db"), TREES, &BackendOptions::default()).expect("opens");
     let options = ChainstateOptions {
-        params: Arc::new(ChainParams::new(Network::Mainnet)),
         threads: 2,
         assume_valid: AssumeValid::Off,
-        dir: dir.to_owned(),
-        coin_stats: false,
-        wal: WalOptions::default(),
+        ..ChainstateOptions::new(ChainParams::new(Network::Mainnet), dir)
     };
     Chainstate::open(options, Arc::new(StdFileSystem), database).expect("opens").0
 }

@@ -93,12 +93,9 @@ fn backend(dir: &Path) -> Box<dyn Database> {
 
 fn open(dir: &Path, backend: Box<dyn Database>) -> Chainstate {
     let options = ChainstateOptions {
-        params: Arc::new(ChainParams::new(Network::Regtest)),
         threads: 2,
         assume_valid: AssumeValid::Off,
-        dir: dir.to_owned(),
-        coin_stats: false,
-        wal: WalOptions::default(),
+        ..ChainstateOptions::new(ChainParams::new(Network::Regtest), dir)
     };
     Chainstate::open(options, Arc::new(StdFileSystem), backend).expect("opens").0
 }

@@ -45,12 +45,10 @@ fn open(run: Run, chain: &MadeChain, dir: &std::path::Path) -> Chainstate {
     // As on the main chain: no output has to be looked up that BIP-0034 makes new.
     params.bip34_hash = Some(chain.headers[params.bip34_height as usize - 1].block_hash());
     let options = ChainstateOptions {
-        params: Arc::new(params),
         threads: run.threads,
         assume_valid,
-        dir: dir.to_owned(),
-        coin_stats: false,
         wal: WalOptions { memtable_bytes: run.memtable_mib << 20, ..WalOptions::default() },
+        ..ChainstateOptions::new(params, dir)
     };
     Chainstate::open(options, Arc::new(StdFileSystem), database).expect("opens").0
 }

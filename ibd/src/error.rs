@@ -16,6 +16,12 @@ pub enum Error {
         /// What was found, where, and what had been expected.
         what: String,
     },
+    /// The tip cannot be taken back, since it or its undo data cannot be read.
+    #[error("failed to disconnect a block")]
+    Disconnect {
+        /// Why not.
+        source: Box<Self>,
+    },
     /// The script library could not be asked.
     #[error("cannot verify scripts: {what}")]
     Script {

@@ -23,6 +23,8 @@ use cofferdam_ibd::pow::{block_work, check_proof_of_work};
 use cofferdam_ibd::{Advance, BlockAccepted, BlockRef, Chainstate, HeaderRef, Rejection};
 
 use crate::clock::Clock;
+pub(crate) use crate::failure::describe;
+use crate::failure::headline;
 use crate::shutdown::Shutdown;
 use crate::waits::EndedByStop;
 
@@ -68,6 +70,10 @@ pub(crate) enum ChainEvent<'a> {
     },
     /// A stored block turned out to break a rule.
     Invalid {
+        /// The chain, the block and its descendants marked.
+        chainstate: &'a Chainstate,
+        /// Whether the chain is still being downloaded.
+        initial_download: bool,
         /// The block.
         hash: BlockHash,
         /// The rule.
@@ -338,7 +344,9 @@ impl Worker {
         let advance = self.chainstate.advance(Instant::now() + time)?;
         for (hash, rejection) in &advance.invalid {
             tracing::warn!("Block validation error: {rejection} (block {hash})");
-            self.tell(&ChainEvent::Invalid { hash: *hash, rejection });
+            let (chainstate, hash) = (&self.chainstate, *hash);
+            let initial_download = self.shared.view().initial_download;
+            self.tell(&ChainEvent::Invalid { chainstate, initial_download, hash, rejection });
         }
         self.publish();
         Ok(advance)
@@ -391,8 +399,11 @@ impl Worker {
                     let _ = self.chainstate.shutdown();
                 }
                 None => {
-                    let text = describe(&error);
-                    tracing::error!("A fatal internal error occurred: {text}");
+                    let text = headline(&error);
+                    tracing::error!(
+                        "A fatal internal error occurred: {text} ({})",
+                        describe(&error)
+                    );
                     self.shared.shutdown.fail(&text);
                 }
             },
@@ -472,16 +483,4 @@ impl Drop for PanicGuard {
             self.0.fail("the chain thread panicked");
         }
     }
-}
-
-/// Returns an error with all its causes.
-pub(crate) fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

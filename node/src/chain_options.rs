@@ -27,14 +27,8 @@ pub(crate) fn chain_params(settings: &Settings, network: Network) -> Result<Chai
     for text in settings.all("vbparams") {
         params = params.with_version_bits(text).map_err(|error| error.to_string())?;
     }
-    for text in settings.all("test") {
-        match text {
-            "bip94" => params.enforce_bip94 = true,
-            other => {
-                return Err(format!("Unrecognised option \"{other}\" provided in -test=<option>."));
-            }
-        }
-    }
+    // Other names do not concern the rules.
+    params.enforce_bip94 |= settings.all("test").contains(&"bip94");
     if let Some(work) = minimum_chain_work(settings)? {
         params.minimum_chain_work = work;
     }
@@ -102,7 +96,6 @@ mod tests {
         assert!(error.starts_with("Version bits parameters malformed"), "{error}");
         let error = params(Network::Regtest, &[("testactivationheight", "x@1")]).unwrap_err();
         assert_eq!(error, "Invalid name (x) for -testactivationheight=name@height.");
-        assert!(params(Network::Regtest, &[("test", "x")]).is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //!   bitcoin.conf
 //!   regtest/ signet/ testnet3/ testnet4/      chain directories of the others
 //!     .lock  .cookie  bitcoind.pid  debug.log
-//!     blocks/            block and undo files
+//!     blocks/            block and undo files, and a .lock of their own; -blocksdir moves it
 //!     chainstate/        database and log; with blocks/ all that a copy needs
 //! ```
 //!
@@ -31,10 +31,11 @@ const BACKEND_FILE: &str = "BACKEND";
 #[derive(Debug)]
 pub(crate) struct DataDir {
     chain_dir: PathBuf,
+    blocks_dir: PathBuf,
     pid_file: PathBuf,
     wrote_cookie: bool,
-    /// Held, and with it the lock, until the node has stopped.
-    _lock: File,
+    /// Held, and with them the locks, until the node has stopped.
+    _locks: [File; 2],
 }
 
 impl DataDir {
@@ -43,10 +44,15 @@ impl DataDir {
         let data_dir = &config.data_dir;
         make_dir(data_dir)?;
         let chain_dir = chain_dir(config);
-        let is_new = !chain_dir.join("blocks").exists();
+        let is_new = !chain_dir.exists();
         make_dir(&chain_dir)?;
-        let lock = lock(&chain_dir)?;
-        for name in ["blocks", "chainstate"] {
+        let lock_of_chain = lock(&chain_dir)?;
+        let blocks_dir = blocks_dir(config);
+        make_dir(&blocks_dir)?;
+        let lock_of_blocks = lock(&blocks_dir)?;
+        // Bitcoin Core's block index is in `blocks/index`, and drivers look whether it is there; here
+        // it is a table of the chain state.
+        for name in ["blocks/index", "chainstate"] {
             make_dir(&chain_dir.join(name))?;
         }
         if is_new && config.network == Network::Regtest {
@@ -54,11 +60,16 @@ impl DataDir {
             make_dir(&chain_dir.join("wallets"))?;
         }
         let pid_file = chain_dir.join(&config.pid_file);
-        Ok(Self { chain_dir, pid_file, wrote_cookie: false, _lock: lock })
+        let _locks = [lock_of_chain, lock_of_blocks];
+        Ok(Self { chain_dir, blocks_dir, pid_file, wrote_cookie: false, _locks })
     }
 
     pub(crate) fn chain_dir(&self) -> &Path {
         &self.chain_dir
+    }
+
+    pub(crate) fn blocks_dir(&self) -> &Path {
+        &self.blocks_dir
     }
 
     /// Returns the engine to open: the one that wrote the directory, which is remembered there.
@@ -124,14 +135,23 @@ impl Drop for DataDir {
 
 /// Returns the chain directory that the options name.
 pub(crate) fn chain_dir(config: &Config) -> PathBuf {
-    let name = match config.network {
-        Network::Mainnet => return config.data_dir.clone(),
+    below(&config.data_dir, config.network)
+}
+
+/// Returns the directory of the block files that the options name.
+pub(crate) fn blocks_dir(config: &Config) -> PathBuf {
+    below(config.blocks_dir.as_ref().unwrap_or(&config.data_dir), config.network).join("blocks")
+}
+
+fn below(dir: &Path, network: Network) -> PathBuf {
+    let name = match network {
+        Network::Mainnet => return dir.to_owned(),
         Network::Testnet3 => "testnet3",
         Network::Testnet4 => "testnet4",
         Network::Signet => "signet",
         Network::Regtest => "regtest",
     };
-    config.data_dir.join(name)
+    dir.join(name)
 }
 
 /// Returns the engine that wrote a directory `chainstate`, if one did.
@@ -177,8 +197,9 @@ fn lock(dir: &Path) -> Result<File> {
     })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
+        // The words are `bitcoind`'s: tests of other projects compare them.
         Err(TryLockError::WouldBlock) => bail!(
-            "Cannot obtain a lock on directory {}. Cofferdam is probably already running.",
+            "Cannot obtain a lock on directory {}. Bitcoin Core is probably already running.",
             dir.display()
         ),
         Err(TryLockError::Error(e)) => {

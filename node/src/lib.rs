@@ -16,11 +16,14 @@ mod cli;
 mod clock;
 mod coin_scan;
 mod config;
+mod daemon;
 mod data_dir;
+mod failure;
 mod import;
 mod index;
 mod logging;
 mod node;
+mod notify;
 mod options;
 mod p2p;
 mod rpc;
@@ -32,7 +35,10 @@ mod tools;
 mod waits;
 
 pub use cli::{Args, Command};
-pub use config::{AssumeValidOption, Config, IndexConfig, LogConfig, P2pConfig, RpcConfig};
+pub use config::{
+    AssumeValidOption, Config, IndexConfig, LogConfig, NotifyConfig, P2pConfig, RpcConfig,
+};
+pub use logging::Filter;
 pub use node::Node;
 pub use rpc::{CallError, RpcClient};
 pub use run::run;

@@ -18,6 +18,8 @@ use crate::clock::Clock;
 use crate::config::{AssumeValidOption, Config};
 use crate::data_dir::DataDir;
 use crate::index::Indexes;
+use crate::logging::Log;
+use crate::notify::Notifier;
 use crate::p2p::PeerManager;
 use crate::rpc::{Context, Credentials, RpcServer, Scans};
 use crate::shutdown::Shutdown;
@@ -37,6 +39,8 @@ pub struct Node {
     indexes: Arc<Indexes>,
     peers: Option<Arc<PeerManager>>,
     rpc: Option<RpcServer>,
+    log: Log,
+    notifier: Option<Notifier>,
     /// Dropped last: it has the lock.
     data_dir: DataDir,
 }
@@ -49,12 +53,18 @@ impl Node {
     /// Returns an error, with a text for the user, if the data directory cannot be used or an
     /// address not be listened on. Nothing runs then.
     pub fn start(config: &Config, shutdown: Shutdown) -> Result<Self> {
-        Self::start_in(DataDir::open(config)?, config, shutdown)
+        Self::start_in(DataDir::open(config)?, config, shutdown, Log::default())
     }
 
     /// Starts a node in a data directory that is locked already.
-    pub(crate) fn start_in(data_dir: DataDir, config: &Config, shutdown: Shutdown) -> Result<Self> {
+    pub(crate) fn start_in(
+        data_dir: DataDir,
+        config: &Config,
+        shutdown: Shutdown,
+        log: Log,
+    ) -> Result<Self> {
         let clock = Clock::default();
+        log.set_clock(clock.clone());
         if let Some(time) = config.mock_time {
             clock.set_mock(time);
         }
@@ -62,11 +72,23 @@ impl Node {
         let (chain, chain_thread) =
             ChainHandle::start(chainstate, clock.clone(), shutdown.clone(), config.stop_at_height)?;
         let indexes = Arc::default();
-        let mut node =
-            Self { shutdown, chain, chain_thread, indexes, peers: None, rpc: None, data_dir };
+        let mut node = Self {
+            shutdown,
+            chain,
+            chain_thread,
+            indexes,
+            peers: None,
+            rpc: None,
+            log,
+            notifier: None,
+            data_dir,
+        };
         match node.start_services(config, &clock) {
             Ok(()) => {
                 tracing::info!("init message: Done loading");
+                if let Some(notifier) = &node.notifier {
+                    notifier.started();
+                }
                 Ok(node)
             }
             Err(error) => {
@@ -103,6 +125,9 @@ impl Node {
     pub fn stop(self) -> Result<()> {
         tracing::info!("Shutdown in progress...");
         self.shutdown.request();
+        if let Some(notifier) = self.notifier {
+            notifier.stopping();
+        }
         if let Some(rpc) = self.rpc {
             rpc.stop();
         }
@@ -128,6 +153,10 @@ impl Node {
         let dir = self.data_dir.chain_dir().join("indexes");
         self.indexes =
             Arc::new(Indexes::start(config.indexes, (kind, &dir), &self.chain, &self.shutdown)?);
+        let notifier = Notifier::start(config.notify.clone(), &self.chain)?;
+        let warnings = notifier.warnings();
+        self.notifier = Some(notifier);
+        tracing::info!("init message: Starting network threads…");
         let peers = PeerManager::start(
             config.p2p.clone(),
             self.chain.clone(),
@@ -145,6 +174,10 @@ impl Node {
                 shutdown: self.shutdown.clone(),
                 started: Instant::now(),
                 chain_dir: self.data_dir.chain_dir().to_owned(),
+                blocks_dir: self.data_dir.blocks_dir().to_owned(),
+                warnings,
+                log: self.log.clone(),
+                log_path: config.log.path(self.data_dir.chain_dir()),
                 user_agent: config.p2p.user_agent.clone(),
                 indexes: Arc::clone(&self.indexes),
                 scans: Scans::default(),
@@ -172,6 +205,7 @@ pub(crate) fn open_chainstate(
     shutdown: &Shutdown,
 ) -> Result<Chainstate> {
     let fs: Arc<dyn FileSystem> = Arc::new(StdFileSystem);
+    tracing::info!("init message: Loading block index…");
     let kind = data_dir.backend(config.backend, &fs)?;
     let engine_bytes = (config.cache_bytes / ENGINE_CACHE_SHARE).min(ENGINE_CACHE_BYTES_MAX);
     let path = data_dir.chain_dir().join("chainstate").join(kind.name());
@@ -189,6 +223,8 @@ pub(crate) fn open_chainstate(
             AssumeValidOption::Block(hash) => AssumeValid::Block(hash),
         },
         dir: data_dir.chain_dir().to_owned(),
+        blocks_dir: data_dir.blocks_dir().to_owned(),
+        max_tip_age: config.max_tip_age,
         coin_stats: config.coin_stats,
         wal: WalOptions {
             durability: config.durability,
@@ -206,6 +242,11 @@ pub(crate) fn open_chainstate(
         }
     })?;
     let tip = chainstate.tip();
+    // A tip that cannot be taken back would end the node at the next reorganisation.
+    chainstate
+        .read_undo(&tip.hash)
+        .map_err(|error| anyhow!(describe(&error)))
+        .context("Corrupted block database detected")?;
     tracing::info!("Opened {kind} chain state: height {}, tip {}", tip.height, tip.hash);
     if recovery.records > 0 || recovery.torn.is_some() {
         tracing::info!(

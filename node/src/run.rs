@@ -12,13 +12,15 @@ use serde_json::Value;
 use crate::cli::{Args, Command};
 use crate::clock::Clock;
 use crate::config::{Config, LogConfig};
+use crate::daemon;
 use crate::data_dir::{DataDir, chain_dir, cookie_path};
 use crate::import::{import, print_summary};
+use crate::logging::Log;
 use crate::node::{Node, open_chainstate};
 use crate::rpc::{RpcClient, typed_arguments};
-use crate::shutdown::Shutdown;
+use crate::shutdown::{Shutdown, on_hangup};
 use crate::waits::EndedByStop;
-use crate::{logging, terminal, tools};
+use crate::{terminal, tools};
 
 /// Runs the program with a command line, its own name left out.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -32,7 +34,8 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn try_run(words: impl IntoIterator<Item = OsString>) -> Result<ExitCode> {
-    let args = Args::parse(words).map_err(|text| anyhow!(text))?;
+    let words: Vec<OsString> = words.into_iter().collect();
+    let args = Args::parse(words.iter().cloned()).map_err(|text| anyhow!(text))?;
     let command = match args.command {
         Command::Print(text) => {
             terminal::print(&text);
@@ -50,6 +53,10 @@ fn try_run(words: impl IntoIterator<Item = OsString>) -> Result<ExitCode> {
     match command {
         Command::Rpc { method, args } => run_rpc(&config, &method, &args),
         Command::Import { files } => run_import(&config, &files),
+        _ if config.daemon || config.daemon_wait => {
+            let pid_file = chain_dir(&config).join(&config.pid_file);
+            daemon::start(&words, config.daemon_wait.then_some(pid_file.as_path()))
+        }
         _ => run_sync(&config),
     }
 }
@@ -58,8 +65,10 @@ fn run_sync(config: &Config) -> Result<ExitCode> {
     let shutdown = Shutdown::default();
     shutdown.on_signals()?;
     let data_dir = DataDir::open(config)?;
-    start_log(config, config.log)?;
-    let node = match Node::start_in(data_dir, config, shutdown) {
+    let log = start_log(config, &config.log)?;
+    let reopened = log.clone();
+    on_hangup(move || reopened.reopen())?;
+    let node = match Node::start_in(data_dir, config, shutdown, log) {
         Ok(node) => node,
         Err(error) if error.is::<EndedByStop>() => {
             tracing::info!("{error}");
@@ -81,7 +90,7 @@ fn run_import(config: &Config, files: &[PathBuf]) -> Result<ExitCode> {
     let data_dir = DataDir::open(config)?;
     // Log lines and a bar on one screen would spoil both.
     let console = config.log.console && !terminal::is_terminal();
-    start_log(config, LogConfig { console, ..config.log })?;
+    start_log(config, &LogConfig { console, ..config.log.clone() })?;
     let mut chainstate = open_chainstate(config, &data_dir, &shutdown).inspect_err(log_error)?;
     let imported = import(&mut chainstate, files, &Clock::default(), &shutdown);
     let imported = match imported {
@@ -145,14 +154,24 @@ fn run_rpc(config: &Config, method: &str, args: &[String]) -> Result<ExitCode> {
 }
 
 /// Starts the log of the locked directory: a second process is refused before it writes a line.
-fn start_log(config: &Config, log: LogConfig) -> Result<()> {
-    logging::start(log, &chain_dir(config))?;
+fn start_log(config: &Config, log: &LogConfig) -> Result<Log> {
+    let log = Log::start(log, &chain_dir(config))?;
     tracing::info!("Cofferdam version v{}", env!("CARGO_PKG_VERSION"));
     tracing::info!("Using data directory {}", chain_dir(config).display());
+    match &config.config_file {
+        Some(path) if path.exists() => tracing::info!("Config file: {}", path.display()),
+        Some(path) => {
+            tracing::info!("Config file: {} (not found, skipping)", path.display());
+        }
+        None => tracing::info!("Config file: <disabled>"),
+    }
+    for line in &config.set_options {
+        tracing::info!("{line}");
+    }
     for line in &config.warnings {
         tracing::warn!("{line}");
     }
-    Ok(())
+    Ok(log)
 }
 
 fn log_error(error: &anyhow::Error) {

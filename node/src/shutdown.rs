@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// The wish to stop; clones share it.
@@ -100,4 +100,22 @@ impl Shutdown {
         drop(state);
         self.0.changed.notify_all();
     }
+}
+
+/// Makes SIGHUP run `reopen`: whoever rotates logs sends it.
+///
+/// # Errors
+///
+/// Returns an error if the system refuses the handler.
+pub(crate) fn on_hangup(reopen: impl Fn() + Send + 'static) -> Result<()> {
+    let mut signals = Signals::new([SIGHUP]).context("installing signal handlers")?;
+    std::thread::Builder::new()
+        .name("hangup".into())
+        .spawn(move || {
+            for _ in signals.forever() {
+                reopen();
+            }
+        })
+        .context("starting the signal thread")?;
+    Ok(())
 }

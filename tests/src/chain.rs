@@ -27,12 +27,10 @@ pub const BACKENDS: [BackendKind; 2] = [BackendKind::Sled, BackendKind::Rocksdb]
 #[must_use]
 pub fn options(network: Network, dir: &Path) -> ChainstateOptions {
     ChainstateOptions {
-        params: Arc::new(ChainParams::new(network)),
         threads: 2,
         assume_valid: AssumeValid::Off,
-        dir: dir.to_owned(),
-        coin_stats: false,
         wal: WalOptions { memtable_bytes: 256 * 1024, ..WalOptions::default() },
+        ..ChainstateOptions::new(ChainParams::new(network), dir)
     }
 }
 

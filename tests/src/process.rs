@@ -200,6 +200,27 @@ impl Node {
         self.expect_clean_end();
     }
 
+    /// Returns the id of the process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("running").id()
+    }
+
+    /// Waits until the node ends by itself; returns what it said.
+    #[must_use]
+    pub fn wait_for_end(mut self) -> Output {
+        let child = self.child.as_mut().expect("running");
+        wait_for("the node's end", || child.try_wait().expect("a child"));
+        self.take_output()
+    }
+
+    /// Asks the node to stop over RPC; returns what it said.
+    #[must_use]
+    pub fn stop_and_hear(self) -> Output {
+        let _ = self.rpc("stop", &[]);
+        self.wait_for_end()
+    }
+
     /// Asks the node to stop over RPC, with the same demands as [`Node::signal`].
     pub fn stop(mut self) {
         let _ = self.rpc("stop", &[]);

@@ -12,7 +12,8 @@ use super::{BlockRef, Chainstate, block_batch, corrupt};
 use crate::Store;
 use crate::block::{CheckedBlock, bip30_unspendable};
 use crate::coin::{Coin, is_unspendable, outpoint_key};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::headers::HeaderEntry;
 use crate::params::ChainParams;
 use crate::pipeline::load::load_block;
 use crate::tables::COINS;
@@ -26,11 +27,9 @@ impl Chainstate {
         let entry = self.headers.entry(self.tip);
         let parent =
             entry.parent.ok_or_else(|| corrupt("the genesis block cannot be disconnected"))?;
-        let missing = || corrupt(format!("block {} or its undo data are not stored", tip.hash));
-        let (block, undo) = entry.block.zip(entry.undo).ok_or_else(missing)?;
-        let block = load_block(&self.files, &self.params, block)?;
-        let undo_bytes = self.files.read_undo(undo)?;
-        let undo = BlockUndo::decode(&undo_bytes)?;
+        let (block, undo, undo_bytes) = self
+            .load_to_disconnect(&entry)
+            .map_err(|error| Error::Disconnect { source: Box::new(error) })?;
 
         let mut disconnector = Disconnector {
             params: &self.params,
@@ -51,6 +50,19 @@ impl Chainstate {
         }
         let at = std::mem::replace(&mut self.tip, parent);
         delta.map_or(Ok(()), |delta| self.disconnect_stats(at, tip, &delta))
+    }
+
+    /// Reads a block and its undo data, the latter as bytes as well.
+    fn load_to_disconnect(
+        &self,
+        entry: &HeaderEntry,
+    ) -> Result<(CheckedBlock, BlockUndo, Vec<u8>)> {
+        let missing = || corrupt(format!("block {} or its undo data are not stored", entry.hash));
+        let (block, undo) = entry.block.zip(entry.undo).ok_or_else(missing)?;
+        let block = load_block(&self.files, &self.params, block)?;
+        let undo_bytes = self.files.read_undo(undo)?;
+        let undo = BlockUndo::decode(&undo_bytes)?;
+        Ok((block, undo, undo_bytes))
     }
 }
 

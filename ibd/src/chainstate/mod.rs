@@ -79,8 +79,12 @@ pub struct ChainstateOptions {
     pub threads: usize,
     /// Up to which block scripts are taken as valid.
     pub assume_valid: AssumeValid,
-    /// The chain's directory: `blocks/` and `chainstate/` are below it.
+    /// The chain's directory: `chainstate/` is below it.
     pub dir: PathBuf,
+    /// Where block and undo files are; `blocks/` of the chain's directory by default.
+    pub blocks_dir: PathBuf,
+    /// How old a tip may be, in seconds, that is not a sign of initial block download.
+    pub max_tip_age: u32,
     /// The log and the buffer.
     pub wal: WalOptions,
     /// Whether size and `MuHash` of the UTXO set are kept for every block ([`crate::CoinStats`]); some
@@ -88,16 +92,23 @@ pub struct ChainstateOptions {
     pub coin_stats: bool,
 }
 
+/// A tip older than this is a sign that the chain is still being downloaded (Bitcoin Core's
+/// `DEFAULT_MAX_TIP_AGE`).
+const MAX_TIP_AGE_SECONDS: u32 = 24 * 60 * 60;
+
 impl ChainstateOptions {
     /// Returns the options of a chain below `dir`: a thread for each core, everything else by
     /// default.
     #[must_use]
     pub fn new(params: ChainParams, dir: impl Into<PathBuf>) -> Self {
+        let dir = dir.into();
         Self {
             params: Arc::new(params),
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             assume_valid: AssumeValid::Default,
-            dir: dir.into(),
+            blocks_dir: dir.join("blocks"),
+            max_tip_age: MAX_TIP_AGE_SECONDS,
+            dir,
             wal: WalOptions::default(),
             coin_stats: false,
         }
@@ -132,6 +143,7 @@ pub struct Chainstate {
     stop: Arc<AtomicBool>,
     /// Whether the chain was once near its tip; never goes back (Bitcoin Core's latch).
     synced: bool,
+    max_tip_age: u32,
 }
 
 impl Chainstate {

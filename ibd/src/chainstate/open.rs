@@ -62,7 +62,7 @@ impl Chainstate {
             )));
         }
         let params = options.params;
-        let files = Arc::new(BlockFiles::open(fs, &options.dir.join("blocks"), params.magic)?);
+        let files = Arc::new(BlockFiles::open(fs, &options.blocks_dir, params.magic)?);
         let log = options.dir.join("chainstate").join("log");
         fs.create_dir_all(&log)?;
         let attachments = Arc::clone(&files) as Arc<dyn cofferdam_storage::Attachments>;
@@ -100,6 +100,7 @@ impl Chainstate {
             version_bits: Mutex::default(),
             stop: Arc::default(),
             synced: false,
+            max_tip_age: options.max_tip_age,
         };
         chainstate.find_tip()?;
         chainstate.write_index()?;

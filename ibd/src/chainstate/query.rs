@@ -54,10 +54,6 @@ const fn as_f64(number: u64) -> f64 {
     number as f64
 }
 
-/// A tip older than this is a sign that the chain is still being downloaded (Bitcoin Core's
-/// `DEFAULT_MAX_TIP_AGE`).
-const TIP_AGE_MAX_SECONDS: u32 = 24 * 60 * 60;
-
 /// What was connected since the chainstate was opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Progress {
@@ -218,13 +214,13 @@ impl Chainstate {
         self.version_bits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns whether the chain is still being downloaded: the tip has too little work or is more
-    /// than a day old. Once false, it stays false.
+    /// Returns whether the chain is still being downloaded: the tip has too little work or is older
+    /// than [`ChainstateOptions::max_tip_age`](super::ChainstateOptions::max_tip_age). Once false, it stays false.
     pub fn is_initial_block_download(&mut self, now: u32) -> bool {
         if !self.synced {
             let tip = self.headers.entry(self.tip);
             self.synced = tip.chain_work >= self.params.minimum_chain_work
-                && tip.header.time >= now.saturating_sub(TIP_AGE_MAX_SECONDS);
+                && tip.header.time >= now.saturating_sub(self.max_tip_age);
         }
         !self.synced
     }

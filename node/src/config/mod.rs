@@ -2,12 +2,15 @@
 
 mod files;
 mod index;
+mod interaction;
 mod log;
+mod notify;
 mod p2p;
 mod rpc;
 
 pub use index::IndexConfig;
 pub use log::LogConfig;
+pub use notify::NotifyConfig;
 pub use p2p::P2pConfig;
 pub use rpc::RpcConfig;
 
@@ -29,6 +32,10 @@ const DB_CACHE_MIB_DEFAULT: usize = 450;
 /// [`WalOptions`]: cofferdam_storage::WalOptions
 const MIN_FREE_SPACE_MIB_DEFAULT: u64 = 64;
 
+/// Age of a tip that is no sign of initial block download, in seconds (Bitcoin Core's
+/// `DEFAULT_MAX_TIP_AGE`).
+const MAX_TIP_AGE_SECONDS_DEFAULT: u32 = 24 * 60 * 60;
+
 /// How the scripts of old blocks are treated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AssumeValidOption {
@@ -47,6 +54,16 @@ pub struct Config {
     pub network: Network,
     /// The data directory; other networks than main have a directory inside.
     pub data_dir: PathBuf,
+    /// The directory that has the block files of all networks; `None`: the data directory.
+    pub blocks_dir: Option<PathBuf>,
+    /// How old a tip may be, in seconds, that is no sign of initial block download.
+    pub max_tip_age: u32,
+    /// Whether the node runs in the background, and whether its start is waited for.
+    pub daemon: bool,
+    /// See `daemon`.
+    pub daemon_wait: bool,
+    /// What is run when something happens.
+    pub notify: NotifyConfig,
     /// The database engine; `None`: the one the directory has, or the best for a new one.
     pub backend: Option<BackendKind>,
     /// What a power cut may take.
@@ -79,6 +96,8 @@ pub struct Config {
     pub log: LogConfig,
     /// The configuration file, there or not.
     pub config_file: Option<PathBuf>,
+    /// What was set and where: for the log.
+    pub set_options: Vec<String>,
     /// What is odd about the options: worth a line in the log.
     pub warnings: Vec<String>,
     /// What is odder: worth a line on the standard error.
@@ -105,9 +124,12 @@ impl Config {
         if !misplaced.is_empty() {
             return Err(misplaced.concat());
         }
+        interaction::check(&loaded.settings, network)?;
         let mut config = Self::from_settings(&loaded.settings, network, loaded.data_dir)?;
+        config.set_options = loaded.settings.shown();
         config.warnings = loaded.warnings;
         config.complaints = loaded.complaints;
+        config.complaints.extend(interaction::complaints(&loaded.settings));
         config.config_file = loaded.path;
         Ok(config)
     }
@@ -137,6 +159,11 @@ impl Config {
         Ok(Self {
             network,
             data_dir,
+            blocks_dir: blocks_dir(settings)?,
+            max_tip_age: settings.number("maxtipage")?.unwrap_or(MAX_TIP_AGE_SECONDS_DEFAULT),
+            daemon: settings.flag("daemon", false),
+            daemon_wait: settings.flag("daemonwait", false),
+            notify: NotifyConfig::from_settings(settings),
             backend: parsed(settings, "backend")?,
             durability: durability(settings)?,
             cache_bytes: cache_mib.saturating_mul(1 << 20),
@@ -151,11 +178,23 @@ impl Config {
             p2p: P2pConfig::from_settings(settings, &params)?,
             rpc: RpcConfig::from_settings(settings, &params)?,
             params,
-            log: LogConfig::from_settings(settings),
+            log: LogConfig::from_settings(settings)?,
             config_file: None,
+            set_options: Vec::new(),
             warnings: Vec::new(),
             complaints: Vec::new(),
         })
+    }
+}
+
+fn blocks_dir(settings: &Settings) -> Result<Option<PathBuf>, String> {
+    let Some(typed) = settings.get("blocksdir") else {
+        return Ok(None);
+    };
+    let path = std::path::absolute(settings.path("blocksdir", "").unwrap_or_default());
+    match path {
+        Ok(path) if path.is_dir() => Ok(Some(path)),
+        _ => Err(format!("Specified blocks directory \"{typed}\" does not exist.")),
     }
 }
 

@@ -62,6 +62,11 @@ impl P2pConfig {
         let port = port(settings, "port", params.default_port)?;
         let doors = Doors::from_settings(settings, port)?;
         let version = env!("CARGO_PKG_VERSION");
+        for comment in settings.all("uacomment") {
+            if !comment.chars().all(is_safe_in_comment) {
+                return Err(format!("User Agent comment ({comment}) contains unsafe characters."));
+            }
+        }
         let comments = settings.all("uacomment").join("; ");
         let comments = if comments.is_empty() { comments } else { format!("({comments})") };
         let user_agent = format!("/Cofferdam:{version}{comments}/");
@@ -171,6 +176,12 @@ fn upload_target(settings: &Settings) -> Result<u64, String> {
     bytes.ok_or_else(|| format!("Unable to parse -maxuploadtarget: '{text}'"))
 }
 
+/// Returns whether a character may stand in a comment of the user agent, whose marks are `/:()`
+/// (Bitcoin Core's `SAFE_CHARS_UA_COMMENT`).
+fn is_safe_in_comment(character: char) -> bool {
+    character.is_ascii_alphanumeric() || " .,;-_?@".contains(character)
+}
+
 #[cfg(test)]
 mod tests {
     use crate::config::tests::load;
@@ -216,6 +227,12 @@ mod tests {
     fn the_user_agent_has_the_comments() {
         let agent = load("-uacomment=testnode0 -uacomment=x", "").unwrap().p2p.user_agent;
         assert_eq!(agent, format!("/Cofferdam:{}(testnode0; x)/", env!("CARGO_PKG_VERSION")));
+        for unsafe_one in ["/", ":", "(", ")", "₿", "🏃"] {
+            assert_eq!(
+                load(&format!("-uacomment={unsafe_one}"), "").unwrap_err(),
+                format!("User Agent comment ({unsafe_one}) contains unsafe characters.")
+            );
+        }
         assert!(
             load(&format!("-uacomment={}", "a".repeat(260)), "").unwrap_err().contains("exceeds")
         );

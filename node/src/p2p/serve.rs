@@ -100,7 +100,7 @@ impl PeerManager {
                 self.announce(chainstate, *from);
             }
             ChainEvent::Tip { .. } => {}
-            ChainEvent::Invalid { hash, rejection } => {
+            ChainEvent::Invalid { hash, rejection, .. } => {
                 let source = self.sync().sources.get(hash).copied();
                 if let Some(peer) = source.and_then(|id| self.peer(id)) {
                     self.misbehaved(&peer, &format!("invalid block received: {rejection}"));

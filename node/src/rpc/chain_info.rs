@@ -86,7 +86,7 @@ fn get_blockchain_info(context: &Context, _: &Args) -> RpcResult {
         "verificationprogress": progress(context)?,
         "initialblockdownload": view.initial_download,
         "chainwork": take("chainwork"),
-        "size_on_disk": utxo_set::directory_bytes(&context.chain_dir.join("blocks")),
+        "size_on_disk": utxo_set::directory_bytes(&context.blocks_dir),
         "pruned": false,
     });
     if let Some(fields) = info.as_object_mut() {
@@ -94,7 +94,7 @@ fn get_blockchain_info(context: &Context, _: &Args) -> RpcResult {
             let challenge = params.signet_challenge.as_ref().map(|script| script.to_hex_string());
             fields.insert("signet_challenge".into(), json!(challenge));
         }
-        fields.insert("warnings".into(), json!([]));
+        fields.insert("warnings".into(), json!(context.warnings.texts()));
     }
     Ok(info)
 }

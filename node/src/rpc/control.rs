@@ -13,7 +13,7 @@ pub(super) const METHODS: &[Method] = &[
         params: &[],
         help: "Returns details of the RPC server.",
         run: |context, _| {
-            let path = context.chain_dir.join("debug.log");
+            let path = context.log_path.clone().unwrap_or_default();
             Ok(json!({"active_commands": [], "logpath": path.display().to_string()}))
         },
     },

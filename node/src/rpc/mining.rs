@@ -124,7 +124,9 @@ fn submit_block(context: &Context, args: &Args) -> RpcResult {
 fn submit_header(context: &Context, args: &Args) -> RpcResult {
     let undecodable = || RpcError::new(code::DESERIALIZATION_ERROR, "Block header decode failed");
     let raw = tx_json::bytes(args.text(0)?).ok_or_else(undecodable)?;
-    let header: bitcoin::block::Header = deserialize(&raw).map_err(|_| undecodable())?;
+    // As in Bitcoin Core a whole block will do.
+    let header = raw.get(..bitcoin::block::Header::SIZE).ok_or_else(undecodable)?;
+    let header: bitcoin::block::Header = deserialize(header).map_err(|_| undecodable())?;
     let accepted = context.chain.change(move |worker| {
         let now = worker.clock.seconds();
         worker.chainstate.accept_headers(&[header], now)

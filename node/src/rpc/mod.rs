@@ -18,6 +18,7 @@ mod deployments;
 mod descriptor;
 mod envelope;
 mod filters;
+mod logging;
 mod mining;
 mod network;
 mod peer_info;
@@ -44,6 +45,8 @@ use serde_json::Value;
 use crate::chain::{ChainHandle, Stopped};
 use crate::clock::Clock;
 use crate::index::Indexes;
+use crate::logging::Log;
+use crate::notify::Warnings;
 use crate::p2p::PeerManager;
 use crate::shutdown::Shutdown;
 use call::{Args, Param};
@@ -115,6 +118,13 @@ pub(crate) struct Context {
     pub(crate) started: Instant,
     /// The chain directory.
     pub(crate) chain_dir: PathBuf,
+    /// Where block files are.
+    pub(crate) blocks_dir: PathBuf,
+    /// What is wrong with the chain.
+    pub(crate) warnings: Warnings,
+    /// The log, and where its file is.
+    pub(crate) log: Log,
+    pub(crate) log_path: Option<PathBuf>,
     /// How the node names itself to peers.
     pub(crate) user_agent: String,
     /// Indexes beside the chain state.
@@ -158,6 +168,7 @@ const CATEGORIES: &[(&str, &[Method])] = &[
     ("Chain control", chain_control::METHODS),
     ("Waiting", chain_wait::METHODS),
     ("Control", control::METHODS),
+    ("Logging", logging::METHODS),
     ("Mining", mining::METHODS),
     ("Network", network::METHODS),
     ("Bans", bans::METHODS),

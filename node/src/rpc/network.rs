@@ -238,7 +238,7 @@ fn get_network_info(context: &Context, _: &Args) -> RpcResult {
         "relayfee": fee_rate,
         "incrementalfee": fee_rate,
         "localaddresses": [],
-        "warnings": [],
+        "warnings": context.warnings.texts(),
     }))
 }
 

@@ -148,6 +148,27 @@ impl Settings {
         names
     }
 
+    /// Returns a line for each value that was set; passwords are left out.
+    pub(crate) fn shown(&self) -> Vec<String> {
+        let shown = |name: &str, value: &OptionValue| match value {
+            _ if OptionSpec::find(name).is_some_and(|spec| spec.has(Rule::Sensitive)) => {
+                format!("{name}=****")
+            }
+            OptionValue::Off => format!("{name}=false"),
+            OptionValue::On => format!("{name}=true"),
+            OptionValue::Text(text) => format!("{name}={}", serde_json::Value::from(text.as_str())),
+        };
+        let file = self.file.iter().map(|entry| {
+            let section = entry.section.as_deref().map(|section| format!("[{section}] "));
+            let section = section.unwrap_or_default();
+            format!("Config file arg: {section}{}", shown(entry.name, &entry.value))
+        });
+        let typed = self.typed.iter().flat_map(|(name, values)| {
+            values.iter().map(move |value| format!("Command-line arg: {}", shown(name, value)))
+        });
+        file.chain(typed).collect()
+    }
+
     fn value(&self, name: &str) -> Option<&OptionValue> {
         for span in self.spans(name) {
             // A negation at the top of the file holds for every network.
@@ -278,6 +299,21 @@ mod tests {
         assert_eq!(of("-pid=").path("pid", "d"), Some("d".into()));
         assert_eq!(of("-nopid").path("pid", "d"), None);
         assert_eq!(of("").path("pid", "d"), Some("d".into()));
+    }
+
+    #[test]
+    fn what_was_set_is_shown_without_passwords() {
+        let lines =
+            settings("-nolisten -dbcache=9", "rpcpassword=x\n[regtest]\nport=1\n", "regtest");
+        assert_eq!(
+            lines.shown(),
+            [
+                "Config file arg: rpcpassword=****",
+                "Config file arg: [regtest] port=\"1\"",
+                "Command-line arg: dbcache=\"9\"",
+                "Command-line arg: listen=false"
+            ]
+        );
     }
 
     #[test]

@@ -26,12 +26,10 @@ pub(super) fn open(params: ChainParams, dir: &Path) -> Chainstate {
 
 fn options(params: ChainParams, dir: &Path) -> ChainstateOptions {
     ChainstateOptions {
-        params: Arc::new(params),
         threads: 2,
         assume_valid: AssumeValid::Off,
-        dir: dir.to_owned(),
-        coin_stats: false,
         wal: WalOptions { verify_freshness: true, ..WalOptions::default() },
+        ..ChainstateOptions::new(params, dir)
     }
 }
 

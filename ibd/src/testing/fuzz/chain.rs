@@ -114,12 +114,11 @@ pub(super) fn open_over(
     backend: Box<dyn Database>,
 ) -> Result<Chainstate> {
     let options = ChainstateOptions {
-        params: Arc::new(ChainParams::new(Network::Regtest)),
         threads: 2,
         assume_valid: AssumeValid::Off,
-        dir: "chain".into(),
         wal,
         coin_stats: true,
+        ..ChainstateOptions::new(ChainParams::new(Network::Regtest), "chain")
     };
     Ok(Chainstate::open_with(options, fs, backend, verifier())?.0)
 }

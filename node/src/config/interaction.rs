@@ -1,0 +1,89 @@
+//! What options mean for each other and for the network (`AppInitParameterInteraction` in Bitcoin
+//! Core's `init.cpp`).
+
+use cofferdam_ibd::params::Network;
+
+use crate::settings::Settings;
+
+/// What `-test` may name.
+const TEST_OPTIONS: [&str; 3] = ["addrman", "reindex_after_failure_noninteractive_yes", "bip94"];
+
+/// Refuses combinations that make no sense.
+///
+/// # Errors
+///
+/// Returns the text for the user.
+pub(super) fn check(settings: &Settings, network: Network) -> Result<(), String> {
+    let is_main = network == Network::Mainnet;
+    for name in ["testactivationheight", "vbparams"] {
+        if is_main && settings.is_set(name) {
+            return Err(format!("The -{name} option may not be used on mainnet."));
+        }
+    }
+    if !settings.all("test").is_empty() && network != Network::Regtest {
+        return Err("-test=<option> can only be used with regtest".into());
+    }
+    if is_main && settings.flag("acceptnonstdtxn", false) {
+        return Err("acceptnonstdtxn is not currently supported for main chain".into());
+    }
+    if settings.get("maxconnections").is_some_and(|count| count.starts_with('-')) {
+        return Err("-maxconnections must be greater or equal than zero".into());
+    }
+    Ok(())
+}
+
+/// Returns what the user should know of options that do nothing, a line each.
+pub(super) fn complaints(settings: &Settings) -> Vec<String> {
+    let mut lines = Vec::new();
+    if settings.is_set("checkpoints") {
+        lines.push(
+            "Option '-checkpoints' is set but checkpoints were removed. This option has no effect."
+                .into(),
+        );
+    }
+    for (name, what) in [("limitancestorsize", "ancestor"), ("limitdescendantsize", "descendant")] {
+        if settings.is_set(name) {
+            lines.push(format!("Option '-{name}' is given but {what} size limits have been replaced with cluster size limits (see -limitclustersize). This option has no effect."));
+        }
+    }
+    let unknown = |option: &&str| !TEST_OPTIONS.contains(option);
+    for option in settings.all("test").into_iter().filter(unknown) {
+        lines.push(format!("Unrecognised option \"{option}\" provided in -test=<option>."));
+    }
+    lines.into_iter().map(|line: String| format!("Warning: {line}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::tests::load;
+
+    #[test]
+    fn options_for_tests_are_for_networks_for_tests() {
+        for (line, text) in [
+            (
+                "-testactivationheight=csv@1",
+                "The -testactivationheight option may not be used on mainnet.",
+            ),
+            ("-vbparams=testdummy:0:0", "The -vbparams option may not be used on mainnet."),
+            ("-signet -test=bip94", "-test=<option> can only be used with regtest"),
+            ("-acceptnonstdtxn", "acceptnonstdtxn is not currently supported for main chain"),
+            ("-maxconnections=-1", "-maxconnections must be greater or equal than zero"),
+        ] {
+            assert_eq!(load(line, "").unwrap_err(), text);
+        }
+        assert!(load("-signet -acceptnonstdtxn", "").is_ok());
+    }
+
+    #[test]
+    fn what_does_nothing_is_told() {
+        assert!(load("-regtest -test=addrman", "").unwrap().complaints.is_empty());
+        let complaints = load("-regtest -checkpoints=0 -test=x", "").unwrap().complaints;
+        assert_eq!(
+            complaints,
+            [
+                "Warning: Option '-checkpoints' is set but checkpoints were removed. This option has no effect.",
+                "Warning: Unrecognised option \"x\" provided in -test=<option>."
+            ]
+        );
+    }
+}

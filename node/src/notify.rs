@@ -1,0 +1,275 @@
+//! Commands of the user, run by the shell when something happens (`-blocknotify` and its like).
+//!
+//! They run beside the node, a few at a time: a command that hangs holds up no block.
+
+use std::collections::VecDeque;
+use std::process::{Child, Command};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use bitcoin::Work;
+use cofferdam_ibd::headers::HeaderStatus;
+use cofferdam_ibd::pow::block_work;
+use cofferdam_ibd::{Chainstate, HeaderRef};
+
+use crate::chain::{ChainEvent, ChainHandle};
+use crate::config::NotifyConfig;
+
+/// Commands that may wait to be run; what is more is left out, and said in the log.
+const WAITING_MAX: usize = 1024;
+/// Commands that run at a time.
+const RUNNING_MAX: usize = 16;
+/// How often the ends of running commands are looked for.
+const REAP_INTERVAL: Duration = Duration::from_millis(100);
+/// How long the stop of the node waits for `-shutdownnotify`.
+const SHUTDOWN_WAIT: Duration = Duration::from_secs(30);
+
+/// Blocks by which a chain that is not valid has to be longer before it is alarming.
+const ALARMING_BLOCKS: u32 = 6;
+const INVALID_CHAIN_WARNING: &str = "Warning: Found invalid chain more than 6 blocks longer than our best chain. This could be due to database corruption or consensus incompatibility with peers.";
+
+/// What is wrong with the chain, for RPC; clones share it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Warnings(Arc<Mutex<Option<&'static str>>>);
+
+impl Warnings {
+    /// Returns the texts.
+    pub(crate) fn texts(&self) -> Vec<&'static str> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
+    /// Sets the warning or takes it back; returns whether it was set and is new.
+    fn set(&self, warning: Option<&'static str>) -> bool {
+        let mut set = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = warning.is_some() && *set != warning;
+        *set = warning;
+        is_new
+    }
+}
+
+/// Runs the commands; clones share the thread, which ends with the last of them.
+#[derive(Clone, Debug)]
+pub(crate) struct Notifier {
+    config: NotifyConfig,
+    queue: SyncSender<String>,
+    warnings: Warnings,
+}
+
+impl Notifier {
+    /// Starts the thread, and lets it hear of the chain.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the system gives no thread, or the chain has stopped.
+    pub(crate) fn start(config: NotifyConfig, chain: &ChainHandle) -> Result<Self> {
+        let (queue, commands) = sync_channel(WAITING_MAX);
+        std::thread::Builder::new()
+            .name("notify".into())
+            .spawn(move || run_all(&commands))
+            .context("starting the thread of notifications")?;
+        let notifier = Self { config, queue, warnings: Warnings::default() };
+        let listener = notifier.clone();
+        let most_invalid_work = Mutex::new(None);
+        chain.subscribe(Box::new(move |event| listener.on_event(event, &most_invalid_work)))?;
+        Ok(notifier)
+    }
+
+    /// Returns what is wrong with the chain, as it is kept up to date.
+    pub(crate) fn warnings(&self) -> Warnings {
+        self.warnings.clone()
+    }
+
+    /// The node is ready.
+    pub(crate) fn started(&self) {
+        if let Some(command) = &self.config.startup {
+            self.run(command.clone());
+        }
+    }
+
+    /// The node is about to stop: runs the commands and waits for them a while.
+    pub(crate) fn stopping(&self) {
+        let end = Instant::now() + SHUTDOWN_WAIT;
+        let mut running: Vec<_> =
+            self.config.shutdown.iter().filter_map(|command| spawn(command)).collect();
+        while !running.is_empty() && Instant::now() < end {
+            running.retain_mut(|running| !running.has_ended());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        for Running { command, .. } in running {
+            tracing::warn!("the node stops without waiting for {command}");
+        }
+    }
+
+    fn on_event(&self, event: &ChainEvent<'_>, most_invalid_work: &Mutex<Option<Work>>) {
+        let mut most = most_invalid_work.lock().unwrap_or_else(PoisonError::into_inner);
+        let (chainstate, initial_download) = match event {
+            ChainEvent::Tip { chainstate, from, initial_download } => {
+                if !initial_download {
+                    self.tell_blocks(chainstate, *from);
+                }
+                (chainstate, *initial_download)
+            }
+            ChainEvent::Invalid { chainstate, initial_download, .. } => {
+                *most = most_failed_work(chainstate);
+                (chainstate, *initial_download)
+            }
+        };
+        let tip = chainstate.headers().entry(chainstate.tip_ref());
+        // Bitcoin Core's `CheckForkWarningConditions`.
+        let margin = std::iter::repeat_n(block_work(tip.header.bits), to_usize(ALARMING_BLOCKS));
+        let alarming = margin.fold(tip.chain_work, |sum, work| sum + work);
+        let alarm = !initial_download && most.is_some_and(|work| work > alarming);
+        if self.warnings.set(alarm.then_some(INVALID_CHAIN_WARNING)) {
+            tracing::warn!("{INVALID_CHAIN_WARNING}");
+            if let Some(command) = &self.config.alert {
+                self.run(command.replace("%s", &quoted(INVALID_CHAIN_WARNING)));
+            }
+        }
+    }
+
+    /// Runs the command of blocks for every block that was connected, or for the tip that is left.
+    fn tell_blocks(&self, chainstate: &Chainstate, from: HeaderRef) {
+        let Some(command) = &self.config.block else {
+            return;
+        };
+        let headers = chainstate.headers();
+        let tip = chainstate.tip_ref();
+        let fork = headers.fork_point(from, tip);
+        let (mut blocks, mut at) = (VecDeque::new(), tip);
+        while at != fork && blocks.len() < WAITING_MAX {
+            let entry = headers.entry(at);
+            blocks.push_front(entry.hash);
+            let Some(parent) = entry.parent else { break };
+            at = parent;
+        }
+        if blocks.is_empty() {
+            blocks.push_front(headers.entry(tip).hash);
+        }
+        for hash in blocks {
+            self.run(command.replace("%s", &hash.to_string()));
+        }
+    }
+
+    fn run(&self, command: String) {
+        if self.queue.try_send(command).is_err() {
+            tracing::warn!("too many notifications wait to be run: one is left out");
+        }
+    }
+}
+
+fn to_usize(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// Returns the work of the best chain that is known not to be valid.
+fn most_failed_work(chainstate: &Chainstate) -> Option<Work> {
+    let headers = chainstate.headers();
+    let entries = headers.iter().map(|at| headers.entry(at));
+    let failed = entries.filter(|entry| entry.status.has(HeaderStatus::FAILED));
+    failed.map(|entry| entry.chain_work).max()
+}
+
+/// Returns a text as one word of the shell, without what it might read as more (Bitcoin Core's
+/// `SanitizeString`).
+fn quoted(text: &str) -> String {
+    let is_safe = |c: &char| c.is_ascii_alphanumeric() || " .,;-_/:?@()".contains(*c);
+    format!("'{}'", text.chars().filter(is_safe).collect::<String>())
+}
+
+/// A command under way.
+struct Running {
+    command: String,
+    child: Child,
+}
+
+impl Running {
+    /// Returns whether the command has ended; says so if it failed.
+    fn has_ended(&mut self) -> bool {
+        match self.child.try_wait() {
+            Ok(None) => false,
+            Ok(Some(status)) => {
+                if !status.success() {
+                    tracing::warn!("runCommand error: system({}) returned {status}", self.command);
+                }
+                true
+            }
+            Err(_) => true,
+        }
+    }
+}
+
+fn spawn(command: &str) -> Option<Running> {
+    match Command::new("sh").args(["-c", command]).spawn() {
+        Ok(child) => Some(Running { command: command.to_owned(), child }),
+        Err(error) => {
+            tracing::warn!("runCommand error: system({command}): {error}");
+            None
+        }
+    }
+}
+
+/// Runs commands as they come, until nobody can send any more.
+fn run_all(commands: &Receiver<String>) {
+    let mut running: Vec<Running> = Vec::new();
+    loop {
+        running.retain_mut(|running| !running.has_ended());
+        if running.len() >= RUNNING_MAX {
+            std::thread::sleep(REAP_INTERVAL);
+            continue;
+        }
+        let command = if running.is_empty() {
+            commands.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        } else {
+            commands.recv_timeout(REAP_INTERVAL)
+        };
+        match command {
+            Ok(command) => running.extend(spawn(&command)),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_alert_says_is_one_word_of_the_shell() {
+        assert_eq!(quoted("a'; rm -rf \"$x\" `y` | z\n"), "'a; rm -rf x y  z'");
+    }
+
+    #[test]
+    fn a_warning_is_new_once_until_it_was_taken_back() {
+        let warnings = Warnings::default();
+        assert!(!warnings.set(None));
+        assert!(warnings.set(Some(INVALID_CHAIN_WARNING)));
+        assert!(!warnings.set(Some(INVALID_CHAIN_WARNING)));
+        assert_eq!(warnings.texts(), [INVALID_CHAIN_WARNING]);
+        assert!(!warnings.set(None) && warnings.texts().is_empty());
+        assert!(warnings.set(Some(INVALID_CHAIN_WARNING)));
+    }
+
+    #[test]
+    fn commands_that_hang_leave_room_for_others_until_too_many_do() {
+        let dir = tempfile::tempdir().unwrap();
+        let (queue, commands) = sync_channel(WAITING_MAX);
+        let run = move || run_all(&commands);
+        let thread = std::thread::Builder::new().name("notify".into()).spawn(run).unwrap();
+        let gate = dir.path().join("gate");
+        let hang = format!("while [ ! -e {} ]; do sleep 0.05; done", gate.display());
+        for _ in 1..RUNNING_MAX {
+            queue.send(hang.clone()).unwrap();
+        }
+        let told = dir.path().join("told");
+        queue.send(format!("echo > {}", told.display())).unwrap();
+        while !told.exists() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::fs::write(&gate, "").unwrap();
+        drop(queue);
+        thread.join().unwrap();
+    }
+}

@@ -1,0 +1,117 @@
+//! What is where, who may use it, and what a copy needs.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::Path;
+
+use crate::{mine, refusal, start, temporary, text};
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).expect("there").permissions().mode() & 0o777
+}
+
+#[test]
+fn the_files_of_a_run_are_there_and_gone_with_it() {
+    let dir = temporary();
+    let chain = dir.path().join("regtest");
+    let node = start(dir.path(), &[]);
+    let cookie = text(&chain.join(".cookie"));
+    assert!(cookie.starts_with("__cookie__:") && !cookie.ends_with('\n'), "{cookie}");
+    assert_eq!(mode(&chain.join(".cookie")), 0o600);
+    assert_eq!(text(&chain.join("bitcoind.pid")), format!("{}\n", node.pid()));
+    assert_eq!(fs::read_dir(chain.join("wallets")).expect("made").count(), 0);
+    assert_eq!(fs::read(chain.join("blocks/xor.dat")).expect("made").len(), 8);
+    assert_eq!(mode(&chain), 0o700);
+    node.stop();
+    for name in [".cookie", "bitcoind.pid"] {
+        assert!(!chain.join(name).exists(), "{name}");
+    }
+    let elsewhere = dir.path().join("my.pid");
+    let node = start(dir.path(), &[&format!("-pid={}", elsewhere.display())]);
+    assert!(elsewhere.exists() && !chain.join("bitcoind.pid").exists());
+    node.stop();
+    assert!(!elsewhere.exists());
+}
+
+#[test]
+fn a_second_node_gets_neither_chain_nor_blocks_and_takes_nothing_away() {
+    let (dir, other) = (temporary(), temporary());
+    let chain = dir.path().join("regtest");
+    let node = start(dir.path(), &[]);
+    let refused = |args: &[&str], locked: &Path| {
+        let text = refusal(other.path(), args);
+        assert_eq!(
+            text,
+            format!(
+                "Error: Cannot obtain a lock on directory {}. Bitcoin Core is probably already running.",
+                locked.display()
+            )
+        );
+    };
+    refused(&[&format!("-datadir={}", dir.path().display()), "-noserver"], &chain);
+    refused(&[&format!("-blocksdir={}", dir.path().display()), "-noserver"], &chain.join("blocks"));
+    assert!(chain.join(".cookie").exists() && chain.join("bitcoind.pid").exists());
+    node.stop();
+}
+
+#[test]
+fn blocks_may_be_elsewhere() {
+    let (dir, blocks) = (temporary(), temporary());
+    let option = format!("-blocksdir={}", blocks.path().display());
+    let node = start(dir.path(), &[&option]);
+    let _ = mine(&node, 10);
+    let state = node.state();
+    node.stop();
+    assert!(blocks.path().join("regtest/blocks/blk00000.dat").is_file());
+    assert!(!dir.path().join("regtest/blocks/blk00000.dat").exists());
+    // Where Bitcoin Core has its block index, and its tests look.
+    assert!(dir.path().join("regtest/blocks/index").is_dir());
+    let node = start(dir.path(), &[&option]);
+    assert_eq!(node.state(), state);
+    node.stop();
+}
+
+#[test]
+fn directories_may_be_links() {
+    let (dir, other) = (temporary(), temporary());
+    let node = start(dir.path(), &[]);
+    let _ = mine(&node, 3);
+    node.stop();
+    for name in ["blocks", "chainstate"] {
+        let (from, to) = (dir.path().join("regtest").join(name), other.path().join(name));
+        assert!(
+            std::process::Command::new("mv").args([&from, &to]).status().expect("mv").success()
+        );
+        symlink(to, from).expect("room");
+    }
+    let node = start(dir.path(), &[]);
+    assert_eq!(node.height(), 3);
+    node.stop();
+}
+
+/// Drivers keep a chain and give every test a copy; all but three directories they remove, each
+/// with a call that removes files only.
+#[test]
+fn three_directories_are_a_whole_node_and_the_rest_are_files() {
+    let (dir, copy) = (temporary(), temporary());
+    let node = start(dir.path(), &[]);
+    let _ = mine(&node, 25);
+    let state = node.state();
+    node.stop();
+    let chain = dir.path().join("regtest");
+    fs::remove_dir(chain.join("wallets")).expect("there and empty");
+    for entry in fs::read_dir(&chain).expect("there") {
+        let path = entry.expect("readable").path();
+        let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
+        if !["chainstate", "blocks", "indexes"].contains(&name) {
+            fs::remove_file(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
+        }
+    }
+    let copied = copy.path().join("node7");
+    let status = std::process::Command::new("cp").arg("-r").args([dir.path(), &copied]).status();
+    assert!(status.expect("cp").success());
+    let (first, second) = (start(dir.path(), &[]), start(&copied, &[]));
+    assert_eq!([first.state(), second.state()], [state.clone(), state]);
+    first.stop();
+    second.stop();
+}

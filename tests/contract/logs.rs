@@ -1,0 +1,91 @@
+//! `debug.log`.
+
+use std::fs;
+use std::process::Command;
+
+use cofferdam_tests::process::wait_for;
+use serde_json::Value;
+
+use crate::{refusal, start, temporary, text};
+
+#[test]
+fn the_log_is_where_the_options_say() {
+    let dir = temporary();
+    let chain = dir.path().join("regtest");
+    let (relative, absolute) = (chain.join("sub/foo.log"), dir.path().join("bar.log"));
+    let refused = refusal(dir.path(), &["-debuglogfile=sub/foo.log"]);
+    assert_eq!(refused, format!("Error: Could not open debug log file {}", relative.display()));
+    fs::create_dir(chain.join("sub")).expect("room");
+    start(dir.path(), &["-debuglogfile=sub/foo.log"]).stop();
+    assert!(text(&relative).contains("Shutdown done"));
+    start(dir.path(), &[&format!("-debuglogfile={}", absolute.display())]).stop();
+    assert!(text(&absolute).contains("Shutdown done"));
+    start(dir.path(), &["-nodebuglogfile"]).stop();
+    assert!(!chain.join("debug.log").exists());
+    start(dir.path(), &["-debuglogfile=/dev/null"]).stop();
+}
+
+#[test]
+fn lines_have_the_prefixes_that_were_asked_for() {
+    let dir = temporary();
+    let log = dir.path().join("regtest/debug.log");
+    let args = ["-debug", "-debugexclude=net", "-logtimestamps=0", "-logthreadnames"];
+    start(dir.path(), &args).stop();
+    let lines = text(&log);
+    assert!(lines.contains("[main] init message: Done loading\n"), "{lines}");
+    assert!(lines.contains("[rpc] ThreadRPCServer method=stop"), "{lines}");
+    assert!(!lines.contains("[net"), "{lines}");
+
+    fs::remove_file(&log).expect("there");
+    start(dir.path(), &["-logtimemicros", "-logsourcelocations", "-loglevelalways"]).stop();
+    let lines = text(&log);
+    let line = lines.lines().find(|line| line.contains("Done loading")).expect("a line");
+    let (time, rest) = line.split_once(' ').expect("a time");
+    assert_eq!((time.len(), &time[10..11], &time[19..20]), (27, "T", "."), "{line}");
+    assert!(rest.starts_with("[node/src/node.rs:"), "{line}");
+    assert!(rest.ends_with("] [cofferdam_node::node] [all:info] init message: Done loading"));
+}
+
+#[test]
+fn a_line_is_written_before_the_reply_that_follows_it() {
+    let dir = temporary();
+    let node = start(dir.path(), &["-debug=rpc"]);
+    let log = dir.path().join("regtest/debug.log");
+    for _ in 0..10 {
+        let before = text(&log).matches("method=getbestblockhash").count();
+        let _ = node.rpc("getbestblockhash", &[]);
+        assert_eq!(text(&log).matches("method=getbestblockhash").count(), before + 1);
+    }
+    node.stop();
+}
+
+#[test]
+fn categories_are_changed_while_the_node_runs() {
+    let dir = temporary();
+    // What stands before the 0 counts for nothing, not even as an error.
+    let node = start(dir.path(), &["-debug=http", "-debug=abc", "-debug=0", "-debug=net"]);
+    let of = |status: &Value| ["net", "rpc", "http"].map(|name| status[name] == true);
+    let status = node.rpc("logging", &[]);
+    assert_eq!(of(&status), [true, false, false]);
+    assert!(status.get("abc").is_none() && status.get("validation").is_some());
+    let status = node.rpc("logging", &["[\"rpc\",\"http\"]", "[\"net\",\"http\"]"]);
+    assert_eq!(of(&status), [false, true, false]);
+    assert_eq!(of(&node.rpc("logging", &[])), [false, true, false]);
+    let error = node.try_rpc("logging", &["[\"abc\"]"]).expect_err("refused");
+    assert!(error.contains("unknown logging category abc") && error.contains("-8"), "{error}");
+    assert!(text(&dir.path().join("regtest/debug.log")).contains("[rpc] "));
+    node.stop();
+}
+
+#[test]
+fn a_log_that_was_moved_away_is_begun_again_on_sighup() {
+    let dir = temporary();
+    let (log, old) = (dir.path().join("regtest/debug.log"), dir.path().join("old.log"));
+    let node = start(dir.path(), &[]);
+    fs::rename(&log, &old).expect("there");
+    let status = Command::new("kill").args(["-HUP", &node.pid().to_string()]).status();
+    assert!(status.expect("kill").success());
+    wait_for("a new log", || log.exists().then_some(()));
+    node.stop();
+    assert!(text(&old).contains("Done loading") && text(&log).contains("Shutdown done"));
+}

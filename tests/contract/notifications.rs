@@ -1,0 +1,121 @@
+//! Commands that are run when something happens, and `-daemon`.
+
+use std::fs;
+use std::path::Path;
+
+use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
+use bitcoin::{Amount, Block};
+use cofferdam_tests::process::{Node, free_port, run, said, wait_for};
+
+use crate::{BINARY, mine, start, temporary, text};
+
+/// Returns the names in a directory, in order.
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).expect("a directory");
+    let name = |entry: fs::DirEntry| entry.file_name().into_string().expect("UTF-8");
+    let mut names: Vec<String> = entries.map(|entry| name(entry.expect("readable"))).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn start_blocks_and_stop_run_commands() {
+    let (dir, told) = (temporary(), temporary());
+    let path = |name: &str| told.path().join(name);
+    fs::create_dir(path("blocks")).expect("room");
+    let args = [
+        format!("-startupnotify=echo started >> {}", path("start").display()),
+        format!("-blocknotify=echo > {}/%s", path("blocks").display()),
+        format!("-shutdownnotify=echo stopped >> {}", path("stop").display()),
+    ];
+    let node = start(dir.path(), &args.each_ref().map(String::as_str));
+    wait_for("the command of the start", || (text(&path("start")) == "started\n").then_some(()));
+    // The first one ends initial block download.
+    let _ = mine(&node, 1);
+    wait_for("its command", || (names(&path("blocks")).len() == 1).then_some(()));
+    let mut blocks = mine(&node, 10);
+    wait_for("a command for each block", || (names(&path("blocks")).len() == 11).then_some(()));
+    blocks.sort();
+    let told = names(&path("blocks"));
+    assert!(blocks.iter().all(|block| told.contains(block)), "{told:?}");
+    assert_eq!(text(&path("stop")), "");
+    node.stop();
+    assert_eq!(text(&path("stop")), "stopped\n", "the stop waits for its command");
+}
+
+/// Finds a nonce for the header.
+fn solve(block: &mut Block) {
+    while block.header.validate_pow(block.header.target()).is_err() {
+        block.header.nonce += 1;
+    }
+}
+
+/// Blocks of another chain of which the first pays itself too much.
+fn invalid_chain(miner: &Node, from: u64, count: u64) -> Vec<Block> {
+    let mut blocks: Vec<Block> = Vec::new();
+    for height in from..from + count {
+        let hash = miner.rpc("getblockhash", &[&height.to_string()]);
+        let hex = miner.rpc("getblock", &[hash.as_str().expect("a hash"), "0"]);
+        let mut block: Block = deserialize_hex(hex.as_str().expect("hex")).expect("a block");
+        match blocks.last() {
+            Some(parent) => block.header.prev_blockhash = parent.block_hash(),
+            None => {
+                block.txdata[0].output[0].value = Amount::from_sat(5_000_000_001);
+                block.header.merkle_root = block.compute_merkle_root().expect("a coinbase");
+            }
+        }
+        solve(&mut block);
+        blocks.push(block);
+    }
+    blocks
+}
+
+#[test]
+fn an_invalid_chain_that_is_much_longer_raises_an_alert() {
+    const WARNING: &str = "Warning: Found invalid chain more than 6 blocks longer than our best chain. This could be due to database corruption or consensus incompatibility with peers.";
+    let (dirs, told) = ([temporary(), temporary()], temporary());
+    let alerts = told.path().join("alerts");
+    let miner = start(dirs[0].path(), &[]);
+    let option = format!("-alertnotify=echo %s >> {}", alerts.display());
+    let node = start(dirs[1].path(), &[&option]);
+    let _ = mine(&miner, 10);
+    for height in 1..=3 {
+        let hash = miner.rpc("getblockhash", &[&height.to_string()]);
+        let hex = miner.rpc("getblock", &[hash.as_str().expect("a hash"), "0"]);
+        let _ = node.rpc("submitblock", &[hex.as_str().expect("hex")]);
+    }
+    assert_eq!(node.height(), 3);
+    let blocks = invalid_chain(&miner, 4, 7);
+    for block in &blocks {
+        let _ = node.rpc("submitheader", &[&serialize_hex(&block.header)]);
+    }
+    assert!(node.rpc("getnetworkinfo", &[])["warnings"].as_array().expect("texts").is_empty());
+    for block in blocks.iter().rev() {
+        let _ = node.rpc("submitblock", &[&serialize_hex(block)]);
+    }
+    wait_for("an alert", || (text(&alerts) == format!("{WARNING}\n")).then_some(()));
+    assert_eq!(node.rpc("getnetworkinfo", &[])["warnings"][0], WARNING);
+    // Until the node's own chain is as long.
+    let _ = mine(&node, 1);
+    assert!(node.rpc("getblockchaininfo", &[])["warnings"].as_array().expect("texts").is_empty());
+    node.stop();
+    miner.stop();
+}
+
+#[test]
+fn a_daemon_is_ready_when_the_command_returns_or_says_that_it_is_not() {
+    let dir = temporary();
+    let rpc = format!("-rpcport={}", free_port());
+    let args = ["-regtest", "-backend=sled", "-listen=0", &rpc];
+    let with = |more: &[&str]| run(BINARY, dir.path(), &[&args[..], more].concat());
+    let output = with(&["-daemonwait"]);
+    assert!(output.status.success(), "{}", said(&output));
+    assert_eq!(output.stdout, b"Cofferdam starting\n");
+    let second = with(&["-daemonwait"]);
+    assert_eq!(second.status.code(), Some(1), "the directory is locked: {}", said(&second));
+    assert!(said(&second).contains("Error during initialization - check debug.log for details"));
+    assert!(with(&["rpc", "getblockcount"]).status.success());
+    assert!(with(&["rpc", "stop"]).status.success());
+    let pid = dir.path().join("regtest/bitcoind.pid");
+    wait_for("the end of the daemon", || (!pid.exists()).then_some(()));
+}
