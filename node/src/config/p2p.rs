@@ -45,6 +45,8 @@ pub struct P2pConfig {
     pub ban_seconds: i64,
     /// Bytes to send in a day, beyond which old blocks are not served; 0: no limit.
     pub max_upload_bytes: u64,
+    /// Whether the encrypted transport is offered (BIP-0324).
+    pub v2_transport: bool,
     /// Whether peers are told that no transactions are wanted.
     pub blocks_only: bool,
     /// How the node names itself.
@@ -92,6 +94,7 @@ impl P2pConfig {
             peer_timeout: peer_timeout(settings)?,
             ban_seconds: settings.number("bantime")?.unwrap_or(BAN_SECONDS_DEFAULT),
             max_upload_bytes: upload_target(settings)?,
+            v2_transport: settings.flag("v2transport", true),
             blocks_only: settings.flag("blocksonly", false),
             user_agent,
         })

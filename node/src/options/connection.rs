@@ -37,6 +37,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "MiB a day (or with a unit, k to T) beyond which old blocks are not served; 0: no limit (default: 0)",
         &[],
     ),
+    option("v2transport", "", "Offer the encrypted transport of BIP 324 (default: 1)", &[]),
     option(
         "whitebind",
         "[permissions@]addr:port",
@@ -80,5 +81,4 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     ignored("torcontrol"),
     option("torpassword", "pass", "Accepted and ignored", &[Sensitive, super::Rule::Ignored]),
     ignored("txreconciliation"),
-    ignored("v2transport"),
 ];

@@ -46,13 +46,11 @@ impl SendQueue {
     }
 
     /// Adds bytes of the transport's own handshake.
-    #[expect(dead_code, reason = "for a transport with a handshake of its own")]
     pub(crate) fn push_raw(&self, bytes: Vec<u8>) -> bool {
         self.add(Outgoing { command: None, payload: bytes })
     }
 
     /// Lets messages wait, or go.
-    #[expect(dead_code, reason = "for a transport with a handshake of its own")]
     pub(crate) fn hold(&self, held: bool) {
         self.waiting().held = held;
         self.changed.notify_all();

@@ -38,6 +38,8 @@ pub(super) struct Wanted {
     name: String,
     /// From `addnode`, and so listed by it.
     added: bool,
+    /// Whether to offer the encrypted transport.
+    v2: bool,
     peer: Weak<Peer>,
     dialing: bool,
     failures: u32,
@@ -64,14 +66,14 @@ pub(crate) struct Added {
 
 impl PeerManager {
     /// Connects to a peer once and waits for the connection; a failure is logged.
-    pub(crate) fn connect_once(self: &Arc<Self>, name: &str, kind: Kind) {
-        if let Err(error) = self.connect(name, kind) {
+    pub(crate) fn connect_once(self: &Arc<Self>, name: &str, kind: Kind, v2: bool) {
+        if let Err(error) = self.connect(name, kind, v2) {
             tracing::debug!("connecting to {name} failed: {error:#}");
         }
     }
 
     /// Opens an automatic connection for a test; returns false if there are too many.
-    pub(crate) fn add_connection(self: &Arc<Self>, name: &str, kind: Kind) -> bool {
+    pub(crate) fn add_connection(self: &Arc<Self>, name: &str, kind: Kind, v2: bool) -> bool {
         let max = match kind {
             Kind::OutboundFullRelay => FULL_RELAY_MAX,
             Kind::BlockRelayOnly => BLOCK_RELAY_MAX,
@@ -84,17 +86,17 @@ impl PeerManager {
         let same = peers.iter().filter(|peer| peer.kind == kind).count();
         let has_room = same < max && automatic < AUTOMATIC_MAX;
         if has_room {
-            self.connect_once(name, kind);
+            self.connect_once(name, kind, v2);
         }
         has_room
     }
 
     /// Adds a peer to stay connected to; returns false if it is there already.
-    pub(crate) fn add_wanted(&self, name: &str) -> bool {
+    pub(crate) fn add_wanted(&self, name: &str, v2: bool) -> bool {
         let mut wanted = self.wanted();
         let is_new = wanted.iter().all(|entry| entry.name != name) && wanted.len() < WANTED_MAX;
         if is_new {
-            wanted.push(Wanted::new(name, true));
+            wanted.push(Wanted::new(name, true, v2));
         }
         is_new
     }
@@ -132,7 +134,7 @@ impl PeerManager {
             let Reconnect { name, kind } = reconnect;
             let manager = Arc::clone(self);
             // Without a thread it is as if the peer had not answered.
-            let _ = self.spawn("p2p-dial", move || manager.connect_once(&name, kind));
+            let _ = self.spawn("p2p-dial", move || manager.connect_once(&name, kind, false));
         }
         if !self.is_active() {
             return;
@@ -142,24 +144,24 @@ impl PeerManager {
             let connected = entry.peer.upgrade().is_some_and(|peer| self.peer(peer.id).is_some());
             if !connected && !entry.dialing && Instant::now() >= entry.next {
                 entry.dialing = true;
-                due.push(entry.name.clone());
+                due.push((entry.name.clone(), entry.v2));
             }
         }
-        for name in due {
-            if self.dial(name.clone()).is_err() {
+        for (name, v2) in due {
+            if self.dial(name.clone(), v2).is_err() {
                 self.dialed(&name, None);
             }
         }
     }
 
-    fn dial(self: &Arc<Self>, name: String) -> Result<()> {
+    fn dial(self: &Arc<Self>, name: String, v2: bool) -> Result<()> {
         if DIALS.fetch_add(1, Ordering::Relaxed) >= DIALS_MAX {
             DIALS.fetch_sub(1, Ordering::Relaxed);
             return Err(anyhow!("too many connection attempts"));
         }
         let manager = Arc::clone(self);
         let started = self.spawn("p2p-dial", move || {
-            let result = manager.connect(&name, Kind::Manual);
+            let result = manager.connect(&name, Kind::Manual, v2);
             DIALS.fetch_sub(1, Ordering::Relaxed);
             if let Err(error) = &result {
                 tracing::debug!("connecting to {name} failed: {error:#}");
@@ -173,7 +175,7 @@ impl PeerManager {
     }
 
     /// Opens a connection of any kind; one that is there already is returned.
-    pub(super) fn connect(self: &Arc<Self>, name: &str, kind: Kind) -> Result<Arc<Peer>> {
+    pub(super) fn connect(self: &Arc<Self>, name: &str, kind: Kind, v2: bool) -> Result<Arc<Peer>> {
         if !self.is_active() {
             return Err(anyhow!("the network is not active"));
         }
@@ -181,7 +183,8 @@ impl PeerManager {
         if let Some(peer) = peers.iter().find(|peer| peer.name == name) {
             return Ok(Arc::clone(peer));
         }
-        tracing::debug!("trying v1 connection ({}) to {name}", kind.name());
+        let transport = if v2 { "v2" } else { "v1" };
+        tracing::debug!("trying {transport} connection ({}) to {name}", kind.name());
         let mut error = anyhow!("no address");
         let addresses = resolve(name, self.default_port)?;
         for address in &addresses {
@@ -195,14 +198,14 @@ impl PeerManager {
         for address in addresses {
             match TcpStream::connect_timeout(&address, self.config.connect_timeout) {
                 Ok(_) if self.shutdown.is_requested() => return Err(anyhow!("shutting down")),
-                Ok(stream) => return self.add(stream, self.opened(name, kind, address)),
+                Ok(stream) => return self.add(stream, self.opened(name, kind, address, v2)),
                 Err(refused) => error = anyhow!(refused).context(address),
             }
         }
         Err(error)
     }
 
-    fn opened(&self, name: &str, kind: Kind, address: SocketAddr) -> Opened {
+    fn opened(&self, name: &str, kind: Kind, address: SocketAddr, use_v2: bool) -> Opened {
         let none = Permissions::default();
         let lists = if kind == Kind::Manual { self.config.whitelist.as_slice() } else { &[] };
         Opened {
@@ -211,7 +214,14 @@ impl PeerManager {
             permissions: permissions::of_peer(lists, none, Some(address.ip()), false),
             through_onion: false,
             discouraged: false,
+            use_v2,
         }
+    }
+
+    /// Notes that a peer which hung up on the encrypted transport is to be asked in plain.
+    pub(super) fn reconnect_plainly(&self, peer: &Peer) {
+        // There are never more of them than there were connections.
+        self.reconnects().push(Reconnect { name: peer.name.clone(), kind: peer.kind });
     }
 
     fn dialed(&self, name: &str, peer: Option<&Arc<Peer>>) {
@@ -236,15 +246,16 @@ impl PeerManager {
 }
 
 impl Wanted {
-    fn new(name: &str, added: bool) -> Self {
+    fn new(name: &str, added: bool, v2: bool) -> Self {
         let (peer, next) = (Weak::new(), Instant::now());
-        Self { name: name.to_owned(), added, peer, dialing: false, failures: 0, next }
+        Self { name: name.to_owned(), added, v2, peer, dialing: false, failures: 0, next }
     }
 
     /// Lists the peers that the options name.
     pub(super) fn of(config: &P2pConfig) -> Vec<Self> {
-        let connect = config.connect.iter().map(|name| Self::new(name, false));
-        let added = config.add_nodes.iter().map(|name| Self::new(name, true));
+        let v2 = config.v2_transport;
+        let connect = config.connect.iter().map(|name| Self::new(name, false, v2));
+        let added = config.add_nodes.iter().map(|name| Self::new(name, true, v2));
         connect.chain(added).collect()
     }
 }

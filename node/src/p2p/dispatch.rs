@@ -1,6 +1,5 @@
-//! Messages of one peer, read and handled in order.
+//! Messages of one peer: what each changes, and what it is answered with.
 
-use std::io::{self, BufReader, Read};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use super::permissions::Permissions;
 use super::rate::RateLimit;
 use super::subnet::is_routable;
 use super::sync::block_hash;
-use super::transport::{Frame, FrameError, Source, v1};
+use super::transport::Frame;
 use crate::chain::Stopped;
 
 /// The version of compact blocks that is spoken (Bitcoin Core's `CMPCTBLOCKS_VERSION`), and the
@@ -25,9 +24,6 @@ const VERSION_OF_COMPACT: u32 = 70_014;
 /// Blocks that a tip may be behind and still count as recent (Core's
 /// `NODE_NETWORK_LIMITED_ALLOW_CONN_BLOCKS`).
 const RECENT_BLOCKS: u64 = 144;
-
-/// Bytes that are read from a socket at a time.
-const READ_BYTES: usize = 64 << 10;
 
 /// Why a peer's messages are not read on.
 #[derive(Debug)]
@@ -50,84 +46,7 @@ impl From<String> for End {
     }
 }
 
-/// A socket whose bytes are counted.
-struct Counted<'a>(&'a Peer);
-
-impl Read for Counted<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let bytes = self.0.stream().read(buffer)?;
-        if bytes > 0 {
-            self.0.count_bytes(bytes);
-        }
-        Ok(bytes)
-    }
-}
-
-/// What a connection's messages are read from.
-struct Inbox<'a> {
-    manager: &'a PeerManager,
-    peer: &'a Peer,
-    stream: BufReader<Counted<'a>>,
-}
-
-impl Read for Inbox<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.stream.read(buffer)
-    }
-}
-
-impl Source for Inbox<'_> {
-    fn claim(&mut self, bytes: usize) -> io::Result<()> {
-        if !self.peer.is_inbound() || self.peer.may(Permissions::NO_BAN) {
-            return Ok(());
-        }
-        let losers = self.manager.budget.take(self.peer.id, bytes);
-        for peer in losers.into_iter().filter_map(|id| self.manager.peer(id)) {
-            peer.disconnect("receive memory is exhausted and this message began first");
-        }
-        Ok(())
-    }
-}
-
 impl PeerManager {
-    /// Reads and handles a peer's messages until the connection ends.
-    pub(super) fn run_peer(self: &Arc<Self>, peer: &Arc<Peer>) {
-        let mut handshake = Handshake::new(peer.kind, self.our_version(peer));
-        if let Some(hello) = handshake.first() {
-            peer.send(hello, self.clock.now());
-        }
-        let stream = BufReader::with_capacity(READ_BYTES, Counted(peer));
-        let mut inbox = Inbox { manager: self, peer, stream };
-        let mut rate = RateLimit::new(Instant::now());
-        while !peer.is_closing() {
-            let handled = match v1::read_frame(&mut inbox, self.chain.params().magic) {
-                Ok(frame) => self.on_frame(peer, &mut handshake, &mut rate, frame),
-                Err(FrameError::Skip { reason, wire_bytes }) => {
-                    tracing::debug!("{reason}, peer={}", peer.id);
-                    peer.count_received("*other*", wire_bytes);
-                    Ok(())
-                }
-                Err(FrameError::Fatal(reason)) => {
-                    tracing::debug!("{reason}, peer={}", peer.id);
-                    peer.close();
-                    break;
-                }
-                Err(FrameError::Io(error)) => {
-                    tell_end(peer, &error);
-                    break;
-                }
-            };
-            self.budget.give_back(peer.id);
-            match handled {
-                Ok(()) => {}
-                Err(End::Misbehaved(reason)) => self.misbehaved(peer, &reason),
-                Err(End::Stopped) => break,
-            }
-            self.look_after(peer);
-        }
-        self.remove(peer);
-    }
-
     /// Blames a peer; unless it may stay, it is disconnected and its address discouraged.
     pub(super) fn misbehaved(&self, peer: &Peer, reason: &str) {
         tracing::debug!("Misbehaving: peer={}: {reason}", peer.id);
@@ -152,7 +71,7 @@ impl PeerManager {
         }
     }
 
-    fn our_version(&self, peer: &Peer) -> Version {
+    pub(super) fn our_version(&self, peer: &Peer) -> Version {
         let is_silent = matches!(peer.kind, Kind::BlockRelayOnly | Kind::Feeler);
         Version {
             version: PROTOCOL_VERSION,
@@ -166,7 +85,7 @@ impl PeerManager {
         }
     }
 
-    fn on_frame(
+    pub(super) fn on_frame(
         self: &Arc<Self>,
         peer: &Arc<Peer>,
         handshake: &mut Handshake,
@@ -414,16 +333,4 @@ fn asks_for_much(command: &str) -> bool {
             | "mempool"
             | "ping"
     )
-}
-
-fn tell_end(peer: &Peer, error: &io::Error) {
-    if peer.is_closing() {
-        return;
-    }
-    if error.kind() == io::ErrorKind::UnexpectedEof {
-        peer.disconnect("socket closed");
-    } else {
-        tracing::debug!("socket recv error, disconnecting peer={}: {error}", peer.id);
-        peer.close();
-    }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::dial::AUTOMATIC_MAX;
 use super::eviction::{self, Candidate};
@@ -134,7 +135,8 @@ impl PeerManager {
             return;
         }
         let (kind, name) = (Kind::Inbound, address.to_string());
-        let opened = Opened { kind, name, permissions, through_onion: door.onion, discouraged };
+        let (through_onion, use_v2) = (door.onion, self.offers_v2());
+        let opened = Opened { kind, name, permissions, through_onion, discouraged, use_v2 };
         match self.add(stream, opened) {
             Ok(_) => tracing::debug!("connection from {address} accepted"),
             Err(error) => tracing::debug!("connection from {address} failed: {error:#}"),
@@ -158,16 +160,20 @@ impl PeerManager {
     }
 
     fn candidate(&self, peer: &Peer) -> Candidate {
-        let state = peer.state();
-        let services = state.version.as_ref().map_or(0, |version| version.services);
+        // Whether the tip is recent is the chain's thread's to say, and that one may want this lock.
+        let (version, ping_min, last_block) = {
+            let state = peer.state();
+            (state.version.clone(), state.ping.min, state.last_block)
+        };
+        let services = version.as_ref().map_or(0, |version| version.services);
         let wanted = desirable(services, self);
         Candidate {
             id: peer.id,
             connected: peer.connected_at,
-            ping_min: state.ping.min,
-            last_block: state.last_block,
+            ping_min,
+            last_block,
             is_useful: services & wanted == wanted,
-            relays_transactions: state.version.as_ref().is_some_and(|version| version.relay),
+            relays_transactions: version.is_some_and(|version| version.relay),
             group: self.group(peer.address.ip()),
             is_disadvantaged: peer.is_local() || peer.through_onion,
             go_first: peer.discouraged,
@@ -186,6 +192,16 @@ impl PeerManager {
     }
 }
 
+/// Listens on an address; one of IPv6 is for IPv6 alone, so that the same port of IPv4 is free.
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address)
+    /// Connections that wait to be accepted (the most that Linux grants by default).
+    const BACKLOG: i32 = 4096;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }

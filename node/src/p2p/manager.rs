@@ -42,6 +42,9 @@ pub(super) const TICK: Duration = Duration::from_millis(100);
 /// BIP-0159).
 const SERVICES: u64 = 1 | 1 << 3 | 1 << 10;
 
+/// The encrypted transport (BIP-0324).
+const P2P_V2: u64 = 1 << 11;
+
 /// All connections.
 #[derive(Debug)]
 pub(crate) struct PeerManager {
@@ -76,6 +79,7 @@ pub(super) struct Opened {
     pub(super) permissions: Permissions,
     pub(super) through_onion: bool,
     pub(super) discouraged: bool,
+    pub(super) use_v2: bool,
 }
 
 impl PeerManager {
@@ -166,7 +170,13 @@ impl PeerManager {
 
     /// Returns the services offered to everybody.
     pub(crate) fn services(&self) -> u64 {
-        SERVICES | self.filters.as_ref().map_or(0, |_| COMPACT_FILTERS)
+        let v2 = if self.config.v2_transport { P2P_V2 } else { 0 };
+        SERVICES | v2 | self.filters.as_ref().map_or(0, |_| COMPACT_FILTERS)
+    }
+
+    /// Returns whether the encrypted transport is offered.
+    pub(crate) const fn offers_v2(&self) -> bool {
+        self.config.v2_transport
     }
 
     /// Returns whether transactions are asked for. They are of no use here; suites that were
@@ -213,6 +223,7 @@ impl PeerManager {
             through_onion: opened.through_onion,
             discouraged: opened.discouraged,
             magic: self.chain.params().magic,
+            use_v2: opened.use_v2,
             clock: self.clock.clone(),
             totals: Arc::clone(&self.totals),
         };

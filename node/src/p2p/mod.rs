@@ -17,6 +17,7 @@ mod permissions;
 mod ping;
 mod rate;
 mod serve;
+mod session;
 mod subnet;
 mod sync;
 mod transport;

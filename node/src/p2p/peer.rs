@@ -14,7 +14,7 @@ use super::connection::SendQueue;
 use super::message::{Message, Version, counter_name};
 use super::permissions::Permissions;
 use super::ping::Ping;
-use super::transport::{Encoder, TransportInfo};
+use super::transport::{Encoder, TransportInfo, v2};
 use super::upload::Upload;
 use crate::clock::Clock;
 
@@ -99,6 +99,8 @@ pub(crate) struct PeerState {
     /// Whether it wants new blocks announced by headers (BIP-0130), and was told that we do.
     pub(crate) prefers_headers: bool,
     pub(crate) sent_send_headers: bool,
+    /// The best known header when that was last looked at.
+    pub(crate) judged_best: Option<HeaderRef>,
     /// Whether it understands addresses of all networks (BIP-0155).
     pub(crate) wants_addr_v2: bool,
     /// Whether it names transactions by the hash with their witness (BIP-0339).
@@ -187,6 +189,8 @@ pub(crate) struct NewPeer {
     pub(crate) discouraged: bool,
     /// The network's magic.
     pub(crate) magic: [u8; 4],
+    /// Whether to offer the encrypted transport.
+    pub(crate) use_v2: bool,
     /// The time.
     pub(crate) clock: Clock,
     /// Where bytes are counted.
@@ -197,6 +201,10 @@ impl Peer {
     /// Creates the peer of a connected socket.
     pub(crate) fn new(new: NewPeer, stream: TcpStream) -> std::io::Result<Self> {
         stream.set_nodelay(true)?;
+        let queue = SendQueue::default();
+        // Nothing may go out in plain before it is clear that the peer wants it so.
+        queue.hold(new.use_v2);
+        let transport = if new.use_v2 { TransportInfo::detecting() } else { TransportInfo::v1() };
         Ok(Self {
             id: new.id,
             kind: new.kind,
@@ -211,9 +219,9 @@ impl Peer {
             clock: new.clock,
             totals: new.totals,
             stream,
-            queue: SendQueue::default(),
-            encoder: Mutex::new(Encoder::v1(new.magic)),
-            transport: Mutex::new(TransportInfo::v1()),
+            queue,
+            encoder: Mutex::new(Encoder::V1(new.magic)),
+            transport: Mutex::new(transport),
             closing: AtomicBool::new(false),
             gate: Mutex::new(LowWorkGate::default()),
             state: Mutex::new(PeerState::default()),
@@ -259,6 +267,26 @@ impl Peer {
     pub(crate) fn send(&self, message: Message, _now: Duration) {
         let command = message.command();
         self.send_bytes(command.into(), message.payload());
+    }
+
+    /// Queues bytes of the transport's handshake.
+    pub(crate) fn send_raw(&self, bytes: Vec<u8>) {
+        if !self.queue.push_raw(bytes) && !self.is_closing() {
+            self.disconnect("send buffer is full");
+        }
+    }
+
+    /// Goes on with the plain transport.
+    pub(crate) fn agree_on_v1(&self) {
+        *self.transport() = TransportInfo::v1();
+        self.queue.hold(false);
+    }
+
+    /// Goes on with the encrypted transport.
+    pub(crate) fn agree_on_v2(&self, writer: v2::Writer, session_id: String) {
+        *self.encoder.lock().unwrap_or_else(PoisonError::into_inner) = Encoder::V2(writer);
+        *self.transport() = TransportInfo::v2(session_id);
+        self.queue.hold(false);
     }
 
     /// Queues a message of any type.

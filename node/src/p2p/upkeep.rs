@@ -89,8 +89,11 @@ impl PeerManager {
     /// before that they would mix with the headers that it was asked for.
     fn ask_for_headers_announcements(&self, peer: &Peer, now: Duration) {
         let best = {
-            let state = peer.state();
-            state.best_known.filter(|_| !state.sent_send_headers)
+            let mut state = peer.state();
+            let (best, before) = (state.best_known, state.judged_best);
+            state.judged_best = best;
+            // The chain's thread is asked once for each header.
+            best.filter(|_| !state.sent_send_headers && best != before)
         };
         let Some(best) = best else {
             return;

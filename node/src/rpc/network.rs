@@ -109,12 +109,13 @@ fn add_connection(context: &Context, args: &Args) -> RpcResult {
         .into_iter()
         .find(|kind| kind.name() == name)
         .ok_or_else(|| RpcError::new(code::INVALID_PARAMETER, super::call::help(args.method())))?;
-    if args.optional_flag(2)? == Some(true) {
+    let v2 = args.optional_flag(2)?.unwrap_or(false);
+    if v2 && !context.peers.offers_v2() {
         let message =
             "Error: Adding v2transport connections requires -v2transport init flag to be set.";
         return Err(RpcError::new(code::INVALID_PARAMETER, message));
     }
-    if !context.peers.add_connection(address, kind) {
+    if !context.peers.add_connection(address, kind, v2) {
         let message = "Error: Already at capacity for specified connection type.";
         return Err(RpcError::new(code::CLIENT_NODE_CAPACITY_REACHED, message));
     }
@@ -126,13 +127,15 @@ fn add_node(context: &Context, args: &Args) -> RpcResult {
     if !matches!(command, "onetry" | "add" | "remove") {
         return Err(RpcError::new(code::MISC_ERROR, super::call::help(args.method())));
     }
-    if args.optional_flag(2)? == Some(true) {
+    let offered = context.peers.offers_v2();
+    let v2 = args.optional_flag(2)?.unwrap_or(offered);
+    if v2 && !offered {
         let message = "Error: v2transport requested but not enabled (see -v2transport)";
         return Err(RpcError::new(code::INVALID_PARAMETER, message));
     }
     match command {
-        "onetry" => context.peers.connect_once(node, Kind::Manual),
-        "add" if !context.peers.add_wanted(node) => {
+        "onetry" => context.peers.connect_once(node, Kind::Manual, v2),
+        "add" if !context.peers.add_wanted(node, v2) => {
             let message = "Error: Node already added";
             return Err(RpcError::new(code::CLIENT_NODE_ALREADY_ADDED, message));
         }

@@ -1,6 +1,8 @@
-//! How messages become bytes on a connection: one seam, behind it the plain transport (v1).
+//! How messages become bytes on a connection: one seam, behind it the plain transport (v1) and the
+//! encrypted one (v2).
 
 pub(super) mod v1;
+pub(super) mod v2;
 
 use std::io::{self, Read};
 
@@ -39,6 +41,30 @@ pub(super) trait Source: Read {
     ///
     /// Returns an error if there is none for this connection.
     fn claim(&mut self, bytes: usize) -> io::Result<()>;
+
+    /// Returns whether bytes are here that a read would not have to wait for.
+    fn has_more(&self) -> bool {
+        false
+    }
+}
+
+/// The way in of one connection.
+#[derive(Debug)]
+pub(super) enum Decoder {
+    /// Plain; with what was read of its first message.
+    V1([u8; 4], Vec<u8>),
+    /// Encrypted.
+    V2(v2::Reader),
+}
+
+impl Decoder {
+    /// Reads the next message.
+    pub(super) fn read_frame(&mut self, stream: &mut impl Source) -> Result<Frame, FrameError> {
+        match self {
+            Self::V1(magic, begun) => v1::read_frame(stream, &std::mem::take(begun), *magic),
+            Self::V2(reader) => reader.read_frame(stream),
+        }
+    }
 }
 
 /// The way out of one connection.
@@ -46,18 +72,16 @@ pub(super) trait Source: Read {
 pub(super) enum Encoder {
     /// Plain.
     V1([u8; 4]),
+    /// Encrypted.
+    V2(v2::Writer),
 }
 
 impl Encoder {
-    /// Returns the plain one.
-    pub(super) const fn v1(magic: [u8; 4]) -> Self {
-        Self::V1(magic)
-    }
-
     /// Returns the bytes of a message.
     pub(super) fn encode(&mut self, command: &str, payload: &[u8]) -> Vec<u8> {
         match self {
             Self::V1(magic) => v1::encode(*magic, command, payload),
+            Self::V2(writer) => writer.encode(command, payload),
         }
     }
 }
@@ -74,6 +98,15 @@ pub(crate) struct TransportInfo {
 impl TransportInfo {
     pub(super) const fn v1() -> Self {
         Self { name: "v1", session_id: String::new() }
+    }
+
+    /// Of a connection on which the two have not agreed yet.
+    pub(super) const fn detecting() -> Self {
+        Self { name: "detecting", session_id: String::new() }
+    }
+
+    pub(super) const fn v2(session_id: String) -> Self {
+        Self { name: "v2", session_id }
     }
 }
 

@@ -3,6 +3,8 @@
 //! A header is judged before a byte of payload is read, and memory for a payload is taken as its
 //! bytes arrive: a peer that claims four megabytes has to send them.
 
+use std::io::Read as _;
+
 use bitcoin::hashes::{Hash as _, sha256d};
 use bitcoin::hex::DisplayHex as _;
 
@@ -29,19 +31,14 @@ pub(crate) fn encode(magic: [u8; 4], command: &str, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Reads the next message.
-pub(crate) fn read_frame(stream: &mut impl Source, magic: [u8; 4]) -> Result<Frame, FrameError> {
-    let mut header = [0; HEADER_BYTES];
-    stream.read_exact(&mut header).map_err(FrameError::Io)?;
-    read_body(stream, header, magic)
-}
-
-/// Reads what belongs to a header.
-pub(crate) fn read_body(
+/// Reads the next message, of which `begun` was read already.
+pub(crate) fn read_frame(
     stream: &mut impl Source,
-    header: [u8; HEADER_BYTES],
+    begun: &[u8],
     magic: [u8; 4],
 ) -> Result<Frame, FrameError> {
+    let mut header = [0; HEADER_BYTES];
+    begun.chain(&mut *stream).read_exact(&mut header).map_err(FrameError::Io)?;
     let [m0, m1, m2, m3, command @ .., l0, l1, l2, l3, c0, c1, c2, c3] = header;
     let (command, their_magic): ([u8; COMMAND_BYTES], _) = (command, [m0, m1, m2, m3]);
     if their_magic != magic {
@@ -79,7 +76,7 @@ fn checksum(payload: &[u8]) -> [u8; 4] {
 }
 
 /// Printable characters, then only zeros.
-fn command_name(field: &[u8; COMMAND_BYTES]) -> Option<String> {
+pub(super) fn command_name(field: &[u8; COMMAND_BYTES]) -> Option<String> {
     let length = field.iter().position(|byte| *byte == 0).unwrap_or(COMMAND_BYTES);
     let (name, padding) = field.split_at(length);
     let is_sound = name.iter().all(|byte| (0x20..0x7f).contains(byte))
@@ -100,7 +97,7 @@ mod tests {
     const MAGIC: [u8; 4] = [0xfa, 0xbf, 0xb5, 0xda];
 
     fn read(bytes: &[u8]) -> Result<Frame, FrameError> {
-        read_frame(&mut &bytes[..], MAGIC)
+        read_frame(&mut &bytes[..], &[], MAGIC)
     }
 
     #[test]
@@ -139,13 +136,13 @@ mod tests {
         bytes.extend(encode(MAGIC, "a\u{1}b", &[]));
         bytes.extend(encode(MAGIC, "pong", &[]));
         let mut stream = &bytes[..];
-        let mut skipped = || match read_frame(&mut stream, MAGIC) {
+        let mut skipped = || match read_frame(&mut stream, &[], MAGIC) {
             Err(FrameError::Skip { reason, wire_bytes }) => (reason, wire_bytes),
             other => panic!("{other:?}"),
         };
         let text = "Header error: Wrong checksum (ping, 1 bytes), expected 1406e058 was 9c12cfdc";
         assert_eq!(skipped(), (text.into(), 25));
         assert_eq!(skipped(), ("Header error: Invalid message type (ab, 0 bytes)".into(), 24));
-        assert_eq!(read_frame(&mut stream, MAGIC).unwrap().command, "pong");
+        assert_eq!(read_frame(&mut stream, &[], MAGIC).unwrap().command, "pong");
     }
 }
