@@ -1,0 +1,57 @@
+//! Who may connect, and who may stay.
+
+use crate::fixture::{Logged, Peer};
+
+#[test]
+fn a_banned_peer_is_refused_also_after_a_restart_unless_it_has_permission() {
+    let node = Logged::start(&["-v2transport=0"]);
+    let mut peer = Peer::ready(&node);
+    node.call("setban", &["127.0.0.0/24", "add", "1000"]);
+    peer.wait_for_end();
+    let again = node.node.try_rpc("setban", &["127.0.0.1", "add"]).expect_err("banned");
+    assert!(again.contains("Error: IP/Subnet already banned"), "{again}");
+    let invalid = node.node.try_rpc("setban", &["127.0.0.1/42", "add"]).expect_err("no address");
+    assert!(invalid.contains("Error: Invalid IP/Subnet"), "{invalid}");
+    let ban = node.node.rpc("listbanned", &[])[0].take();
+    assert_eq!((&ban["address"], &ban["ban_duration"]), (&"127.0.0.0/24".into(), &1000.into()));
+    let node = node.restart(&["-v2transport=0"]);
+    Peer::connect(&node).wait_for_end();
+    node.logged("dropped (banned)");
+    let node = node.restart(&["-v2transport=0", "-whitelist=127.0.0.1"]);
+    let peer = Peer::ready(&node);
+    let permissions = serde_json::json!(["noban", "relay", "mempool", "download"]);
+    assert_eq!(node.peer()["permissions"], permissions);
+    drop(peer);
+    node.call("setban", &["127.0.0.0/24", "remove"]);
+    let node = node.restart(&["-v2transport=0", "-bantime=1234"]);
+    let _peer = Peer::ready(&node);
+    assert_eq!(node.peer()["permissions"], serde_json::json!([]));
+    node.call("setban", &["1.2.3.4", "add"]);
+    assert_eq!(node.node.rpc("listbanned", &[])[0]["ban_duration"], 1234);
+    node.node.stop();
+}
+
+#[test]
+fn a_peer_with_permission_is_not_punished() {
+    let node = Logged::start(&["-v2transport=0", "-whitelist=noban@127.0.0.1"]);
+    let mut peer = Peer::ready(&node);
+    peer.send("inv", &[0xfd, 0x51, 0xc3]);
+    peer.settle();
+    node.logged("Misbehaving: peer=0: inv message size = 50001");
+    node.logged("Not punishing noban peer 0!");
+    node.node.stop();
+}
+
+#[test]
+fn a_full_node_keeps_those_it_has_and_the_door_for_new_ones() {
+    // Three places for inbound peers besides the eleven for outbound ones.
+    let node = Logged::start(&["-v2transport=0", "-maxconnections=14"]);
+    let peers: Vec<Peer> = (0..3).map(|_| Peer::ready(&node)).collect();
+    Peer::connect(&node).wait_for_end();
+    node.logged("failed to find an eviction candidate - connection dropped (full)");
+    assert_eq!(node.node.rpc("getconnectioncount", &[]), 3);
+    drop(peers);
+    node.wait_for_peers(0);
+    let _peer = Peer::ready(&node);
+    node.node.stop();
+}

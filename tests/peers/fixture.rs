@@ -1,0 +1,172 @@
+//! A node with a log to look at, and a peer that says what it is told to.
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use bitcoin::hashes::{Hash as _, sha256d};
+use cofferdam_tests::process::{Node, wait_for};
+use serde_json::Value;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_cofferdam-under-test");
+const MAGIC: [u8; 4] = [0xfa, 0xbf, 0xb5, 0xda];
+
+/// How long a peer waits for bytes before the test has failed.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A node that writes all it does into its log.
+pub(crate) struct Logged {
+    pub(crate) node: Node,
+    dir: tempfile::TempDir,
+}
+
+impl Logged {
+    pub(crate) fn start(args: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let node = start_in(dir.path(), args);
+        Self { node, dir }
+    }
+
+    /// Stops the node and starts it again with other options.
+    pub(crate) fn restart(self, args: &[&str]) -> Self {
+        self.node.stop();
+        let node = start_in(self.dir.path(), args);
+        Self { node, dir: self.dir }
+    }
+
+    /// Waits until a line with this text is in the log.
+    pub(crate) fn logged(&self, text: &str) {
+        let path = self.dir.path().join("regtest/debug.log");
+        wait_for(text, || {
+            std::fs::read_to_string(&path).expect("a log").contains(text).then_some(())
+        });
+    }
+
+    /// Calls a method that has to work and whose answer is of no interest.
+    pub(crate) fn call(&self, method: &str, args: &[&str]) {
+        let _ = self.node.rpc(method, args);
+    }
+
+    /// What `getpeerinfo` says of the only peer.
+    pub(crate) fn peer(&self) -> Value {
+        let mut peers = self.node.rpc("getpeerinfo", &[]);
+        assert_eq!(peers.as_array().map(Vec::len), Some(1), "{peers}");
+        peers[0].take()
+    }
+
+    pub(crate) fn wait_for_peers(&self, count: u64) {
+        wait_for("the number of connections", || {
+            (self.node.rpc("getconnectioncount", &[]) == count).then_some(())
+        });
+    }
+
+    /// Lets the node connect to us.
+    pub(crate) fn connects(&self, kind: &str) -> Peer {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("bound").to_string();
+        self.call("addconnection", &[&address, kind, "false"]);
+        Peer::new(listener.accept().expect("the node").0)
+    }
+}
+
+fn start_in(dir: &Path, args: &[&str]) -> Node {
+    let mut all = vec!["-backend=sled", "-debug", "-loglevel=trace", "-connect=0"];
+    all.extend(args);
+    Node::start(BINARY, dir, &all)
+}
+
+/// The other end of a connection.
+pub(crate) struct Peer(TcpStream);
+
+impl Peer {
+    fn new(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
+        Self(stream)
+    }
+
+    /// Connects to a node, and says nothing.
+    pub(crate) fn connect(node: &Logged) -> Self {
+        let port = node.node.p2p_port;
+        Self::new(TcpStream::connect(("127.0.0.1", port)).expect("the node listens"))
+    }
+
+    /// Connects and shakes hands.
+    pub(crate) fn ready(node: &Logged) -> Self {
+        let mut peer = Self::connect(node);
+        peer.send("version", &version(70_016, 9));
+        peer.expect("verack");
+        peer.send("verack", &[]);
+        peer.expect("ping");
+        peer
+    }
+
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).expect("the node reads");
+    }
+
+    pub(crate) fn send(&mut self, command: &str, payload: &[u8]) {
+        self.send_raw(&frame(command, payload));
+    }
+
+    /// Reads a message; none if the node hung up.
+    pub(crate) fn read(&mut self) -> Option<(String, Vec<u8>)> {
+        let mut header = [0; 24];
+        self.0.read_exact(&mut header).ok()?;
+        assert_eq!(header[..4], MAGIC);
+        let command = String::from_utf8_lossy(&header[4..16]).trim_matches('\0').to_owned();
+        let length = u32::from_le_bytes(header[16..20].try_into().expect("four bytes"));
+        let mut payload = vec![0; usize::try_from(length).expect("small")];
+        self.0.read_exact(&mut payload).ok()?;
+        assert_eq!(header[20..], checksum(&payload));
+        Some((command, payload))
+    }
+
+    /// Reads up to a message of this type, and returns the types before it and its content.
+    pub(crate) fn expect(&mut self, wanted: &str) -> (Vec<String>, Vec<u8>) {
+        let mut before = Vec::new();
+        loop {
+            let (command, payload) =
+                self.read().unwrap_or_else(|| panic!("no {wanted} after {before:?}"));
+            if command == wanted {
+                return (before, payload);
+            }
+            before.push(command);
+        }
+    }
+
+    /// Sends a ping and waits for its pong: all that was sent before has been handled then.
+    pub(crate) fn settle(&mut self) {
+        self.send("ping", &77_u64.to_le_bytes());
+        while self.expect("pong").1 != 77_u64.to_le_bytes() {}
+    }
+
+    /// Reads until the node hangs up.
+    pub(crate) fn wait_for_end(&mut self) {
+        while self.read().is_some() {}
+    }
+}
+
+/// A version message of a peer with these services.
+pub(crate) fn version(number: u32, services: u64) -> Vec<u8> {
+    let mut payload = number.to_le_bytes().to_vec();
+    payload.extend(services.to_le_bytes());
+    payload.extend([0; 8 + 26 + 26]);
+    payload.extend(5_u64.to_le_bytes());
+    payload.extend(b"\x06/test/");
+    payload.extend([0; 5]);
+    payload
+}
+
+pub(crate) fn frame(command: &str, payload: &[u8]) -> Vec<u8> {
+    let mut frame = MAGIC.to_vec();
+    frame.extend(command.bytes().chain(std::iter::repeat(0)).take(12));
+    frame.extend(u32::try_from(payload.len()).expect("small").to_le_bytes());
+    frame.extend(checksum(payload));
+    frame.extend(payload);
+    frame
+}
+
+fn checksum(payload: &[u8]) -> [u8; 4] {
+    sha256d::Hash::hash(payload).to_byte_array()[..4].try_into().expect("four bytes")
+}

@@ -1,0 +1,71 @@
+//! Bytes that are no message, and messages that are too long.
+
+use crate::fixture::{Logged, Peer, frame};
+
+#[test]
+fn damaged_messages_are_skipped_and_counted_and_foreign_ones_end_it() {
+    let node = Logged::start(&["-v2transport=0"]);
+    let mut peer = Peer::ready(&node);
+    let mut damaged = frame("badmsg", b"\x01d");
+    damaged[20..24].fill(0xff);
+    peer.send_raw(&damaged);
+    peer.send_raw(&frame("bad\u{1}", b"\x01d"));
+    peer.settle();
+    node.logged("Header error: Wrong checksum (badmsg, 2 bytes), expected 78df0a04 was ffffffff");
+    node.logged("Header error: Invalid message type (bad, 2 bytes)");
+    assert_eq!(node.peer()["bytesrecv_per_msg"]["*other*"], 52);
+    let mut large = frame("badmsg", &[]);
+    large[16..20].copy_from_slice(&4_000_001_u32.to_le_bytes());
+    peer.send_raw(&large);
+    peer.wait_for_end();
+    node.logged("Header error: Size too large (badmsg, 4000001 bytes)");
+    let mut peer = Peer::ready(&node);
+    let mut foreign = frame("badmsg", &[]);
+    foreign[..4].fill(0xff);
+    peer.send_raw(&foreign);
+    peer.wait_for_end();
+    node.logged("Header error: Wrong MessageStart ffffffff received");
+    node.node.stop();
+}
+
+#[test]
+fn what_cannot_be_read_is_logged_and_what_is_too_long_is_misbehaviour() {
+    let node = Logged::start(&["-v2transport=0"]);
+    let mut peer = Peer::ready(&node);
+    peer.send("getheaders", &[1, 2, 3]);
+    peer.settle();
+    node.logged("ProcessMessages(getheaders, 3 bytes): Exception");
+    node.logged("end of data");
+    peer.send("unheard", &[0; 3]);
+    peer.settle();
+    node.logged("Unknown message type \"unheard\" from peer=0");
+    peer.send("inv", &[0xfd, 0x51, 0xc3]);
+    peer.wait_for_end();
+    node.logged("Misbehaving: peer=0: inv message size = 50001");
+    node.node.stop();
+}
+
+#[test]
+fn two_nodes_that_send_much_at_once_do_not_wait_for_each_other() {
+    let nodes = [Logged::start(&["-v2transport=0"]), Logged::start(&["-v2transport=0"])];
+    let address = format!("127.0.0.1:{}", nodes[1].node.p2p_port);
+    nodes[0].call("addnode", &[&address, "onetry"]);
+    nodes.iter().for_each(|node| node.wait_for_peers(1));
+    // The longest that an argument of a command may be on Linux, some times over.
+    let much = "00".repeat(60_000);
+    std::thread::scope(|scope| {
+        for node in &nodes {
+            let much = &much;
+            scope.spawn(move || {
+                for _ in 0..30 {
+                    node.call("sendmsgtopeer", &["0", "unknown", much]);
+                }
+            });
+        }
+    });
+    nodes[0].call("generatetodescriptor", &["1", "raw(51)"]);
+    cofferdam_tests::process::wait_for("the block", || (nodes[1].node.height() == 1).then_some(()));
+    for node in nodes {
+        node.node.stop();
+    }
+}

@@ -1,0 +1,82 @@
+//! What is said before two are ready, by each kind of connection.
+
+use crate::fixture::{Logged, Peer, version};
+
+#[test]
+fn nothing_is_said_to_a_stranger_and_then_all_in_cores_order() {
+    let node = Logged::start(&["-v2transport=0"]);
+    let mut peer = Peer::connect(&node);
+    peer.send("ping", &[0; 8]);
+    node.logged("non-version message before version handshake. Message \"ping\" from peer=0");
+    peer.send("version", &version(70_016, 9));
+    let (before, _) = peer.expect("verack");
+    assert_eq!(before, ["version", "wtxidrelay", "sendaddrv2"]);
+    peer.send("ping", &[0; 8]);
+    node.logged("Unsupported message \"ping\" prior to verack from peer=0");
+    peer.send("version", &version(70_016, 9));
+    node.logged("redundant version message from peer=0");
+    peer.send("verack", &[]);
+    assert_eq!(peer.expect("ping").0, ["sendcmpct"]);
+    peer.send("verack", &[]);
+    peer.settle();
+    node.logged("ignoring redundant verack message from peer=0");
+    peer.send("sendaddrv2", &[]);
+    peer.wait_for_end();
+    node.logged("sendaddrv2 received after verack, disconnecting peer=0");
+    node.node.stop();
+}
+
+#[test]
+fn each_kind_of_connection_ends_where_its_use_does() {
+    let node = Logged::start(&["-v2transport=0"]);
+    for kind in ["outbound-full-relay", "block-relay-only", "addr-fetch"] {
+        let mut peer = node.connects(kind);
+        assert_eq!(peer.read().map(|(command, _)| command).as_deref(), Some("version"));
+        peer.send("version", &version(70_016, 8));
+        peer.wait_for_end();
+        node.logged("does not offer the expected services (00000008 offered, 00000009 expected)");
+        node.wait_for_peers(0);
+        let mut peer = node.connects(kind);
+        peer.send("version", &version(70_016, 9));
+        peer.expect("verack");
+        assert_eq!(node.peer()["connection_type"], kind);
+        peer.send("verack", &[]);
+        let asks = peer.expect("ping").0.contains(&String::from("getaddr"));
+        assert_eq!(asks, kind != "block-relay-only");
+        drop(peer);
+        node.wait_for_peers(0);
+    }
+    let mut peer = node.connects("feeler");
+    let (_, hello) = peer.read().expect("its version");
+    assert_eq!(hello.last(), Some(&0), "a feeler wants no transactions");
+    peer.send("version", &version(70_016, 0));
+    peer.wait_for_end();
+    node.logged("feeler connection completed, disconnecting peer=");
+    let own = format!("127.0.0.1:{}", node.node.p2p_port);
+    node.call("addconnection", &[&own, "outbound-full-relay", "false"]);
+    node.logged("connected to self at 127.0.0.1:");
+    node.wait_for_peers(0);
+    node.node.stop();
+}
+
+#[test]
+fn a_peer_of_an_obsolete_version_is_refused() {
+    let node = Logged::start(&["-v2transport=0"]);
+    let mut peer = Peer::connect(&node);
+    peer.send("version", &version(31_799, 9));
+    peer.wait_for_end();
+    node.logged("peer using obsolete version 31799, disconnecting peer=0");
+    node.node.stop();
+}
+
+#[test]
+fn places_for_outbound_connections_are_limited_by_kind() {
+    let node = Logged::start(&["-v2transport=0"]);
+    let _peers = [node.connects("block-relay-only"), node.connects("block-relay-only")];
+    let third = node.node.try_rpc("addconnection", &["127.0.0.1:1", "block-relay-only", "false"]);
+    assert!(third.expect_err("full").contains("Already at capacity for specified connection type"));
+    node.call("setnetworkactive", &["false"]);
+    node.wait_for_peers(0);
+    node.logged("SetNetworkActive: false");
+    node.node.stop();
+}

@@ -1,0 +1,9 @@
+//! Do connections live and end as Bitcoin Core's do? Real sockets against the real program.
+#![expect(clippy::indexing_slicing, reason = "a test fails by a panic")]
+
+mod bans;
+mod fixture;
+mod framing;
+mod handshake;
+mod silence;
+mod transports;
