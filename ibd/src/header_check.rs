@@ -53,6 +53,7 @@ pub fn check_header_context(
         return Err(Rejection {
             code: Cow::Owned(format!("bad-version(0x{version:08x})")),
             scope: RejectionScope::Header,
+            reason: None,
             detail: Some(format!("rejected nVersion=0x{version:08x} block")),
         });
     }

@@ -65,6 +65,7 @@ mod tables;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod tx;
+pub mod tx_queue;
 pub mod undo;
 pub mod utxo_stats;
 pub mod versionbits;
@@ -88,4 +89,5 @@ pub use script::KernelVerifier;
 pub use script::{PreparedTransaction, ScriptFlags, ScriptVerifier, block_script_flags};
 pub use subsidy::block_subsidy;
 pub use tables::{COIN_STATS, COINS, HEADERS, TREES};
+pub use tx_queue::{BlockLimits, QueueLimits, QueuedTx, TxQueue, TxRejection};
 pub use utxo_stats::{UtxoHash, UtxoStats};

@@ -9,6 +9,7 @@ use bitcoin::{
     Amount, Block, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Witness,
 };
 
+use crate::block::merkle_root;
 use crate::chainstate::Chainstate;
 use crate::header_check::TIMEWARP_SECONDS_MAX;
 use crate::params::ChainParams;
@@ -22,23 +23,49 @@ const COMMITMENT_PREFIX: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
 /// Builds a block on the tip that pays subsidy to `script`; its proof of work is missing.
 ///
 /// `now` is the time in seconds since 1970; the block's time is later if its ancestors ask
-/// for it. The block has no transaction but the coinbase.
+/// for it. The block has no transaction but the coinbase; see [`assemble_block_of`].
 #[must_use]
 pub fn assemble_block(chainstate: &Chainstate, script: &ScriptBuf, now: u32) -> Block {
+    assemble_block_of(chainstate, script, now, BlockParts::default())
+}
+
+/// What a new block has beside its coinbase.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct BlockParts {
+    /// The transactions, parents before their children.
+    pub transactions: Vec<Transaction>,
+    /// What the coinbase gets beside the subsidy, in satoshis.
+    pub fees: u64,
+    /// The version, if not the one that signals for deployments (`-blockversion`).
+    pub version: Option<i32>,
+}
+
+/// Builds a block as [`assemble_block`] does, of these parts.
+#[must_use]
+pub fn assemble_block_of(
+    chainstate: &Chainstate,
+    script: &ScriptBuf,
+    now: u32,
+    parts: BlockParts,
+) -> Block {
     let params = chainstate.params();
     let parent = chainstate.headers().chain(chainstate.tip_ref());
     let time = now.max(minimum_time(params, &parent));
     let mut block = Block {
         header: Header {
-            version: Version::from_consensus(chainstate.next_block_version()),
+            version: Version::from_consensus(
+                parts.version.unwrap_or_else(|| chainstate.next_block_version()),
+            ),
             prev_blockhash: chainstate.tip().hash,
             merkle_root: TxMerkleNode::all_zeros(),
             time,
             bits: next_work_required(params, &parent, time),
             nonce: 0,
         },
-        txdata: vec![coinbase(parent.height() + 1, script, params)],
+        txdata: vec![coinbase(parent.height() + 1, script, params, parts.fees)],
     };
+    block.txdata.extend(parts.transactions);
+    commit_to_witnesses(&mut block);
     if let Some(root) = block.compute_merkle_root() {
         block.header.merkle_root = root;
     }
@@ -48,7 +75,8 @@ pub fn assemble_block(chainstate: &Chainstate, script: &ScriptBuf, now: u32) -> 
 /// Returns the earliest time of a block on `parent` (`GetMinimumTime`): after the median, and at the
 /// begin of a difficulty period not far before the parent. That is BIP-0094's rule, which is kept
 /// on all networks so that it may become one of theirs.
-fn minimum_time(params: &ChainParams, parent: &impl HeaderChain) -> u32 {
+#[must_use]
+pub fn minimum_time(params: &ChainParams, parent: &impl HeaderChain) -> u32 {
     let height = parent.height();
     let after_median = median_time_past(parent).saturating_add(1);
     if (height + 1).is_multiple_of(params.difficulty_adjustment_interval()) {
@@ -74,17 +102,28 @@ pub fn solve(block: &mut Block, params: &ChainParams, max_tries: &mut u64) -> bo
     false
 }
 
-fn coinbase(height: u32, script: &ScriptBuf, params: &ChainParams) -> Transaction {
+/// Puts the commitment to the witnesses into the coinbase's second output.
+fn commit_to_witnesses(block: &mut Block) {
+    let reserved = [0_u8; 32];
+    // The coinbase's own id is zero there.
+    let ids = block.txdata.iter().skip(1).map(|tx| tx.compute_wtxid().to_byte_array());
+    let (root, _) = merkle_root([[0; 32]].into_iter().chain(ids).collect());
+    let commitment = sha256d::Hash::hash(&[root, reserved].concat());
+    let mut script = COMMITMENT_PREFIX.to_vec();
+    script.extend_from_slice(commitment.as_byte_array());
+    let output = block.txdata.first_mut().and_then(|coinbase| coinbase.output.get_mut(1));
+    if let Some(output) = output {
+        output.script_pubkey = ScriptBuf::from_bytes(script);
+    }
+}
+
+fn coinbase(height: u32, script: &ScriptBuf, params: &ChainParams, fees: u64) -> Transaction {
     let mut script_sig = Builder::new().push_int(i64::from(height)).into_script();
     if height <= 16 {
         // A coinbase script has at least two bytes (`bad-cb-length`).
         script_sig.push_opcode(bitcoin::opcodes::OP_0);
     }
     let reserved = [0_u8; 32];
-    // The coinbase alone: its witness id is zero, and so is the root of the witness tree.
-    let commitment = sha256d::Hash::hash(&[[0_u8; 32], reserved].concat());
-    let mut commitment_script = COMMITMENT_PREFIX.to_vec();
-    commitment_script.extend_from_slice(commitment.as_byte_array());
     Transaction {
         version: TxVersion::TWO,
         lock_time: LockTime::from_consensus(height - 1),
@@ -101,10 +140,11 @@ fn coinbase(height: u32, script: &ScriptBuf, params: &ChainParams) -> Transactio
         }],
         output: vec![
             TxOut {
-                value: Amount::from_sat(block_subsidy(height, params)),
+                value: Amount::from_sat(block_subsidy(height, params).saturating_add(fees)),
                 script_pubkey: script.clone(),
             },
-            TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::from_bytes(commitment_script) },
+            // Of the commitment to the witnesses, which is made last.
+            TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::new() },
         ],
     }
 }

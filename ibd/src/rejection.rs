@@ -32,6 +32,8 @@ pub struct Rejection {
     pub code: Cow<'static, str>,
     /// What is condemned.
     pub scope: RejectionScope,
+    /// Why a script failed, which Core puts in parentheses after the reject string.
+    pub reason: Option<String>,
     /// What exactly is wrong, for people.
     pub detail: Option<String>,
 }
@@ -40,7 +42,7 @@ impl Rejection {
     /// Returns a rejection without detail.
     #[must_use]
     pub const fn new(code: &'static str, scope: RejectionScope) -> Self {
-        Self { code: Cow::Borrowed(code), scope, detail: None }
+        Self { code: Cow::Borrowed(code), scope, reason: None, detail: None }
     }
 
     /// Returns a rejection that condemns the header.
@@ -55,6 +57,22 @@ impl Rejection {
         Self::new(code, RejectionScope::Bytes)
     }
 
+    /// Adds why a script failed.
+    #[must_use]
+    pub fn with_reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = Some(reason.into());
+        self
+    }
+
+    /// Returns the reject string with the reason: what `submitblock` answers.
+    #[must_use]
+    pub fn full_code(&self) -> String {
+        match &self.reason {
+            Some(reason) => format!("{} ({reason})", self.code),
+            None => self.code.clone().into_owned(),
+        }
+    }
+
     /// Adds a detail.
     #[must_use]
     pub fn with_detail(mut self, detail: impl Into<String>) -> Self {
@@ -65,9 +83,10 @@ impl Rejection {
 
 impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.full_code())?;
         match &self.detail {
-            Some(detail) => write!(f, "{}, {detail}", self.code),
-            None => f.write_str(&self.code),
+            Some(detail) => write!(f, ", {detail}"),
+            None => Ok(()),
         }
     }
 }
@@ -82,5 +101,8 @@ mod tests {
         assert_eq!(rejection.to_string(), "bad-txns-vin-empty");
         let rejection = rejection.with_detail("transaction 3");
         assert_eq!(rejection.to_string(), "bad-txns-vin-empty, transaction 3");
+        let rejection = rejection.with_reason("why");
+        assert_eq!(rejection.to_string(), "bad-txns-vin-empty (why), transaction 3");
+        assert_eq!(rejection.full_code(), "bad-txns-vin-empty (why)");
     }
 }

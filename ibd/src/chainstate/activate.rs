@@ -13,7 +13,7 @@ use crate::error::Result;
 use crate::headers::{Extent, HeaderRef, HeaderStatus};
 use crate::pipeline::connect::{ConnectContext, Connected, connect_block};
 use crate::pipeline::load::{LoadContext, Loaded, Loader, Source};
-use crate::pipeline::scripts::{BlockScripts, FailedInput, ScriptTicket, ScriptsEnd};
+use crate::pipeline::scripts::{BlockScripts, ScriptTicket, ScriptsEnd};
 use crate::pipeline::{IN_FLIGHT_MAX, LOAD_AHEAD};
 use crate::rejection::Rejection;
 
@@ -268,12 +268,14 @@ impl Chainstate {
             return Ok(None);
         };
         let scripts = oldest.scripts.take();
+        let work = scripts.as_ref().map(ScriptTicket::work);
         match scripts.map_or(Ok(ScriptsEnd::Passed), |scripts| scripts.wait(&self.stop))? {
             ScriptsEnd::Passed => {}
-            ScriptsEnd::Failed(FailedInput { tx, input }) => {
-                let detail = format!("input {input} of transaction {tx}");
-                let rejection =
-                    Rejection::consensus("block-script-verify-flag-failed").with_detail(detail);
+            ScriptsEnd::Failed(failed) => {
+                let described = work.map(|work| work.describe(self.verifier.as_ref(), failed));
+                let rejection = described.transpose()?;
+                let unknown = || Rejection::consensus("block-script-verify-flag-failed");
+                let rejection = rejection.unwrap_or_else(unknown);
                 return Ok(Some(RunEnd::Invalid(oldest.at, rejection)));
             }
             ScriptsEnd::Stopped => return Ok(Some(RunEnd::Deadline)),

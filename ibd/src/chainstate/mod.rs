@@ -16,6 +16,7 @@ mod open;
 mod query;
 mod rollback;
 mod stats;
+mod try_block;
 mod verify;
 
 pub use accept::{BlockAccepted, HeadersAccepted};
@@ -175,6 +176,11 @@ impl Chainstate {
     #[must_use]
     pub const fn tip_ref(&self) -> HeaderRef {
         self.tip
+    }
+
+    /// Returns what runs scripts.
+    pub(crate) fn verifier(&self) -> &dyn ScriptVerifier {
+        self.verifier.as_ref()
     }
 
     /// Lets [`Chainstate::advance`] return at the next block boundary below while `stop` is set,

@@ -3,20 +3,23 @@
 use std::ops::AddAssign;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
-use bitcoin::{BlockHash, OutPoint};
+use bitcoin::consensus::serialize;
+use bitcoin::{BlockHash, OutPoint, Transaction, TxOut};
 use cofferdam_storage::{Database as _, KeyRange};
 
 use super::{BlockRef, Chainstate};
 use crate::block::CheckedBlock;
 use crate::block_files::BlockFiles;
 use crate::coin::{Coin, outpoint_key, parse_outpoint_key};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::headers::HeaderRef;
 use crate::pipeline::prefetch::CoinReader;
+use crate::script::ScriptFlags;
 use crate::tables::COINS;
 use crate::undo::BlockUndo;
 use crate::utxo_stats::{UtxoHash, UtxoStats};
 use crate::versionbits::{Deployment, DeploymentInfo, VersionBitsCache};
+use crate::wire::{OutputRef, Transactions};
 
 /// A block this near to the time is as good as new (Bitcoin Core: two hours).
 const NEAR_SECONDS: f64 = 2.0 * 60.0 * 60.0;
@@ -142,6 +145,25 @@ impl Chainstate {
         value.map(|value| Coin::decode(&value)).transpose()
     }
 
+    /// Returns whether an input's script and witness satisfy all rules of scripts there are;
+    /// `spent` has the outputs that the transaction's inputs spend, in their order.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`crate::Error`] if there is no such input, or the library cannot be asked.
+    pub fn verify_input(&self, tx: &Transaction, spent: &[TxOut], input: usize) -> Result<bool> {
+        let what = || Error::Script { what: format!("no input {input}") };
+        let txs = Transactions::of_transaction(serialize(tx)).map_err(|_| what())?;
+        let spent = spent.iter().map(|output| OutputRef {
+            value: output.value.to_sat(),
+            script: &output.script_pubkey,
+        });
+        let spent: Vec<OutputRef<'_>> = spent.collect();
+        let view = txs.first().filter(|tx| input < tx.input_count()).ok_or_else(what)?;
+        let prepared = self.verifier().prepare(view, &spent, ScriptFlags::ALL)?;
+        Ok(prepared.verify_input(input))
+    }
+
     /// Iterates over all unspent outputs, in the order of transaction ids and output indexes.
     ///
     /// # Errors
@@ -205,7 +227,8 @@ impl Chainstate {
     }
 
     /// Returns the version of a new block on the tip.
-    pub(crate) fn next_block_version(&self) -> i32 {
+    #[must_use]
+    pub fn next_block_version(&self) -> i32 {
         self.version_bits().block_version(&self.headers, &self.params, Some(self.tip))
     }
 

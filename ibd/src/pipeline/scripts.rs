@@ -18,7 +18,8 @@ use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 use super::spent::{SpentCoins, SpentOutputs};
 use crate::block::CheckedBlock;
 use crate::error::{Error, Result};
-use crate::script::{ScriptFlags, ScriptVerifier};
+use crate::rejection::Rejection;
+use crate::script::{ScriptFlags, ScriptVerifier, explain, place};
 use crate::wire::TxRef;
 
 /// Inputs that one job verifies: at 30 us each some 2 ms, so that queueing costs nothing in
@@ -38,6 +39,29 @@ pub(crate) struct BlockScripts {
     pub(crate) block: Arc<CheckedBlock>,
     pub(crate) spent: SpentCoins,
     pub(crate) flags: ScriptFlags,
+}
+
+impl BlockScripts {
+    /// Says which rule an input broke, and where it is.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the machine failed.
+    pub(crate) fn describe(
+        &self,
+        verifier: &dyn ScriptVerifier,
+        failed: FailedInput,
+    ) -> Result<Rejection> {
+        let rejection = Rejection::consensus("block-script-verify-flag-failed");
+        let txs = self.block.txs();
+        let Some(tx) = txs.get(failed.tx) else { return Ok(rejection) };
+        let coinbase_inputs = txs.first().map_or(0, TxRef::input_count);
+        let first = tx.first_input() - coinbase_inputs;
+        let mut outputs = SpentOutputs::default();
+        self.spent.read_outputs(first, tx.input_count(), &mut outputs)?;
+        let reason = explain(verifier, tx, &outputs.refs(), failed.input, self.flags)?;
+        Ok(rejection.with_reason(reason).with_detail(place(tx, failed.input)))
+    }
 }
 
 /// How long it may take until a wish to stop is noticed by who waits for scripts.
@@ -91,6 +115,7 @@ impl Shared {
 #[derive(Debug)]
 pub(crate) struct ScriptTicket {
     shared: Arc<Shared>,
+    work: Arc<BlockScripts>,
 }
 
 impl ScriptTicket {
@@ -117,7 +142,12 @@ impl ScriptTicket {
                 shared.finish(std::panic::catch_unwind(run).unwrap_or_else(lost));
             });
         }
-        Self { shared }
+        Self { shared, work: Arc::clone(work) }
+    }
+
+    /// Returns what is verified.
+    pub(crate) fn work(&self) -> Arc<BlockScripts> {
+        Arc::clone(&self.work)
     }
 
     /// Returns whether [`ScriptTicket::wait`] would not wait.

@@ -1,10 +1,13 @@
 //! Scripts: which rules hold for a block, and the seam to the library that runs them.
 
+mod explain;
 #[cfg(feature = "kernel")]
 mod kernel;
 
 #[cfg(feature = "kernel")]
 pub use kernel::KernelVerifier;
+
+pub(crate) use explain::{explain, place};
 
 use std::fmt;
 
@@ -36,6 +39,15 @@ impl ScriptFlags {
     pub const WITNESS: Self = Self(1 << 11);
     /// Taproot (BIP-0341, BIP-0342).
     pub const TAPROOT: Self = Self(1 << 17);
+
+    /// All rules there are.
+    pub const ALL: Self = Self::P2SH
+        .union(Self::DERSIG)
+        .union(Self::NULLDUMMY)
+        .union(Self::CHECKLOCKTIMEVERIFY)
+        .union(Self::CHECKSEQUENCEVERIFY)
+        .union(Self::WITNESS)
+        .union(Self::TAPROOT);
 
     const NAMES: [(Self, &'static str); 7] = [
         (Self::P2SH, "P2SH"),

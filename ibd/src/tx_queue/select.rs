@@ -1,0 +1,224 @@
+//! Which entries go into a block: the best packages of an entry and its ancestors first, as in
+//! Bitcoin Core's `BlockAssembler` before clusters.
+
+use std::cmp::{Ordering, Reverse};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use bitcoin::Txid;
+
+use super::{QueuedTx, TxQueue, vsize};
+use crate::block::{SIGOPS_COST_MAX, WEIGHT_MAX};
+
+/// Cost of signature operations left for the coinbase (Bitcoin Core's
+/// `DEFAULT_COINBASE_OUTPUT_MAX_ADDITIONAL_SIGOPS`).
+const COINBASE_SIGOPS_COST: u64 = 400;
+
+/// Packages in a row that may not fit before an almost full block is called full (as in Core).
+const MISFITS_MAX: u32 = 1000;
+/// Weight below which a block is not almost full.
+const NEARLY_FULL_WEIGHT: u64 = 4000;
+
+/// What a new block may have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BlockLimits {
+    /// Most weight (`-blockmaxweight`).
+    pub weight: u64,
+    /// Weight left for header and coinbase (`-blockreservedweight`).
+    pub reserved_weight: u64,
+    /// Least fee rate, in satoshis per 1000 virtual bytes (`-blockmintxfee`).
+    pub fee_rate_min: u64,
+}
+
+impl Default for BlockLimits {
+    /// Bitcoin Core's defaults.
+    fn default() -> Self {
+        Self { weight: WEIGHT_MAX, reserved_weight: 8000, fee_rate_min: 1 }
+    }
+}
+
+/// Entries that go into a block together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Package {
+    /// What they pay, with what is pretended.
+    pub fee: i64,
+    /// Their weight, signature operations counted in.
+    pub weight: u64,
+    /// Cost of their signature operations.
+    pub sigops_cost: u64,
+}
+
+/// The order in which packages are tried: by fee rate, then by age.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Rank {
+    fee: i64,
+    weight: u64,
+    sequence: Reverse<u64>,
+    txid: Txid,
+}
+
+impl Ord for Rank {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let this = i128::from(self.fee) * i128::from(other.weight);
+        let that = i128::from(other.fee) * i128::from(self.weight);
+        this.cmp(&that)
+            .then_with(|| self.sequence.cmp(&other.sequence))
+            .then_with(|| self.txid.cmp(&other.txid))
+    }
+}
+
+impl PartialOrd for Rank {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl TxQueue {
+    /// Chooses entries for a block, parents before their children. Those with witnesses stay out
+    /// of a block that may have none.
+    #[must_use]
+    pub fn select(&self, limits: &BlockLimits, witnesses: bool) -> Vec<Arc<QueuedTx>> {
+        let mut selection = Selection::new(self, limits.reserved_weight);
+        selection.begin(self.iter(), witnesses);
+        selection.run(limits);
+        selection.order
+    }
+
+    /// Returns what an entry would go into a block with, if there were room for all.
+    #[must_use]
+    pub fn chunk(&self, txid: &Txid) -> Package {
+        let cluster = self.cluster(txid);
+        let mut selection = Selection::new(self, 0);
+        selection.begin(cluster.iter().filter_map(|txid| self.get(txid)), true);
+        selection.run_all();
+        selection.chosen.get(txid).copied().unwrap_or_default()
+    }
+
+    /// Returns what an entry pays, with what is pretended.
+    #[must_use]
+    pub fn modified_fee(&self, tx: &QueuedTx) -> i64 {
+        let fee = i64::try_from(tx.fee).unwrap_or(i64::MAX);
+        fee.saturating_add(self.delta(&tx.txid))
+    }
+}
+
+/// The choice of entries for a block, as it grows.
+struct Selection<'a> {
+    queue: &'a TxQueue,
+    packages: HashMap<Txid, Package>,
+    ranks: BTreeSet<Rank>,
+    /// With what each was taken.
+    chosen: HashMap<Txid, Package>,
+    order: Vec<Arc<QueuedTx>>,
+    weight: u64,
+    sigops_cost: u64,
+}
+
+impl<'a> Selection<'a> {
+    fn new(queue: &'a TxQueue, weight: u64) -> Self {
+        Self {
+            queue,
+            packages: HashMap::new(),
+            ranks: BTreeSet::new(),
+            chosen: HashMap::new(),
+            order: Vec::new(),
+            weight,
+            sigops_cost: COINBASE_SIGOPS_COST,
+        }
+    }
+
+    fn begin(&mut self, txs: impl Iterator<Item = &'a Arc<QueuedTx>>, witnesses: bool) {
+        for tx in txs {
+            if !witnesses && tx.has_witness() {
+                continue;
+            }
+            let mut package = Package { fee: 0, weight: 0, sigops_cost: 0 };
+            let ancestors = self.queue.ancestors(&tx.txid);
+            let members = ancestors.iter().filter_map(|txid| self.queue.get(txid)).chain([tx]);
+            let mut fits = true;
+            for member in members {
+                fits &= witnesses || !member.has_witness();
+                package.fee = package.fee.saturating_add(self.queue.modified_fee(member));
+                package.weight += member.adjusted_weight();
+                package.sigops_cost += member.sigops_cost;
+            }
+            if fits {
+                self.ranks.insert(rank(tx, &package));
+                self.packages.insert(tx.txid, package);
+            }
+        }
+    }
+
+    fn run(&mut self, limits: &BlockLimits) {
+        let mut misfits = 0;
+        while let Some(best) = self.ranks.pop_last() {
+            if !pays(best.fee, best.weight, limits.fee_rate_min) {
+                return;
+            }
+            let Some(package) = self.packages.get(&best.txid).copied() else { continue };
+            let weight = self.weight + package.weight;
+            let sigops_cost = self.sigops_cost + package.sigops_cost;
+            if weight >= limits.weight || sigops_cost >= SIGOPS_COST_MAX {
+                self.packages.remove(&best.txid);
+                misfits += 1;
+                let nearly_full = self.weight + NEARLY_FULL_WEIGHT > limits.weight;
+                if misfits > MISFITS_MAX && nearly_full {
+                    return;
+                }
+                continue;
+            }
+            misfits = 0;
+            (self.weight, self.sigops_cost) = (weight, sigops_cost);
+            self.take(&best.txid, package);
+        }
+    }
+
+    /// Takes all, the best packages first.
+    fn run_all(&mut self) {
+        while let Some(best) = self.ranks.pop_last() {
+            if let Some(package) = self.packages.get(&best.txid).copied() {
+                self.take(&best.txid, package);
+            }
+        }
+    }
+
+    /// Takes an entry, its ancestors first, and takes them off what hangs on them.
+    fn take(&mut self, txid: &Txid, package: Package) {
+        let mut members = self.queue.ancestors(txid);
+        members.push(*txid);
+        for member in members {
+            let Some(tx) = self.queue.get(&member) else { continue };
+            if self.chosen.contains_key(&member) {
+                continue;
+            }
+            self.chosen.insert(member, package);
+            if let Some(package) = self.packages.remove(&member) {
+                self.ranks.remove(&rank(tx, &package));
+            }
+            self.order.push(Arc::clone(tx));
+            for descendant in self.queue.descendants(&member) {
+                self.lighten(&descendant, tx);
+            }
+        }
+    }
+
+    fn lighten(&mut self, descendant: &Txid, by: &QueuedTx) {
+        let Some(tx) = self.queue.get(descendant) else { return };
+        let Some(package) = self.packages.get_mut(descendant) else { return };
+        self.ranks.remove(&rank(tx, package));
+        package.fee = package.fee.saturating_sub(self.queue.modified_fee(by));
+        package.weight -= by.adjusted_weight();
+        package.sigops_cost -= by.sigops_cost;
+        self.ranks.insert(rank(tx, package));
+    }
+}
+
+fn rank(tx: &QueuedTx, package: &Package) -> Rank {
+    let Package { fee, weight, .. } = *package;
+    Rank { fee, weight, sequence: Reverse(tx.sequence), txid: tx.txid }
+}
+
+/// Whether a fee is at least a rate in satoshis per 1000 virtual bytes.
+fn pays(fee: i64, weight: u64, rate: u64) -> bool {
+    i128::from(fee) * 1000 >= i128::from(vsize(weight)) * i128::from(rate)
+}
