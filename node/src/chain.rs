@@ -24,8 +24,9 @@ use cofferdam_ibd::{Advance, BlockAccepted, BlockRef, Chainstate, HeaderRef, Rej
 
 use crate::clock::Clock;
 pub(crate) use crate::failure::describe;
-use crate::failure::headline;
+use crate::failure::{PanicGuard, headline};
 use crate::shutdown::Shutdown;
+use crate::tx_queue::SharedQueue;
 use crate::waits::EndedByStop;
 
 /// Jobs that may wait; a sender beyond that waits itself, and with it its peer.
@@ -103,6 +104,7 @@ struct Shared {
     view: Mutex<ChainView>,
     moved: Condvar,
     shutdown: Shutdown,
+    queue: SharedQueue,
 }
 
 impl Shared {
@@ -162,6 +164,7 @@ impl ChainHandle {
             view: Mutex::new(view),
             moved: Condvar::new(),
             shutdown,
+            queue: SharedQueue::default(),
         });
         let published = chainstate.tip_ref();
         let mut worker = Worker {
@@ -173,7 +176,7 @@ impl ChainHandle {
             stop_at_height,
             stopping: false,
         };
-        worker.publish();
+        worker.publish()?;
         let thread = std::thread::Builder::new()
             .name("chain".into())
             .spawn(move || worker.run(&queue))
@@ -184,6 +187,11 @@ impl ChainHandle {
     /// Returns the network's rules.
     pub(crate) fn params(&self) -> &Arc<ChainParams> {
         &self.shared.params
+    }
+
+    /// Returns the transactions that wait for a block.
+    pub(crate) fn queue(&self) -> &SharedQueue {
+        &self.shared.queue
     }
 
     /// Returns what is known without asking the thread.
@@ -230,7 +238,7 @@ impl ChainHandle {
         let (reply, replied) = sync_channel(1);
         self.send(move |worker| {
             let answer = change(worker)?;
-            worker.publish();
+            worker.publish()?;
             // Who asked may have gone.
             let _ = reply.send(answer);
             Ok(())
@@ -348,7 +356,7 @@ impl Worker {
             let initial_download = self.shared.view().initial_download;
             self.tell(&ChainEvent::Invalid { chainstate, initial_download, hash, rejection });
         }
-        self.publish();
+        self.publish()?;
         Ok(advance)
     }
 
@@ -437,7 +445,12 @@ impl Worker {
     }
 
     /// Makes the new state known, if it is new.
-    pub(crate) fn publish(&mut self) {
+    pub(crate) fn publish(&mut self) -> cofferdam_ibd::Result<()> {
+        let tip_ref = self.chainstate.tip_ref();
+        let from = std::mem::replace(&mut self.published, tip_ref);
+        if from != tip_ref {
+            self.shared.queue.follow(&self.chainstate, from, self.clock.seconds())?;
+        }
         let headers = self.chainstate.headers();
         let best = headers.entry(headers.best());
         let best_header = BlockRef { height: best.height, hash: best.hash };
@@ -447,9 +460,8 @@ impl Worker {
         let initial_download = self.chainstate.is_initial_block_download(now);
         let view = ChainView { tip, best_header, best_header_time, initial_download };
         *self.shared.view() = view;
-        let from = std::mem::replace(&mut self.published, self.chainstate.tip_ref());
-        if from == self.published {
-            return;
+        if from == tip_ref {
+            return Ok(());
         }
         self.shared.moved.notify_all();
         self.tell(&ChainEvent::Tip { chainstate: &self.chainstate, from, initial_download });
@@ -457,6 +469,12 @@ impl Worker {
             tracing::info!("Stopping at height {}", tip.height);
             self.shared.shutdown.request();
         }
+        Ok(())
+    }
+
+    /// Returns the transactions that wait for a block.
+    pub(crate) fn queue(&self) -> &SharedQueue {
+        &self.shared.queue
     }
 
     fn tell(&self, event: &ChainEvent<'_>) {
@@ -470,17 +488,6 @@ impl Worker {
         }
         for subscriber in &self.subscribers {
             subscriber(event);
-        }
-    }
-}
-
-/// Stops the node if the chain's thread panics: nobody else could serve it.
-struct PanicGuard(Shutdown);
-
-impl Drop for PanicGuard {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.0.fail("the chain thread panicked");
         }
     }
 }

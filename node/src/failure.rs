@@ -1,5 +1,7 @@
 //! What is said of a failure of the machine.
 
+use crate::shutdown::Shutdown;
+
 /// Returns what the standard error says of a failure: as `bitcoind` where it knows it, the log
 /// having the causes.
 pub(crate) fn headline(error: &cofferdam_ibd::Error) -> String {
@@ -19,4 +21,15 @@ pub(crate) fn describe(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+/// Stops the node if the chain's thread panics: nobody else could serve it.
+pub(crate) struct PanicGuard(pub(crate) Shutdown);
+
+impl Drop for PanicGuard {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail("the chain thread panicked");
+        }
+    }
 }

@@ -26,17 +26,20 @@ mod node;
 mod notify;
 mod options;
 mod p2p;
+mod queue_file;
 mod rpc;
 mod run;
 mod settings;
 mod shutdown;
 mod terminal;
 mod tools;
+mod tx_queue;
 mod waits;
 
 pub use cli::{Args, Command};
 pub use config::{
-    AssumeValidOption, Config, IndexConfig, LogConfig, NotifyConfig, P2pConfig, RpcConfig,
+    AssumeValidOption, Config, IndexConfig, LogConfig, MiningConfig, NotifyConfig, P2pConfig,
+    RpcConfig,
 };
 pub use logging::Filter;
 pub use node::Node;

@@ -5,6 +5,7 @@
 //! lock with them.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -21,7 +22,8 @@ use crate::index::Indexes;
 use crate::logging::Log;
 use crate::notify::Notifier;
 use crate::p2p::PeerManager;
-use crate::rpc::{Context, Credentials, RpcServer, Scans};
+use crate::queue_file::{self, Import};
+use crate::rpc::{Context, Credentials, MiningState, RpcServer, Scans};
 use crate::shutdown::Shutdown;
 use crate::waits::{self, EndedByStop};
 
@@ -35,6 +37,8 @@ const ENGINE_CACHE_BYTES_MAX: usize = 256 << 20;
 pub struct Node {
     shutdown: Shutdown,
     chain: ChainHandle,
+    /// Where the transaction queue is written to, if it is.
+    queue_file: Option<PathBuf>,
     chain_thread: JoinHandle<()>,
     indexes: Arc<Indexes>,
     peers: Option<Arc<PeerManager>>,
@@ -71,10 +75,16 @@ impl Node {
         let chainstate = open_chainstate(config, &data_dir, &shutdown)?;
         let (chain, chain_thread) =
             ChainHandle::start(chainstate, clock.clone(), shutdown.clone(), config.stop_at_height)?;
+        chain.queue().write(|queue| queue.set_limits(config.mining.queue));
+        let queue_file = config.mining.persist.then(|| queue_path(&data_dir));
+        if let Some(path) = &queue_file {
+            load_queue(&chain, path);
+        }
         let indexes = Arc::default();
         let mut node = Self {
             shutdown,
             chain,
+            queue_file,
             chain_thread,
             indexes,
             peers: None,
@@ -135,6 +145,11 @@ impl Node {
             peers.stop();
         }
         self.indexes.stop();
+        if let Some(path) = self.queue_file.filter(|_| self.shutdown.fatal().is_none())
+            && let Err(error) = queue_file::save(&self.chain, &path)
+        {
+            tracing::warn!("Failed to dump mempool: {error:#}. Continuing anyway.");
+        }
         self.chain.stop();
         let joined = self.chain_thread.join();
         tracing::info!("Shutdown done");
@@ -181,6 +196,7 @@ impl Node {
                 user_agent: config.p2p.user_agent.clone(),
                 indexes: Arc::clone(&self.indexes),
                 scans: Scans::default(),
+                mining: MiningState::new(config.mining, queue_path(&self.data_dir)),
             };
             let user = config.rpc.user.iter().map(|(user, password)| format!("{user}:{password}"));
             // Listening comes first: who finds the cookie can connect.
@@ -190,6 +206,21 @@ impl Node {
             self.data_dir.write_cookie(&cookie)?;
         }
         self.data_dir.write_pid()
+    }
+}
+
+fn queue_path(data_dir: &DataDir) -> PathBuf {
+    data_dir.chain_dir().join("mempool.dat")
+}
+
+/// Fills the transaction queue with what waited when the node stopped.
+fn load_queue(chain: &ChainHandle, path: &Path) {
+    if !path.exists() {
+        return;
+    }
+    let import = Import { use_current_time: false, apply_deltas: true };
+    if let Err(error) = queue_file::load(chain, path, import) {
+        tracing::warn!("Failed to deserialize mempool data on file: {error:#}. Continuing anyway.");
     }
 }
 

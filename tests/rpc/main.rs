@@ -3,6 +3,7 @@
 
 mod chain;
 mod mainnet;
+mod queue;
 
 /// The node under test.
 const BINARY: &str = env!("CARGO_BIN_EXE_cofferdam-under-test");

@@ -4,12 +4,14 @@ mod files;
 mod index;
 mod interaction;
 mod log;
+mod mining;
 mod notify;
 mod p2p;
 mod rpc;
 
 pub use index::IndexConfig;
 pub use log::LogConfig;
+pub use mining::MiningConfig;
 pub use notify::NotifyConfig;
 pub use p2p::P2pConfig;
 pub use rpc::RpcConfig;
@@ -92,6 +94,8 @@ pub struct Config {
     pub p2p: P2pConfig,
     /// JSON-RPC.
     pub rpc: RpcConfig,
+    /// The transaction queue, and the building of blocks.
+    pub mining: MiningConfig,
     /// The log.
     pub log: LogConfig,
     /// The configuration file, there or not.
@@ -177,6 +181,7 @@ impl Config {
             pid_file: settings.get("pid").unwrap_or("bitcoind.pid").into(),
             p2p: P2pConfig::from_settings(settings, &params)?,
             rpc: RpcConfig::from_settings(settings, &params)?,
+            mining: MiningConfig::from_settings(settings, &params)?,
             params,
             log: LogConfig::from_settings(settings)?,
             config_file: None,

@@ -1,5 +1,6 @@
 //! Options of relaying transactions and of building blocks.
 
+use super::Rule::DebugOnly;
 use super::{OptionSpec, ignored, option};
 
 pub(super) const RELAY_OPTIONS: &[OptionSpec] = &[
@@ -11,13 +12,23 @@ pub(super) const RELAY_OPTIONS: &[OptionSpec] = &[
     ignored("datacarriersize"),
     ignored("dustrelayfee"),
     ignored("incrementalrelayfee"),
-    ignored("maxmempool"),
+    option(
+        "maxmempool",
+        "n",
+        "Memory in MB for transactions that wait for a block (default: 300)",
+        &[],
+    ),
     ignored("maxorphantx"),
     ignored("mempoolexpiry"),
     ignored("mempoolfullrbf"),
     ignored("minrelaytxfee"),
     ignored("permitbaremultisig"),
-    ignored("persistmempool"),
+    option(
+        "persistmempool",
+        "",
+        "Write the transactions that wait for a block to mempool.dat at a stop, and read them at the start (default: 1)",
+        &[],
+    ),
     ignored("persistmempoolv1"),
     ignored("privatebroadcast"),
     ignored("whitelistforcerelay"),
@@ -25,8 +36,18 @@ pub(super) const RELAY_OPTIONS: &[OptionSpec] = &[
 ];
 
 pub(super) const BLOCK_CREATION_OPTIONS: &[OptionSpec] = &[
-    ignored("blockmaxweight"),
-    ignored("blockmintxfee"),
-    ignored("blockreservedweight"),
-    ignored("blockversion"),
+    option("blockmaxweight", "n", "Most weight of a new block (default: 4000000)", &[DebugOnly]),
+    option(
+        "blockmintxfee",
+        "amt",
+        "Least fee rate in BTC/kvB of transactions in a new block (default: 0.00000001)",
+        &[],
+    ),
+    option(
+        "blockreservedweight",
+        "n",
+        "Weight that a new block leaves for its header and coinbase (default: 8000)",
+        &[],
+    ),
+    option("blockversion", "n", "Version of new blocks; regtest only", &[DebugOnly]),
 ];

@@ -1,8 +1,8 @@
 //! Methods that read the chain.
 
+use bitcoin::BlockHash;
 use bitcoin::consensus::serialize;
 use bitcoin::hex::DisplayHex as _;
-use bitcoin::{Amount, BlockHash, OutPoint, Txid};
 use cofferdam_ibd::{Chainstate, HeaderRef};
 use serde_json::{Value, json};
 
@@ -47,26 +47,6 @@ pub(super) const METHODS: &[Method] = &[
         params: &[optional_text("blockhash")],
         help: "Returns various state info regarding deployments of consensus changes, at a block or the tip.",
         run: deployments::get_deployment_info,
-    },
-    Method {
-        name: "getmempoolinfo",
-        params: &[],
-        help: "Returns details on the TX memory pool, which is always empty here.",
-        run: get_mempool_info,
-    },
-    Method {
-        name: "getrawmempool",
-        params: &[optional("verbose"), optional("mempool_sequence")],
-        help: "Returns all transaction ids in the memory pool: none.",
-        run: |_, args| {
-            Ok(if args.optional_flag(0)?.unwrap_or(false) { json!({}) } else { json!([]) })
-        },
-    },
-    Method {
-        name: "gettxout",
-        params: &[text("txid"), required("n"), optional("include_mempool")],
-        help: "Returns details about an unspent transaction output.",
-        run: get_tx_out,
     },
     Method {
         name: "gettxoutsetinfo",
@@ -153,48 +133,4 @@ fn get_block_header(context: &Context, args: &Args) -> RpcResult {
         }
         Ok(json!(serialize(&chain.headers().entry(at).header).to_lower_hex_string()))
     })?
-}
-
-fn get_mempool_info(_: &Context, _: &Args) -> RpcResult {
-    let none = tx_json::amount(Amount::ZERO);
-    let fee_rate = tx_json::amount(Amount::from_sat(100));
-    Ok(json!({
-        "loaded": true,
-        "size": 0,
-        "bytes": 0,
-        "usage": 0,
-        "total_fee": none,
-        "maxmempool": 300_000_000,
-        "mempoolminfee": fee_rate,
-        "minrelaytxfee": fee_rate,
-        "incrementalrelayfee": fee_rate,
-        "unbroadcastcount": 0,
-        "permitbaremultisig": true,
-        "maxdatacarriersize": 100_000,
-        "limitclustercount": 64,
-        "limitclustersize": 101_000,
-        "optimal": true,
-    }))
-}
-
-fn get_tx_out(context: &Context, args: &Args) -> RpcResult {
-    let txid: Txid = args.hash(0)?;
-    let vout = u32::try_from(args.integer(1)?)
-        .map_err(|_| RpcError::new(code::MISC_ERROR, "JSON integer out of range"))?;
-    args.optional_flag(2)?;
-    let (coin, tip) = context.chain.query(move |chain| {
-        let coin = chain.coin(&OutPoint { txid, vout })?;
-        Ok::<_, RpcError>((coin, chain.tip()))
-    })??;
-    let Some(coin) = coin else {
-        return Ok(Value::Null);
-    };
-    let network = context.chain.params().network.to_bitcoin();
-    Ok(json!({
-        "bestblock": tip.hash.to_string(),
-        "confirmations": i64::from(tip.height) - i64::from(coin.height) + 1,
-        "value": tx_json::amount(coin.output.value),
-        "scriptPubKey": tx_json::script(&coin.output.script_pubkey, network),
-        "coinbase": coin.coinbase,
-    }))
 }

@@ -109,6 +109,14 @@ impl Args {
         number.map(Some).ok_or_else(|| RpcError::new(code::MISC_ERROR, "JSON integer out of range"))
     }
 
+    /// Returns the elements of an array.
+    pub(crate) fn array(&self, index: usize) -> Result<&[Value], RpcError> {
+        match self.get(index) {
+            Some(Value::Array(values)) => Ok(values),
+            _ => Err(self.wrong_type(index, "array")),
+        }
+    }
+
     /// Returns a truth value, if it was given.
     pub(crate) fn optional_flag(&self, index: usize) -> Result<Option<bool>, RpcError> {
         let Some(value) = self.get(index) else {
@@ -119,7 +127,25 @@ impl Args {
 
     /// Returns a hash.
     pub(crate) fn hash<H: Hash + std::str::FromStr>(&self, index: usize) -> Result<H, RpcError> {
-        parse_hash(self.name(index), self.text(index)?)
+        self.hash_as(index, self.name(index))
+    }
+
+    /// Returns a hash; errors call it `name`.
+    pub(crate) fn hash_as<H: Hash + std::str::FromStr>(
+        &self,
+        index: usize,
+        name: &str,
+    ) -> Result<H, RpcError> {
+        parse_hash(name, self.text(index)?)
+    }
+
+    /// Returns how much is asked for: a number, where true is 1 (`ParseVerbosity`).
+    pub(crate) fn verbosity(&self, index: usize, default: i64) -> Result<i64, RpcError> {
+        match self.get(index) {
+            None => Ok(default),
+            Some(Value::Bool(verbose)) => Ok(i64::from(*verbose)),
+            Some(_) => self.integer(index),
+        }
     }
 
     /// Returns the error for an argument of the wrong JSON type.
@@ -211,7 +237,8 @@ pub(crate) fn help(method: &Method) -> String {
     format!("{usage}\n\n{}\n", method.help)
 }
 
-fn type_name(value: &Value) -> &'static str {
+/// Returns what JSON calls a value's type.
+pub(crate) fn type_name(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",

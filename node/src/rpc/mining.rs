@@ -1,40 +1,42 @@
-//! Methods that add blocks: those of others, and new ones for tests.
+//! Methods that take in blocks and headers, and what is said about mining.
 
-use bitcoin::ScriptBuf;
-use bitcoin::consensus::{deserialize, serialize};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bitcoin::CompactTarget;
+use bitcoin::consensus::deserialize;
+use bitcoin::hex::DisplayHex as _;
+use cofferdam_ibd::mining::minimum_time;
+use cofferdam_ibd::pow::next_work_required;
 use cofferdam_ibd::{
-    BlockAccepted, CheckedBlock, DECODE_FAILED, Rejection, RejectionScope, mining,
+    BlockAccepted, Chainstate, DECODE_FAILED, HeaderChain as _, QueuedTx, RejectionScope,
 };
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::call::{Args, json as required, optional, optional_text, text};
-use super::{Context, Method, RpcError, RpcResult, code, descriptor, tx_json};
-use crate::chain::{BlockSource, Worker};
+use super::call::{Args, optional, optional_text, text};
+use super::template::signet_challenge;
+use super::{Context, Method, RpcError, RpcResult, code, tx_json};
+use crate::chain::BlockSource;
+use crate::config::MiningConfig;
 
-/// Hashes tried for a block if the caller does not say (Bitcoin Core's `DEFAULT_MAX_TRIES`).
-const MAX_TRIES_DEFAULT: i64 = 1_000_000;
+/// Blocks that the hash rate is estimated from if the caller does not say.
+const HASH_RATE_BLOCKS: i64 = 120;
 
 pub(super) const METHODS: &[Method] = &[
     Method {
-        name: "generatetoaddress",
-        params: &[required("nblocks"), text("address"), optional("maxtries")],
-        help: "Mines blocks to a specified address and returns the block hashes.",
-        run: |context, args| {
-            let network = context.chain.params().network.to_bitcoin();
-            let script = descriptor::address(args.text(1)?, network).ok_or_else(|| {
-                RpcError::new(code::INVALID_ADDRESS_OR_KEY, "Error: Invalid address")
-            })?;
-            generate(context, args, &script)
-        },
+        name: "getmininginfo",
+        params: &[],
+        help: "Returns a json object containing mining-related information.",
+        run: get_mining_info,
     },
     Method {
-        name: "generatetodescriptor",
-        params: &[required("num_blocks"), text("descriptor"), optional("maxtries")],
-        help: "Mines to a specified descriptor, raw(HEX) or addr(ADDRESS), and returns the block hashes.",
+        name: "getnetworkhashps",
+        params: &[optional("nblocks"), optional("height")],
+        help: "Returns the estimated network hashes per second based on the last n blocks.",
         run: |context, args| {
-            let network = context.chain.params().network.to_bitcoin();
-            let script = descriptor::parse(args.text(1)?, network)?;
-            generate(context, args, &script)
+            let blocks = args.optional_integer(0)?.unwrap_or(HASH_RATE_BLOCKS);
+            let height = args.optional_integer(1)?.unwrap_or(-1);
+            context.chain.query(move |chain| network_hashes(chain, blocks, height))?
         },
     },
     Method {
@@ -46,61 +48,119 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "submitheader",
         params: &[text("hexdata")],
-        help: "Decodes the given hexdata as a header and submits it as a candidate chain tip if valid.",
+        help: "Decode the given hexdata as a header and submit it as a candidate chain tip if valid.",
         run: submit_header,
     },
 ];
 
-fn generate(context: &Context, args: &Args, script: &ScriptBuf) -> RpcResult {
-    let count = args.integer(0)?;
-    let tries = args.optional_integer(2)?.unwrap_or(MAX_TRIES_DEFAULT);
-    let mut tries = u64::try_from(tries).unwrap_or(0);
-    let mut hashes = Vec::new();
-    for _ in 0..count {
-        if context.shutdown.is_requested() {
-            break;
-        }
-        let script = script.clone();
-        let (mined, left) = context.chain.change(move |worker| {
-            let mined = mine(worker, &script, &mut tries)?;
-            Ok((mined, tries))
-        })?;
-        tries = left;
-        match mined {
-            Some(Ok(hash)) => hashes.push(json!(hash)),
-            Some(Err(rejection)) => {
-                tracing::error!("a block that was just mined is not valid: {rejection}");
-                let message = "ProcessNewBlock, block not accepted";
-                return Err(RpcError::new(code::INTERNAL_ERROR, message));
-            }
-            None => break,
-        }
-    }
-    Ok(Value::Array(hashes))
+/// How blocks are built, and what was built last.
+#[derive(Debug)]
+pub(crate) struct MiningState {
+    /// The options.
+    pub(crate) config: MiningConfig,
+    /// Where the queue is kept over a restart.
+    pub(crate) queue_file: PathBuf,
+    /// Weight and number of transactions of the last block that was built.
+    last: Mutex<Option<(u64, usize)>>,
 }
 
-/// Mines one block on the tip and connects it; `None` if the tries were used up.
-fn mine(
-    worker: &mut Worker,
-    script: &ScriptBuf,
-    tries: &mut u64,
-) -> cofferdam_ibd::Result<Option<Result<String, Rejection>>> {
-    let params = std::sync::Arc::clone(worker.chainstate.params());
-    let now = worker.clock.seconds();
-    let mut block = mining::assemble_block(&worker.chainstate, script, now);
-    if !mining::solve(&mut block, &params, tries) {
-        return Ok(None);
+impl MiningState {
+    /// Returns the state of a node that has built nothing.
+    pub(crate) fn new(config: MiningConfig, queue_file: PathBuf) -> Self {
+        Self { config, queue_file, last: Mutex::new(None) }
     }
-    let hash = block.block_hash().to_string();
-    let checked = match CheckedBlock::parse(serialize(&block), &params) {
-        Ok(checked) => checked,
-        Err(rejection) => return Ok(Some(Err(rejection))),
+
+    /// Remembers what a block was built of.
+    pub(super) fn assembled(&self, chosen: &[Arc<QueuedTx>]) {
+        let weight: u64 = chosen.iter().map(|queued| queued.weight).sum();
+        let weight = self.config.block.reserved_weight + weight;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some((weight, chosen.len()));
+    }
+}
+
+fn get_mining_info(context: &Context, _: &Args) -> RpcResult {
+    let last = *context.mining.last.lock().unwrap_or_else(PoisonError::into_inner);
+    let queued = context.chain.queue().read().len();
+    let fee_rate = bitcoin::Amount::from_sat(context.mining.config.block.fee_rate_min);
+    let now = context.clock.seconds();
+    context.chain.query(move |chain| {
+        let params = chain.params();
+        let mut fields = Map::new();
+        let mut put = |name: &str, value: Value| fields.insert(name.to_owned(), value);
+        let tip = chain.headers().entry(chain.tip_ref());
+        put("blocks", json!(tip.height));
+        if let Some((weight, txs)) = last {
+            put("currentblockweight", json!(weight));
+            put("currentblocktx", json!(txs));
+        }
+        let [bits, difficulty, target] = difficulty(tip.header.bits);
+        put("bits", bits);
+        put("difficulty", difficulty);
+        put("target", target);
+        put("networkhashps", network_hashes(chain, HASH_RATE_BLOCKS, -1)?);
+        put("pooledtx", json!(queued));
+        put("blockmintxfee", tx_json::amount(fee_rate));
+        put("chain", json!(params.network.to_string()));
+        put("next", next_block(chain, now));
+        if let Some(challenge) = signet_challenge(params) {
+            put("signet_challenge", json!(challenge));
+        }
+        put("warnings", json!([]));
+        Ok(Value::Object(fields))
+    })?
+}
+
+fn difficulty(bits: CompactTarget) -> [Value; 3] {
+    let target = bitcoin::Target::from_compact(bits).to_be_bytes().to_lower_hex_string();
+    let bits = bits.to_consensus();
+    [json!(format!("{bits:08x}")), tx_json::float(tx_json::difficulty(bits)), json!(target)]
+}
+
+fn next_block(chain: &Chainstate, now: u32) -> Value {
+    let parent = chain.headers().chain(chain.tip_ref());
+    let time = now.max(minimum_time(chain.params(), &parent));
+    let bits = next_work_required(chain.params(), &parent, time);
+    let [bits, difficulty, target] = difficulty(bits);
+    json!({
+        "height": parent.height() + 1,
+        "bits": bits,
+        "difficulty": difficulty,
+        "target": target,
+    })
+}
+
+/// `GetNetworkHashPS`: the work of some blocks over the time between the first and the last.
+fn network_hashes(chain: &Chainstate, blocks: i64, height: i64) -> RpcResult {
+    let invalid = |message: &str| Err(RpcError::new(code::INVALID_PARAMETER, message));
+    if blocks < -1 || blocks == 0 {
+        return invalid("Invalid nblocks. Must be a positive number or -1.");
+    }
+    let tip = chain.tip().height;
+    if height < -1 || height > i64::from(tip) {
+        return invalid("Block does not exist at specified height");
+    }
+    let last = u32::try_from(height).unwrap_or(tip);
+    let since_change = last % chain.params().difficulty_adjustment_interval() + 1;
+    let count = u32::try_from(blocks).unwrap_or(since_change).min(last);
+    let headers = chain.headers();
+    let entry = |height| headers.ancestor(chain.tip_ref(), height).map(|at| headers.entry(at));
+    let (Some(from), Some(to)) = (entry(last - count), entry(last)) else {
+        return Ok(json!(0));
     };
-    let submitted = worker.submit(checked, BlockSource::User)?;
-    Ok(Some(match (submitted.accepted, submitted.invalid) {
-        (Some(BlockAccepted::Rejected(rejection)), _) | (_, Some(rejection)) => Err(rejection),
-        _ => Ok(hash),
-    }))
+    let times = (last - count..=last).filter_map(entry).map(|entry| entry.header.time);
+    let (least, most) =
+        times.fold((u32::MAX, 0), |(least, most), time| (least.min(time), most.max(time)));
+    if count == 0 || least == most {
+        return Ok(json!(0));
+    }
+    let work = to.chain_work - from.chain_work;
+    Ok(tx_json::float(as_float(work.to_be_bytes()) / f64::from(most - least)))
+}
+
+/// `arith_uint256::getdouble`.
+fn as_float(bytes: [u8; 32]) -> f64 {
+    bytes.iter().fold(0.0, |sum, byte| sum * 256.0 + f64::from(*byte))
 }
 
 fn submit_block(context: &Context, args: &Args) -> RpcResult {
@@ -114,7 +174,7 @@ fn submit_block(context: &Context, args: &Args) -> RpcResult {
             return Err(undecodable());
         }
         (Some(BlockAccepted::Rejected(rejection)), _) | (_, Some(rejection)) => {
-            json!(rejection.code)
+            json!(rejection.full_code())
         }
         _ if submitted.connected => Value::Null,
         _ => json!("inconclusive"),

@@ -4,6 +4,7 @@
 //! Bitcoin Core's.
 
 mod activity;
+mod amounts;
 mod auth;
 mod bans;
 mod block_stats;
@@ -14,25 +15,36 @@ mod chain_info;
 mod chain_wait;
 mod client;
 mod control;
+mod decode_script;
 mod deployments;
 mod descriptor;
 mod envelope;
 mod filters;
+mod generate;
 mod logging;
+mod mempool;
 mod mining;
 mod network;
 mod peer_info;
+mod raw_tx;
 mod scan;
+mod send;
 mod server;
+mod sign;
+mod signer;
 mod snapshot;
 mod stored_block;
+mod template;
+mod tx_bytes;
 mod tx_json;
 mod tx_out_proof;
 mod utxo_set;
 
+pub(crate) use amounts::parse_money;
 pub(crate) use auth::Credentials;
 pub(crate) use client::typed_arguments;
 pub use client::{CallError, RpcClient};
+pub(crate) use mining::MiningState;
 pub(crate) use server::RpcServer;
 
 use std::path::PathBuf;
@@ -58,10 +70,13 @@ pub(crate) mod code {
     pub(crate) const INVALID_ADDRESS_OR_KEY: i32 = -5;
     pub(crate) const INVALID_PARAMETER: i32 = -8;
     pub(crate) const CLIENT_NOT_CONNECTED: i32 = -9;
+    pub(crate) const CLIENT_IN_INITIAL_DOWNLOAD: i32 = -10;
     pub(crate) const DESERIALIZATION_ERROR: i32 = -22;
     pub(crate) const CLIENT_NODE_ALREADY_ADDED: i32 = -23;
     pub(crate) const CLIENT_NODE_NOT_ADDED: i32 = -24;
     pub(crate) const VERIFY_ERROR: i32 = -25;
+    pub(crate) const VERIFY_REJECTED: i32 = -26;
+    pub(crate) const VERIFY_ALREADY_IN_UTXO_SET: i32 = -27;
     pub(crate) const CLIENT_NODE_NOT_CONNECTED: i32 = -29;
     pub(crate) const CLIENT_INVALID_IP_OR_SUBNET: i32 = -30;
     pub(crate) const CLIENT_NODE_CAPACITY_REACHED: i32 = -34;
@@ -129,6 +144,8 @@ pub(crate) struct Context {
     pub(crate) user_agent: String,
     /// Indexes beside the chain state.
     pub(crate) indexes: Arc<Indexes>,
+    /// How blocks are built.
+    pub(crate) mining: MiningState,
     /// Scans that are going on.
     pub(crate) scans: Scans,
 }
@@ -169,9 +186,15 @@ const CATEGORIES: &[(&str, &[Method])] = &[
     ("Waiting", chain_wait::METHODS),
     ("Control", control::METHODS),
     ("Logging", logging::METHODS),
+    ("Generating", generate::METHODS),
     ("Mining", mining::METHODS),
+    ("Block template", template::METHODS),
+    ("Mempool", mempool::METHODS),
     ("Network", network::METHODS),
     ("Bans", bans::METHODS),
+    ("Rawtransactions", raw_tx::METHODS),
+    ("Sending", send::METHODS),
+    ("Signing", sign::METHODS),
 ];
 
 /// Returns the method of that name.

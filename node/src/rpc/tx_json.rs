@@ -1,21 +1,55 @@
 //! Amounts, scripts, transactions and headers as JSON, in Bitcoin Core's fields (`core_io.cpp`,
 //! `rpc/blockchain.cpp`).
 
-use bitcoin::consensus::serialize;
 use bitcoin::hex::{DisplayHex as _, FromHex as _};
 use bitcoin::opcodes::all as op;
 use bitcoin::script::{Instruction, read_scriptint_non_minimal};
-use bitcoin::{Address, Amount, Network, Script, Transaction, TxIn, opcodes};
+use bitcoin::{Address, Amount, Network, OutPoint, Script, Transaction, TxIn, Txid, opcodes};
 use cofferdam_ibd::undo::TxUndo;
 use cofferdam_ibd::{Chainstate, Coin, HeaderChain as _, HeaderRef};
 use serde_json::{Map, Number, Value, json};
 
-use super::descriptor;
+use super::call::type_name;
+use super::{RpcError, code, descriptor, tx_bytes};
 
 /// Returns an amount in bitcoins as a number with eight decimals.
 pub(crate) fn amount(amount: Amount) -> Value {
     let satoshis = amount.to_sat();
     number(&format!("{}.{:08}", satoshis / 100_000_000, satoshis % 100_000_000))
+}
+
+/// Returns an amount that may be negative, as [`amount`] does.
+pub(crate) fn signed_amount(satoshis: i64) -> Value {
+    let (sign, satoshis) = (if satoshis < 0 { "-" } else { "" }, satoshis.unsigned_abs());
+    number(&format!("{sign}{}.{:08}", satoshis / 100_000_000, satoshis % 100_000_000))
+}
+
+/// Returns an element of an argument as a text.
+pub(crate) fn string(value: &Value) -> Result<&str, RpcError> {
+    value.as_str().ok_or_else(|| {
+        let found = type_name(value);
+        let message = format!("JSON value of type {found} is not of expected type string");
+        RpcError::new(code::TYPE_ERROR, message)
+    })
+}
+
+/// Reads an output's place: an object with `txid` and `vout`.
+pub(crate) fn outpoint(value: &Value) -> Result<OutPoint, RpcError> {
+    let wrong = |message: &str| RpcError::new(code::INVALID_PARAMETER, message);
+    let text = value.get("txid").map(string).transpose()?;
+    let text = text.ok_or_else(|| wrong("Invalid parameter, missing txid key"))?;
+    let txid: Txid = text.parse().map_err(|_| {
+        wrong(&if text.len() == 64 {
+            format!("txid must be hexadecimal string (not '{text}')")
+        } else {
+            format!("txid must be of length 64 (not {}, for '{text}')", text.len())
+        })
+    })?;
+    let vout = value.get("vout").and_then(Value::as_i64);
+    let vout = vout.ok_or_else(|| wrong("Invalid parameter, missing vout key"))?;
+    let vout =
+        u32::try_from(vout).map_err(|_| wrong("Invalid parameter, vout cannot be negative"))?;
+    Ok(OutPoint { txid, vout })
 }
 
 /// Returns a number in the digits that C++ streams print at sixteen places (`%.16g`).
@@ -144,13 +178,22 @@ pub(crate) fn transaction(transaction: &Transaction, spent: Spent<'_>, network: 
         json!({"value": amount(output.value), "n": n, "scriptPubKey": script})
     });
     let outputs: Vec<Value> = outputs.collect();
+    let txid = transaction.compute_txid().to_string();
+    let bytes = tx_bytes::encode(transaction);
+    // One without inputs has no witness, though the library counts the marker of one.
+    let (hash, size, weight) = if transaction.input.is_empty() {
+        (txid.clone(), bytes.len(), bytes.len() * 4)
+    } else {
+        let weight = transaction.base_size() * 3 + bytes.len();
+        (transaction.compute_wtxid().to_string(), bytes.len(), weight)
+    };
     let mut fields = json!({
-        "txid": transaction.compute_txid().to_string(),
-        "hash": transaction.compute_wtxid().to_string(),
-        "version": transaction.version.0,
-        "size": transaction.total_size(),
-        "vsize": transaction.vsize(),
-        "weight": transaction.weight().to_wu(),
+        "txid": txid,
+        "hash": hash,
+        "version": transaction.version.0.cast_unsigned(),
+        "size": size,
+        "vsize": weight.div_ceil(4),
+        "weight": weight,
         "locktime": transaction.lock_time.to_consensus_u32(),
         "vin": inputs,
         "vout": outputs,
@@ -163,7 +206,7 @@ pub(crate) fn transaction(transaction: &Transaction, spent: Spent<'_>, network: 
             let fee = paid.checked_sub(kept).unwrap_or_default();
             fields.insert("fee".into(), amount(fee));
         }
-        fields.insert("hex".into(), json!(serialize(transaction).to_lower_hex_string()));
+        fields.insert("hex".into(), json!(bytes.to_lower_hex_string()));
     }
     fields
 }
@@ -249,7 +292,7 @@ fn is_push_only_after_first(script: &Script) -> bool {
 
 /// Returns a script in words (`ScriptToAsmStr`); in input scripts the hash type of signatures is
 /// named.
-fn asm(script: &Script, name_hash_types: bool) -> String {
+pub(crate) fn asm(script: &Script, name_hash_types: bool) -> String {
     let mut words = Vec::new();
     for instruction in script.instructions() {
         match instruction {

@@ -1,3 +1,5 @@
+//! Descriptors read, derived and written, against Core.
+
 use super::*;
 
 /// From Core's `rpc_scantxoutset.py`: a master key and what its children's descriptors are.

@@ -1,0 +1,88 @@
+//! `decodescript`: a script in words, and the addresses that wrap it.
+
+use bitcoin::opcodes::Class;
+use bitcoin::opcodes::ClassifyContext;
+use bitcoin::opcodes::all::OP_CHECKSIGADD;
+use bitcoin::script::Instruction;
+use bitcoin::{Network, PublicKey, Script, ScriptBuf};
+use cofferdam_ibd::coin::is_unspendable;
+use serde_json::{Value, json};
+
+use super::call::Args;
+use super::raw_tx::address_of;
+use super::tx_bytes::has_valid_ops;
+use super::{Context, RpcError, RpcResult, code, tx_json};
+
+pub(super) fn decode_script(context: &Context, args: &Args) -> RpcResult {
+    let hex = args.text(0)?;
+    let script = tx_json::bytes(hex).map(ScriptBuf::from_bytes).ok_or_else(|| {
+        let message = format!("argument must be hexadecimal string (not '{hex}')");
+        RpcError::new(code::INVALID_PARAMETER, message)
+    })?;
+    let network = context.chain.params().network.to_bitcoin();
+    let mut decoded = tx_json::script(&script, network);
+    let Some(fields) = decoded.as_object_mut() else { return Ok(decoded) };
+    fields.remove("hex");
+    let kind = fields.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+    if !can_wrap(&script, &kind) {
+        return Ok(decoded);
+    }
+    fields.insert("p2sh".into(), json!(p2sh_address(&script, network)));
+    if let Some(segwit) = segwit_script(&script, &kind) {
+        let mut inner = tx_json::script(&segwit, network);
+        if let Some(inner) = inner.as_object_mut() {
+            inner.insert("p2sh-segwit".into(), json!(p2sh_address(&segwit, network)));
+        }
+        fields.insert("segwit".into(), inner);
+    }
+    Ok(decoded)
+}
+
+fn p2sh_address(script: &Script, network: Network) -> Option<String> {
+    address_of(&ScriptBuf::new_p2sh(&script.script_hash()), network)
+}
+
+fn can_wrap(script: &Script, kind: &str) -> bool {
+    let is_kind = matches!(
+        kind,
+        "multisig"
+            | "nonstandard"
+            | "pubkey"
+            | "pubkeyhash"
+            | "witness_v0_keyhash"
+            | "witness_v0_scripthash"
+    );
+    let has_tapscript_ops = script.instructions().any(|instruction| match instruction {
+        Ok(Instruction::Op(op)) => {
+            op == OP_CHECKSIGADD || op.classify(ClassifyContext::TapScript) == Class::SuccessOp
+        }
+        _ => false,
+    });
+    is_kind && has_valid_ops(script) && !is_unspendable(script) && !has_tapscript_ops
+}
+
+/// The witness program for a script; `None` if a witness cannot satisfy it.
+fn segwit_script(script: &Script, kind: &str) -> Option<ScriptBuf> {
+    match kind {
+        "pubkey" => {
+            let key = script.p2pk_public_key()?;
+            Some(ScriptBuf::new_p2wpkh(&key.wpubkey_hash().ok()?))
+        }
+        "pubkeyhash" => {
+            let hash: [u8; 20] = script.as_bytes().get(3..23)?.try_into().ok()?;
+            let hash: bitcoin::WPubkeyHash = bitcoin::hashes::Hash::from_byte_array(hash);
+            Some(ScriptBuf::new_p2wpkh(&hash))
+        }
+        "multisig" => {
+            let keys = script.instructions().filter_map(|instruction| {
+                instruction.ok()?.push_bytes().map(|bytes| bytes.as_bytes().to_vec())
+            });
+            let mut keys = keys.filter(|key| key.len() > 1);
+            let compressed =
+                |key: Vec<u8>| PublicKey::from_slice(&key).is_ok_and(|key| key.compressed);
+            keys.all(compressed).then(|| script.to_p2wsh())
+        }
+        "nonstandard" => Some(script.to_p2wsh()),
+        _ => None,
+    }
+}
