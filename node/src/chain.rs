@@ -19,7 +19,6 @@ use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use cofferdam_ibd::block::{CheckedBlock, RawBlock, is_block_mutated};
 use cofferdam_ibd::params::ChainParams;
-use cofferdam_ibd::pow::{block_work, check_proof_of_work};
 use cofferdam_ibd::{Advance, BlockAccepted, BlockRef, Chainstate, HeaderRef, Rejection};
 
 use crate::clock::Clock;
@@ -27,6 +26,7 @@ pub(crate) use crate::failure::describe;
 use crate::failure::{PanicGuard, headline};
 use crate::shutdown::Shutdown;
 use crate::tx_queue::SharedQueue;
+use crate::unrequested::{Welcome, welcome};
 use crate::waits::EndedByStop;
 
 /// Jobs that may wait; a sender beyond that waits itself, and with it its peer.
@@ -42,9 +42,6 @@ pub(crate) const SLICE: Duration = Duration::from_millis(50);
 /// With the best header at most this far above the tip, a block is connected before its sender's
 /// next message is read.
 const NEAR_TIP_BLOCKS: u32 = 16;
-
-/// How far above the tip a block may be that nobody asked for (Core's `MIN_BLOCKS_TO_KEEP`).
-const UNREQUESTED_AHEAD_MAX: u32 = 288;
 
 /// The chain's thread has stopped, or is about to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -265,16 +262,22 @@ impl ChainHandle {
             Ok(block) => block,
             Err(error) => return Ok(rejected(error.into())),
         };
-        let header = *block.header();
-        if source == BlockSource::Unrequested
-            && !self.query(move |chain| is_welcome(chain, &header))?
-        {
-            return Ok(Submitted { accepted: None, invalid: None, connected: false });
-        }
-        match CheckedBlock::check(block, self.params()) {
-            Ok(block) => self.change(move |worker| worker.submit(block, source)),
-            Err(rejection) => Ok(rejected(rejection)),
-        }
+        let block = match CheckedBlock::check(block, self.params()) {
+            Ok(block) => block,
+            Err(rejection) => return Ok(rejected(rejection)),
+        };
+        self.change(move |worker| {
+            if source == BlockSource::Unrequested {
+                let now = worker.clock.seconds();
+                let accepted = match welcome(&mut worker.chainstate, block.header(), now)? {
+                    Welcome::Yes => return worker.submit(block, source),
+                    Welcome::No => None,
+                    Welcome::Rejected(rejection) => Some(BlockAccepted::Rejected(rejection)),
+                };
+                return Ok(Submitted { accepted, invalid: None, connected: false });
+            }
+            worker.submit(block, source)
+        })
     }
 
     /// Returns whether the bytes are not the block that its header commits to, as far as can be
@@ -311,26 +314,6 @@ impl ChainHandle {
         });
         let _ = self.jobs.send(job);
     }
-}
-
-/// Returns whether a block is worth storing that nobody asked for: with the minimum work, no worse
-/// than the tip, near it, and on a known parent.
-fn is_welcome(chainstate: &Chainstate, header: &Header) -> bool {
-    let headers = chainstate.headers();
-    let Some(parent) = headers.get(&header.prev_blockhash) else {
-        // The answer to its sender is the chainstate's: prev-blk-not-found.
-        return true;
-    };
-    if check_proof_of_work(header, chainstate.params()).is_err() {
-        // As above; and the work that it claims must not be added to anything.
-        return true;
-    }
-    let (parent, tip) = (headers.entry(parent), headers.entry(chainstate.tip_ref()));
-    let work = parent.chain_work + block_work(header.bits);
-    // As for headers: what may be made up is not stored.
-    work >= chainstate.params().minimum_chain_work
-        && work >= tip.chain_work
-        && parent.height < tip.height.saturating_add(UNREQUESTED_AHEAD_MAX)
 }
 
 /// The chain's thread.

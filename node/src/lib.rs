@@ -34,6 +34,7 @@ mod shutdown;
 mod terminal;
 mod tools;
 mod tx_queue;
+mod unrequested;
 mod waits;
 
 pub use cli::{Args, Command};

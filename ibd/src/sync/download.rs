@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bitcoin::BlockHash;
 
-use super::{Dropped, PeerId};
+use super::{DropReason, Dropped, PeerId};
 use crate::BlockRef;
 use crate::headers::{HeaderRef, HeaderStatus, HeaderTree};
 
@@ -21,6 +21,10 @@ pub const DOWNLOAD_WINDOW: u32 = 1024;
 /// Most blocks asked of one peer at a time (Core's `MAX_BLOCKS_IN_TRANSIT_PER_PEER`).
 pub const BLOCKS_IN_FLIGHT_MAX: usize = 16;
 
+/// How deep below its best block a peer of limited service (BIP-0159) is asked for blocks: 288, and
+/// two less for blocks that come meanwhile.
+const LIMITED_DEPTH: u32 = 288 - 2;
+
 /// Most bytes asked of all peers at a time, by the mean size of the last blocks.
 const IN_FLIGHT_BYTES_MAX: u64 = 64 << 20;
 
@@ -28,12 +32,20 @@ const IN_FLIGHT_BYTES_MAX: u64 = 64 << 20;
 const STALL_TIMEOUT: Duration = Duration::from_secs(2);
 const STALL_TIMEOUT_MAX: Duration = Duration::from_secs(64);
 
-/// A peer that delivered nothing for this long loses its first block to a peer with nothing to do.
-const REASSIGN_AFTER: Duration = Duration::from_secs(10);
+/// What the timeout shrinks by with each connected block.
+const STALL_TIMEOUT_DECAY: f64 = 0.85;
 
-/// A peer that delivered nothing for this long, and half as much again for each other peer that
-/// blocks are asked of, is dropped (Core's `BLOCK_DOWNLOAD_TIMEOUT_BASE` and `_PER_PEER`).
-const BLOCK_TIMEOUT: Duration = Duration::from_secs(600);
+/// A block that a silent peer has owed for this long is asked of a peer with nothing to do instead
+/// that has sent blocks; one that has sent none yet gets it only later.
+const TAKE_OVER_AFTER: Duration = Duration::from_secs(10);
+const TAKE_OVER_UNPROVEN_AFTER: Duration = Duration::from_secs(20);
+
+/// The same for a peer that sends something now and then.
+const TAKE_OVER_FROM_SLOW_AFTER: Duration = Duration::from_secs(30);
+
+/// How long a peer is asked for nothing that did not have what it was asked for, or was too slow.
+const PAUSE: Duration = Duration::from_secs(15);
+const PAUSE_OF_SLOW: Duration = Duration::from_secs(60);
 
 /// The blocks of a peer's chain that are not stored.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -44,13 +56,18 @@ pub struct Missing {
     pub window_end: u32,
 }
 
-/// Lists the blocks to ask a peer for whose best header is `best_known`: none if its chain is no
-/// better than the connected one, which ends in `tip`.
+/// Lists the blocks to ask a peer for whose best header is `best_known`: none if its chain is
+/// worse than the connected one, which ends in `tip`. A peer that is `limited` has only the last ones.
 #[must_use]
-pub fn missing_blocks(tree: &HeaderTree, tip: HeaderRef, best_known: HeaderRef) -> Missing {
+pub fn missing_blocks(
+    tree: &HeaderTree,
+    tip: HeaderRef,
+    best_known: HeaderRef,
+    limited: bool,
+) -> Missing {
     let best = tree.entry(best_known);
-    let is_better = best.chain_work > tree.entry(tip).chain_work;
-    if !is_better || best.status.has(HeaderStatus::FAILED) {
+    let is_worse = best.chain_work < tree.entry(tip).chain_work;
+    if is_worse || best.status.has(HeaderStatus::FAILED) {
         return Missing::default();
     }
     let base = tree.entry(tree.fork_point(tip, best_known)).height;
@@ -62,7 +79,8 @@ pub fn missing_blocks(tree: &HeaderTree, tip: HeaderRef, best_known: HeaderRef) 
         if entry.height <= base {
             break;
         }
-        if entry.block.is_none() {
+        let has_it = !limited || best.height - entry.height < LIMITED_DEPTH;
+        if entry.block.is_none() && has_it {
             blocks.push(BlockRef { height: entry.height, hash: entry.hash });
         }
         walk = entry.parent;
@@ -71,19 +89,40 @@ pub fn missing_blocks(tree: &HeaderTree, tip: HeaderRef, best_known: HeaderRef) 
     Missing { blocks, window_end }
 }
 
+/// What to do for a peer now.
+#[must_use]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct BlockRequest {
+    /// The blocks to ask it for.
+    pub blocks: Vec<BlockHash>,
+    /// A peer that holds it up from now on.
+    pub stall_started: Option<PeerId>,
+}
+
 #[derive(Debug, Default)]
 struct Peer {
-    in_flight: usize,
-    /// When it last delivered a block, or was asked for one while it owed none.
-    progress: Duration,
+    /// What it owes, in the order of asking; at most [`BLOCKS_IN_FLIGHT_MAX`] and what a user asks for.
+    owed: Vec<BlockHash>,
+    /// Since when it owes the first of them.
+    downloading_since: Duration,
     stalling_since: Option<Duration>,
+    /// When it last sent a block that it owed; none yet, or since it lost one to another peer.
+    delivered: Option<Duration>,
+    /// Until when it is asked for nothing, since it did not have what it announced.
+    paused_until: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    peer: PeerId,
+    since: Duration,
 }
 
 /// Which blocks are asked of whom.
 #[derive(Debug)]
 pub struct DownloadScheduler {
     peers: BTreeMap<PeerId, Peer>,
-    in_flight: HashMap<BlockHash, PeerId>,
+    in_flight: HashMap<BlockHash, Asked>,
     stall_timeout: Duration,
     mean_bytes: u64,
 }
@@ -101,36 +140,68 @@ impl Default for DownloadScheduler {
 
 impl DownloadScheduler {
     /// Returns what to ask `peer` for now.
-    pub fn request(&mut self, peer: PeerId, missing: &Missing, now: Duration) -> Vec<BlockHash> {
-        let mut room = BLOCKS_IN_FLIGHT_MAX.saturating_sub(self.owed_by(peer).len());
-        let mut asked = Vec::new();
-        let mut first_owner = None;
+    pub fn request(&mut self, peer: PeerId, missing: &Missing, now: Duration) -> BlockRequest {
+        if self.peers.get(&peer).is_some_and(|peer| now < peer.paused_until) {
+            return BlockRequest::default();
+        }
+        let owed = self.owed_by(peer).len();
+        let mut room = BLOCKS_IN_FLIGHT_MAX.saturating_sub(owed);
+        let mut done = BlockRequest::default();
+        let mut first = None;
+        let mut late = Vec::new();
         for block in &missing.blocks {
             if room == 0 || !self.has_room_for_bytes() {
                 break;
             }
-            if let Some(owner) = self.in_flight.get(&block.hash) {
-                first_owner = first_owner.or(Some((*owner, block.hash)));
+            if let Some(asked) = self.in_flight.get(&block.hash).copied() {
+                first = first.or(Some(asked.peer));
+                if late.len() < BLOCKS_IN_FLIGHT_MAX && self.may_take_over(peer, asked, now) {
+                    late.push((block.hash, asked.peer));
+                }
             } else if block.height > missing.window_end {
-                if let (true, Some((staller, _))) = (asked.is_empty(), first_owner) {
-                    self.stalls(staller, peer, now);
+                if let (true, Some(owner)) = (owed == 0 && done.blocks.is_empty(), first) {
+                    done.stall_started = self.stalls(owner, peer, now);
                 }
                 break;
             } else {
                 self.assign(peer, block.hash, now);
-                asked.push(block.hash);
+                done.blocks.push(block.hash);
                 room -= 1;
             }
         }
-        if let (true, true, Some((owner, hash))) = (asked.is_empty(), room > 0, first_owner)
-            && owner != peer
-            && self.is_slow(owner, now)
-        {
-            self.unassign(&hash);
-            self.assign(peer, hash, now);
-            asked.push(hash);
+        if owed == 0 && done.blocks.is_empty() {
+            for (hash, owner) in late {
+                self.unassign(&hash, now);
+                if let Some(owner) = self.peers.get_mut(&owner) {
+                    owner.delivered = None;
+                    owner.paused_until = now + PAUSE_OF_SLOW;
+                }
+                self.assign(peer, hash, now);
+                done.blocks.push(hash);
+            }
         }
-        asked
+        done
+    }
+
+    /// Whether a peer with nothing to do may get a block that another owes.
+    fn may_take_over(&self, peer: PeerId, asked: Asked, now: Duration) -> bool {
+        let delivered = |peer| self.peers.get(&peer).and_then(|peer: &Peer| peer.delivered);
+        let is_proven = delivered(peer).is_some();
+        let patience = if is_proven { TAKE_OVER_AFTER } else { TAKE_OVER_UNPROVEN_AFTER };
+        let is_silent = delivered(asked.peer).is_none_or(|last| now >= last + patience);
+        asked.peer != peer
+            && now >= asked.since + patience
+            && (is_silent || now >= asked.since + TAKE_OVER_FROM_SLOW_AFTER)
+    }
+
+    /// Asks `peer` for a block, whoever was asked before; returns false if it was the same peer.
+    pub fn request_from(&mut self, peer: PeerId, hash: BlockHash, now: Duration) -> bool {
+        if self.in_flight.get(&hash).is_some_and(|asked| asked.peer == peer) {
+            return false;
+        }
+        self.unassign(&hash, now);
+        self.assign(peer, hash, now);
+        true
     }
 
     /// Notes that a peer sent a block; returns whether it was asked of that peer.
@@ -143,67 +214,90 @@ impl DownloadScheduler {
     ) -> bool {
         let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
         self.mean_bytes = (self.mean_bytes.saturating_mul(15).saturating_add(bytes)) / 16;
-        self.stall_timeout = self.stall_timeout.mul_f64(0.85).max(STALL_TIMEOUT);
-        let owner = self.in_flight.get(hash).copied();
-        if owner.is_some() {
-            self.unassign(hash);
+        let owner = self.in_flight.get(hash).map(|asked| asked.peer);
+        self.unassign(hash, now);
+        let is_owed = owner == Some(peer);
+        if let Some(entry) = self.peers.get_mut(&peer).filter(|_| is_owed) {
+            entry.delivered = Some(now);
         }
-        if let Some(entry) = self.peers.get_mut(&peer) {
-            entry.progress = now;
-            entry.stalling_since = None;
-        }
-        owner == Some(peer)
+        is_owed
     }
 
-    /// Notes that a peer does not have the blocks it was asked for (`notfound`).
-    pub fn not_found(&mut self, peer: PeerId, hash: &BlockHash) {
-        if self.in_flight.get(hash) == Some(&peer) {
-            self.unassign(hash);
+    /// Notes that so many blocks were connected; returns the time that a staller has from now on, if
+    /// it is another than before.
+    pub fn connected(&mut self, blocks: u32) -> Option<Duration> {
+        let before = self.stall_timeout;
+        for _ in 0..blocks {
+            if self.stall_timeout == STALL_TIMEOUT {
+                break;
+            }
+            let less = self.stall_timeout.mul_f64(STALL_TIMEOUT_DECAY);
+            self.stall_timeout = less.max(STALL_TIMEOUT);
+        }
+        (self.stall_timeout != before).then_some(self.stall_timeout)
+    }
+
+    /// Returns how long a staller has.
+    #[must_use]
+    pub const fn stall_timeout(&self) -> Duration {
+        self.stall_timeout
+    }
+
+    /// Notes that a peer does not have the blocks it was asked for (`notfound`), or sent something
+    /// else: they may be asked of others, and it is asked for nothing for a while.
+    pub fn not_found(&mut self, peer: PeerId, hash: &BlockHash, now: Duration) {
+        if self.in_flight.get(hash).is_some_and(|asked| asked.peer == peer) {
+            self.unassign(hash, now);
+            if let Some(entry) = self.peers.get_mut(&peer) {
+                entry.paused_until = now + PAUSE;
+            }
         }
     }
 
     /// Removes a peer; what it owed may be asked of others.
     pub fn peer_gone(&mut self, peer: PeerId) {
-        self.in_flight.retain(|_, owner| *owner != peer);
+        self.in_flight.retain(|_, asked| asked.peer != peer);
         self.peers.remove(&peer);
     }
 
-    /// Returns whether the block was asked of anyone.
+    /// Returns the peer that a block was asked of.
     #[must_use]
-    pub fn is_in_flight(&self, hash: &BlockHash) -> bool {
-        self.in_flight.contains_key(hash)
+    pub fn asked_of(&self, hash: &BlockHash) -> Option<PeerId> {
+        self.in_flight.get(hash).map(|asked| asked.peer)
     }
 
-    /// Returns the blocks that a peer owes.
+    /// Returns how many blocks are asked of anyone.
     #[must_use]
-    pub fn owed_by(&self, peer: PeerId) -> Vec<BlockHash> {
-        match self.peers.get(&peer) {
-            Some(entry) if entry.in_flight > 0 => {
-                let owed = self.in_flight.iter().filter(|(_, owner)| **owner == peer);
-                owed.map(|(hash, _)| *hash).collect()
-            }
-            _ => Vec::new(),
-        }
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
     }
 
-    /// Returns the peers that hold the others up.
-    pub fn poll(&mut self, now: Duration) -> Vec<Dropped> {
-        let owing = self.peers.values().filter(|peer| peer.in_flight > 0).count();
+    /// Returns the blocks that a peer owes, in the order of asking.
+    #[must_use]
+    pub fn owed_by(&self, peer: PeerId) -> &[BlockHash] {
+        self.peers.get(&peer).map_or(&[], |entry| &entry.owed)
+    }
+
+    /// Returns the peers that hold the others up; `spacing` is the time between blocks, which a block
+    /// may take, and half as much again for each other peer that blocks are asked of.
+    pub fn poll(&mut self, now: Duration, spacing: Duration) -> Vec<Dropped> {
+        let owing = self.peers.values().filter(|peer| !peer.owed.is_empty()).count();
         let others = u32::try_from(owing.saturating_sub(1)).unwrap_or(u32::MAX);
-        let block_timeout =
-            BLOCK_TIMEOUT.saturating_add((BLOCK_TIMEOUT / 2).saturating_mul(others));
+        let block_timeout = spacing.saturating_add((spacing / 2).saturating_mul(others));
         let mut drops = Vec::new();
         for (id, peer) in &self.peers {
             let stalls = peer.stalling_since.is_some_and(|since| now > since + self.stall_timeout);
             if stalls {
-                drops.push(Dropped { peer: *id, reason: "stalls block download" });
-            } else if peer.in_flight > 0 && now > peer.progress + block_timeout {
-                drops.push(Dropped { peer: *id, reason: "timeout downloading a block" });
+                drops.push(Dropped { peer: *id, reason: DropReason::Stalling });
+                self.stall_timeout = (self.stall_timeout * 2).min(STALL_TIMEOUT_MAX);
+            } else if let Some(hash) = peer.owed.first()
+                && now > peer.downloading_since + block_timeout
+            {
+                drops.push(Dropped { peer: *id, reason: DropReason::BlockTimeout(*hash) });
             }
         }
         for drop in &drops {
             self.peer_gone(drop.peer);
-            self.stall_timeout = (self.stall_timeout * 2).min(STALL_TIMEOUT_MAX);
         }
         drops
     }
@@ -214,32 +308,33 @@ impl DownloadScheduler {
     }
 
     fn assign(&mut self, peer: PeerId, hash: BlockHash, now: Duration) {
-        self.in_flight.insert(hash, peer);
+        self.in_flight.insert(hash, Asked { peer, since: now });
         let entry = self.peers.entry(peer).or_default();
-        if entry.in_flight == 0 {
-            entry.progress = now;
+        if entry.owed.is_empty() {
+            entry.downloading_since = now;
         }
-        entry.in_flight += 1;
+        entry.owed.push(hash);
     }
 
-    fn unassign(&mut self, hash: &BlockHash) {
-        let owner = self.in_flight.remove(hash);
-        if let Some(entry) = owner.and_then(|owner| self.peers.get_mut(&owner)) {
-            entry.in_flight = entry.in_flight.saturating_sub(1);
+    fn unassign(&mut self, hash: &BlockHash, now: Duration) {
+        let asked = self.in_flight.remove(hash);
+        if let Some(entry) = asked.and_then(|asked| self.peers.get_mut(&asked.peer)) {
+            if entry.owed.first() == Some(hash) {
+                entry.downloading_since = entry.downloading_since.max(now);
+            }
+            entry.owed.retain(|owed| owed != hash);
             entry.stalling_since = None;
         }
     }
 
-    fn stalls(&mut self, staller: PeerId, waiting: PeerId, now: Duration) {
-        if staller != waiting
-            && let Some(entry) = self.peers.get_mut(&staller)
-        {
-            entry.stalling_since.get_or_insert(now);
+    /// Returns the staller if it is one from now on.
+    fn stalls(&mut self, staller: PeerId, waiting: PeerId, now: Duration) -> Option<PeerId> {
+        let entry = self.peers.get_mut(&staller).filter(|_| staller != waiting)?;
+        if entry.stalling_since.is_some() {
+            return None;
         }
-    }
-
-    fn is_slow(&self, peer: PeerId, now: Duration) -> bool {
-        self.peers.get(&peer).is_some_and(|entry| now >= entry.progress + REASSIGN_AFTER)
+        entry.stalling_since = Some(now);
+        Some(staller)
     }
 }
 
@@ -274,16 +369,28 @@ mod tests {
         Duration::from_secs(seconds)
     }
 
+    /// The time between blocks.
+    const SPACING: Duration = at(600);
+
+    fn ask(
+        scheduler: &mut DownloadScheduler,
+        peer: PeerId,
+        missing: &Missing,
+        seconds: u64,
+    ) -> Vec<BlockHash> {
+        scheduler.request(peer, missing, at(seconds)).blocks
+    }
+
     #[test]
     fn peers_share_the_window_without_overlap() {
         let mut scheduler = DownloadScheduler::default();
         let all = missing(1..=1025, 1024);
-        assert_eq!(scheduler.request(1, &all, at(0)), hashes(1..=16));
-        assert!(scheduler.request(1, &all, at(0)).is_empty(), "sixteen at most");
-        assert_eq!(scheduler.request(2, &all, at(0)), hashes(17..=32));
+        assert_eq!(ask(&mut scheduler, 1, &all, 0), hashes(1..=16));
+        assert!(ask(&mut scheduler, 1, &all, 0).is_empty(), "sixteen at most");
+        assert_eq!(ask(&mut scheduler, 2, &all, 0), hashes(17..=32));
         assert!(scheduler.received(1, &hash(1), 100, at(1)));
         assert!(!scheduler.received(1, &hash(17), 100, at(1)), "asked of the other");
-        assert_eq!(scheduler.request(1, &missing(2..=1025, 1024), at(1)), [hash(17)]);
+        assert_eq!(ask(&mut scheduler, 1, &missing(2..=1025, 1024), 1), [hash(17)]);
     }
 
     #[test]
@@ -292,63 +399,111 @@ mod tests {
         for _ in 0..200 {
             scheduler.received(9, &hash(0), 16 << 20, at(0));
         }
-        let asked = scheduler.request(1, &missing(1..=100, 1024), at(0)).len();
+        let asked = ask(&mut scheduler, 1, &missing(1..=100, 1024), 0).len();
         assert!((3..=4).contains(&asked), "{asked} blocks of 16 MiB");
     }
 
     #[test]
     fn who_blocks_the_window_is_dropped_and_replaced() {
         let mut scheduler = DownloadScheduler::default();
-        scheduler.request(1, &missing(1..=1, 1024), at(0));
+        ask(&mut scheduler, 1, &missing(1..=1, 1024), 0);
         // All others of the window arrived: only block 1 and those beyond are missing.
         let stuck = missing([1, 1025].into_iter(), 1024);
-        assert!(scheduler.request(2, &stuck, at(1)).is_empty());
-        assert!(scheduler.poll(at(3)).is_empty());
-        assert_eq!(scheduler.poll(at(4)), [Dropped { peer: 1, reason: "stalls block download" }]);
-        assert_eq!(scheduler.request(2, &stuck, at(4)), [hash(1)]);
+        let first = scheduler.request(2, &stuck, at(1));
+        assert_eq!(first, BlockRequest { blocks: vec![], stall_started: Some(1) });
+        assert_eq!(scheduler.request(3, &stuck, at(1)), BlockRequest::default(), "told once");
+        assert!(scheduler.poll(at(3), SPACING).is_empty());
+        assert_eq!(
+            scheduler.poll(at(4), SPACING),
+            [Dropped { peer: 1, reason: DropReason::Stalling }]
+        );
+        assert_eq!(ask(&mut scheduler, 2, &stuck, 4), [hash(1)]);
         // The timeout has doubled.
-        scheduler.request(3, &stuck, at(4));
-        assert!(scheduler.poll(at(7)).is_empty());
-        assert_eq!(scheduler.poll(at(9)).len(), 1);
+        assert_eq!(scheduler.request(3, &stuck, at(4)).stall_started, Some(2));
+        assert!(scheduler.poll(at(7), SPACING).is_empty());
+        assert_eq!(scheduler.poll(at(9), SPACING).len(), 1);
+        // And blocks that are connected take it back.
+        assert_eq!(scheduler.stall_timeout(), at(8));
+        assert_eq!(scheduler.connected(500), Some(at(2)));
+        assert_eq!(scheduler.connected(1), None);
+    }
+
+    #[test]
+    fn within_the_window_nobody_stalls() {
+        let mut scheduler = DownloadScheduler::default();
+        ask(&mut scheduler, 1, &missing(1..=1, 1024), 0);
+        let waiting = missing([1].into_iter(), 1024);
+        assert_eq!(scheduler.request(2, &waiting, at(1)), BlockRequest::default());
+        assert!(scheduler.poll(at(10), SPACING).is_empty());
+    }
+
+    #[test]
+    fn a_peer_with_other_blocks_to_wait_for_is_not_held_up() {
+        let mut scheduler = DownloadScheduler::default();
+        ask(&mut scheduler, 1, &missing(1..=1, 1024), 0);
+        ask(&mut scheduler, 2, &missing(2..=2, 1024), 0);
+        let stuck = missing([1, 2, 1025].into_iter(), 1024);
+        assert_eq!(scheduler.request(2, &stuck, at(1)), BlockRequest::default());
     }
 
     #[test]
     fn a_silent_peer_loses_its_block_to_an_idle_one() {
         let mut scheduler = DownloadScheduler::default();
         let tip = missing(5..=5, 1024);
-        assert_eq!(scheduler.request(1, &tip, at(0)), [hash(5)]);
-        assert!(scheduler.request(2, &tip, at(9)).is_empty());
-        assert_eq!(scheduler.request(2, &tip, at(10)), [hash(5)]);
-        assert_eq!(scheduler.owed_by(1), []);
+        assert_eq!(ask(&mut scheduler, 1, &tip, 0), [hash(5)]);
+        assert!(ask(&mut scheduler, 2, &tip, 19).is_empty());
+        assert_eq!(ask(&mut scheduler, 2, &tip, 20), [hash(5)]);
+        assert!(scheduler.owed_by(1).is_empty());
+        assert!(ask(&mut scheduler, 1, &missing(6..=6, 1024), 79).is_empty(), "it was too slow");
+        // One that has sent a block before gets it sooner.
+        ask(&mut scheduler, 3, &missing(6..=6, 1024), 20);
+        assert!(scheduler.received(3, &hash(6), 100, at(21)));
+        assert!(ask(&mut scheduler, 3, &tip, 29).is_empty());
+        assert_eq!(ask(&mut scheduler, 3, &tip, 30), [hash(5)]);
     }
 
     #[test]
     fn a_block_that_never_comes_costs_the_connection() {
         let mut scheduler = DownloadScheduler::default();
-        scheduler.request(1, &missing(1..=3, 1024), at(0));
+        ask(&mut scheduler, 1, &missing(1..=3, 1024), 0);
         scheduler.received(1, &hash(1), 100, at(100));
-        assert!(scheduler.poll(at(700)).is_empty());
-        assert_eq!(scheduler.poll(at(701)).len(), 1);
-        assert!(!scheduler.is_in_flight(&hash(2)));
+        assert!(scheduler.poll(at(700), SPACING).is_empty());
+        let reason = DropReason::BlockTimeout(hash(2));
+        assert_eq!(scheduler.poll(at(701), SPACING), [Dropped { peer: 1, reason }]);
+        assert_eq!(scheduler.asked_of(&hash(2)), None);
+        assert_eq!(scheduler.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_user_may_have_a_block_asked_of_another_peer() {
+        let mut scheduler = DownloadScheduler::default();
+        ask(&mut scheduler, 1, &missing(1..=3, 1024), 0);
+        assert!(!scheduler.request_from(1, hash(2), at(1)));
+        assert!(scheduler.request_from(2, hash(2), at(1)));
+        assert_eq!(scheduler.owed_by(1), [hash(1), hash(3)]);
+        assert_eq!(scheduler.owed_by(2), [hash(2)]);
     }
 
     #[test]
     fn notfound_frees_the_block() {
         let mut scheduler = DownloadScheduler::default();
-        scheduler.request(1, &missing(1..=1, 1024), at(0));
-        scheduler.not_found(2, &hash(1));
-        assert!(scheduler.is_in_flight(&hash(1)));
-        scheduler.not_found(1, &hash(1));
-        assert!(!scheduler.is_in_flight(&hash(1)));
+        ask(&mut scheduler, 1, &missing(1..=1, 1024), 0);
+        scheduler.not_found(2, &hash(1), at(1));
+        assert_eq!(scheduler.asked_of(&hash(1)), Some(1));
+        scheduler.not_found(1, &hash(1), at(1));
+        assert_eq!(scheduler.asked_of(&hash(1)), None);
+        // Who did not have it is not asked for it at once again.
+        assert!(ask(&mut scheduler, 1, &missing(1..=1, 1024), 15).is_empty());
+        assert_eq!(ask(&mut scheduler, 1, &missing(1..=1, 1024), 16), [hash(1)]);
     }
 
     #[test]
-    fn stored_blocks_and_worse_chains_are_not_missing() {
+    fn stored_blocks_worse_chains_and_what_a_limited_peer_lacks_are_not_missing() {
         let genesis = ChainParams::new(Network::Regtest).genesis.header;
         let mut tree = HeaderTree::new(genesis);
         let mut chain = vec![tree.genesis()];
         let mut header = genesis;
-        for nonce in 1..=5 {
+        for nonce in 1..=300 {
             header.prev_blockhash = header.block_hash();
             header.nonce = nonce;
             let at = tree
@@ -361,8 +516,10 @@ mod tests {
             Some(Extent { position, length: NonZeroU32::MIN, crc32: 0 });
         let heights =
             |missing: Missing| missing.blocks.iter().map(|b| b.height).collect::<Vec<_>>();
-        assert_eq!(heights(missing_blocks(&tree, chain[1], chain[5])), [2, 4, 5]);
-        assert_eq!(missing_blocks(&tree, chain[5], chain[4]), Missing::default());
-        assert_eq!(missing_blocks(&tree, chain[0], chain[5]).window_end, DOWNLOAD_WINDOW);
+        assert_eq!(heights(missing_blocks(&tree, chain[1], chain[5], false)), [2, 4, 5]);
+        assert_eq!(missing_blocks(&tree, chain[5], chain[4], false), Missing::default());
+        assert_eq!(missing_blocks(&tree, chain[0], chain[5], false).window_end, DOWNLOAD_WINDOW);
+        let limited = missing_blocks(&tree, chain[0], chain[300], true);
+        assert_eq!(limited.blocks.first().map(|block| block.height), Some(15));
     }
 }

@@ -8,14 +8,18 @@
 mod download;
 mod headers;
 mod low_work;
+#[cfg(test)]
+mod simulation;
 
 pub use download::{
-    BLOCKS_IN_FLIGHT_MAX, DOWNLOAD_WINDOW, DownloadScheduler, Missing, missing_blocks,
+    BLOCKS_IN_FLIGHT_MAX, BlockRequest, DOWNLOAD_WINDOW, DownloadScheduler, Missing, missing_blocks,
 };
-pub use headers::{HEADERS_MAX, HeaderSync};
+pub use headers::{HEADERS_MAX, HeaderSync, HeaderTurn, Role};
 pub use low_work::{
     HeadersWork, LowWorkGate, Passed, check_headers_alone, headers_work, work_threshold,
 };
+
+use bitcoin::BlockHash;
 
 /// A connection to a peer; never reused.
 pub type PeerId = u64;
@@ -25,6 +29,27 @@ pub type PeerId = u64;
 pub struct Dropped {
     /// The peer.
     pub peer: PeerId,
-    /// Why, for the log.
-    pub reason: &'static str,
+    /// Why.
+    pub reason: DropReason,
+}
+
+/// Why a peer has to go; shown in Bitcoin Core's words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DropReason {
+    /// It leads the headers' sync and took too long.
+    HeadersTimeout,
+    /// The download window cannot move for a block that it owes.
+    Stalling,
+    /// It owes this block for too long.
+    BlockTimeout(BlockHash),
+}
+
+impl std::fmt::Display for DropReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::HeadersTimeout => f.write_str("Timeout downloading headers"),
+            Self::Stalling => f.write_str("Peer is stalling block download"),
+            Self::BlockTimeout(hash) => write!(f, "Timeout downloading block {hash}"),
+        }
+    }
 }

@@ -148,6 +148,7 @@ impl PeerManager {
                 if behind > 0 && behind <= DOWNLOAD_WINDOW {
                     self.chain.settle()?;
                 }
+                self.tick_peer(peer)?;
                 peer.send(Message::Pong(nonce), self.clock.now());
                 Ok(())
             }
@@ -158,9 +159,10 @@ impl PeerManager {
             Message::Block(raw) => self.on_block(peer, raw),
             Message::Filters(request) => Ok(self.serve_filters(peer, request)?),
             Message::NotFound(items) => {
+                let now = self.clock.now();
                 let mut sync = self.sync();
                 for hash in items.iter().filter_map(block_hash) {
-                    sync.download.not_found(peer.id, &hash);
+                    sync.download.not_found(peer.id, &hash, now);
                 }
                 Ok(())
             }
@@ -168,6 +170,7 @@ impl PeerManager {
                 peer.state().fee_filter = rate;
                 Ok(())
             }
+            Message::Relay(message) => self.on_relay(peer, message),
             _ => {
                 self.on_other(peer, command);
                 Ok(())
@@ -264,10 +267,7 @@ impl PeerManager {
             peer.send(Message::SendCmpct(0, COMPACT_VERSION), self.clock.now());
         }
         peer.state().ready = true;
-        let is_preferred = !peer.is_inbound() || peer.may(Permissions::NO_BAN);
-        if peer.kind != Kind::AddrFetch {
-            self.sync().headers.peer_ready(peer.id, is_preferred);
-        }
+        self.sync().headers.peer_ready(peer.id, peer.role());
     }
 
     fn on_wish(&self, peer: &Peer, message: &Message) {

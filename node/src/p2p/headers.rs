@@ -8,7 +8,7 @@ use bitcoin::block::Header;
 use bitcoin::{BlockHash, Work};
 use cofferdam_ibd::headers::{HeadersSync, Salt, SyncPhase};
 use cofferdam_ibd::sync::{HEADERS_MAX, HeadersWork, PeerId, check_headers_alone, headers_work};
-use cofferdam_ibd::{Chainstate, HeaderRef, Rejection};
+use cofferdam_ibd::{BlockRef, Chainstate, HeaderRef, Rejection};
 
 use super::dispatch::End;
 use super::manager::{PeerManager, random_nonce};
@@ -17,20 +17,13 @@ use super::peer::Peer;
 use super::sync::blame;
 use crate::chain::Stopped;
 
-/// Headers that do not connect and are still taken for an announcement (BIP-0130; Bitcoin Core's
-/// `MAX_BLOCKS_TO_ANNOUNCE`).
-const UNCONNECTED_HEADERS_MAX: usize = 8;
-
 /// Least time between two lines about a pre-synchronisation: peers must not fill the log.
 const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What became of headers that passed the gate.
 enum HeadersOutcome {
-    Accepted {
-        last: HeaderRef,
-        is_better_than_tip: bool,
-    },
-    Unconnected,
+    Accepted(Accepted),
+    Unconnected(BlockRef),
     /// Too little work so far, and more to come.
     Doubtful(Box<HeadersSync>, Vec<Header>),
     /// Too little work, and no more to come; the height.
@@ -38,92 +31,173 @@ enum HeadersOutcome {
     Rejected(Rejection),
 }
 
+/// Headers that are in the tree now.
+struct Accepted {
+    last: HeaderRef,
+    block: BlockRef,
+    time: u32,
+    is_new: bool,
+    is_new_best: bool,
+    /// Whether the chain is still being downloaded.
+    initial_download: bool,
+    /// Whether the chain that they end has less than the minimum work.
+    is_low: bool,
+}
+
 impl PeerManager {
     pub(super) fn on_headers(&self, peer: &Arc<Peer>, headers: Vec<Header>) -> Result<(), End> {
-        let Some(last) = headers.last().map(Header::block_hash) else {
+        if headers.is_empty() {
             peer.gate().clear();
-            self.headers_done(peer, false);
+            let mut sync = self.sync();
+            sync.presync.remove(peer.id);
+            sync.headers.answered(peer.id);
+            sync.headers.ended(peer.id, false, self.clock.now());
             return Ok(());
-        };
+        }
         check_headers_alone(&headers, self.chain.params()).map_err(String::from)?;
-        let (count, full) = (headers.len(), headers.len() >= HEADERS_MAX);
+        let full = headers.len() >= HEADERS_MAX;
         let passed = peer.gate().receive(headers, full);
-        let asked = passed.ask.is_some();
-        if let Some(locator) = passed.ask {
-            peer.send(Message::GetHeaders(locator, no_stop()), self.clock.now());
+        if passed.checked {
+            self.sync().headers.answered(peer.id);
         }
+        if let Some(locator) = passed.ask {
+            self.ask_headers(peer, locator);
+        }
+        self.report_presync(peer);
         if passed.headers.is_empty() {
-            self.headers_done(peer, asked);
             return Ok(());
         }
-        let (headers, checked) = (passed.headers, passed.checked);
+        self.take_in_headers(peer, passed.headers, passed.checked, full)
+    }
+
+    /// Handles headers that the gate let through; `checked`: their chain has enough work.
+    pub(super) fn take_in_headers(
+        &self,
+        peer: &Arc<Peer>,
+        headers: Vec<Header>,
+        checked: bool,
+        full: bool,
+    ) -> Result<(), End> {
+        let last = headers.last().map(Header::block_hash);
+        let checked = checked || peer.is_protected();
         let outcome = self.chain.change(move |worker| {
             let now = worker.clock.seconds();
             take_headers(&mut worker.chainstate, headers, checked, now)
         })?;
+        let HeadersOutcome::Unconnected(best) = outcome else {
+            self.sync().headers.answered(peer.id);
+            return self.on_connected_headers(peer, outcome, full);
+        };
+        // It may be an announcement: what is between is asked for, and the block once it is known.
+        if self.sync().headers.ask(peer.id, self.clock.now()) {
+            tracing::debug!(
+                "received header {}: missing prev block, sending getheaders ({}) to end (peer={})",
+                last.map(|hash| hash.to_string()).unwrap_or_default(),
+                best.height,
+                peer.id
+            );
+            self.send_getheaders(peer, None)?;
+        }
+        Ok(self.learn_announced(peer, last)?)
+    }
+
+    fn on_connected_headers(
+        &self,
+        peer: &Arc<Peer>,
+        outcome: HeadersOutcome,
+        full: bool,
+    ) -> Result<(), End> {
         match outcome {
-            HeadersOutcome::Accepted { last: at, is_better_than_tip } => {
-                let more = full && !asked && peer.gate().sync().is_none();
-                self.headers_done(peer, asked || more);
-                self.learn_best(peer, at)?;
-                if more {
-                    self.ask_headers_from(peer, Some(at))?;
-                }
-                if is_better_than_tip { Ok(self.ask_blocks(peer)?) } else { Ok(()) }
-            }
+            HeadersOutcome::Accepted(accepted) => self.on_accepted_headers(peer, &accepted, full),
             HeadersOutcome::Doubtful(sync, headers) => {
                 let ask = peer.gate().start(*sync, headers);
-                self.headers_done(peer, ask.is_some());
+                self.report_presync(peer);
                 if let Some(locator) = ask {
-                    peer.send(Message::GetHeaders(locator, no_stop()), self.clock.now());
+                    self.ask_headers(peer, locator);
                 }
                 Ok(())
             }
             HeadersOutcome::Worthless(height) => {
                 tracing::debug!("Ignoring low-work chain (height={height}) from peer={}", peer.id);
-                self.headers_done(peer, asked);
+                self.sync().headers.ended(peer.id, false, self.clock.now());
                 Ok(())
             }
-            HeadersOutcome::Unconnected => {
-                self.headers_done(peer, asked);
-                if count > UNCONNECTED_HEADERS_MAX {
-                    return Ok(());
-                }
-                tracing::debug!(
-                    "received header {last}: missing prev block, sending getheaders peer={}",
-                    peer.id
-                );
-                self.sync().headers.asked(peer.id, self.clock.now());
-                Ok(self.ask_headers_from(peer, None)?)
-            }
             HeadersOutcome::Rejected(rejection) => {
-                self.headers_done(peer, asked);
-                blame(peer, &rejection, "invalid header received")
+                blame(peer, &rejection, false, "invalid header received")
             }
+            HeadersOutcome::Unconnected(_) => Ok(()),
         }
     }
 
-    /// Notes that a message of headers was handled, and whether the peer was asked for more.
-    fn headers_done(&self, peer: &Peer, more: bool) {
+    fn on_accepted_headers(
+        &self,
+        peer: &Arc<Peer>,
+        accepted: &Accepted,
+        full: bool,
+    ) -> Result<(), End> {
+        let BlockRef { height, hash } = accepted.block;
+        if accepted.is_new {
+            let line = format!("Saw new header hash={hash} height={height} peer={}", peer.id);
+            if accepted.initial_download {
+                tracing::debug!("{line}");
+            } else {
+                tracing::info!("{line}");
+            }
+        }
+        if accepted.is_new_best && accepted.initial_download {
+            let percent = self.share_of_headers(height, accepted.time);
+            tracing::info!("Synchronizing blockheaders, height: {height} (~{percent:.2}%)");
+        }
+        if full && peer.gate().sync().is_none() {
+            if self.sync().headers.ask(peer.id, self.clock.now()) {
+                tracing::debug!("more getheaders ({height}) to end to peer={}", peer.id);
+                self.send_getheaders(peer, Some(accepted.last))?;
+            }
+        } else if !full {
+            self.sync().headers.ended(peer.id, true, self.clock.now());
+        }
+        self.learn_best(peer, accepted.last)?;
+        let is_useless = accepted.initial_download && !full && accepted.is_low;
+        if is_useless && peer.is_disposable() {
+            // All that it has is not enough to begin with.
+            peer.disconnect("outbound peer headers chain has insufficient work");
+            return Ok(());
+        }
+        Ok(self.ask_announced(peer)?)
+    }
+
+    /// Tells how far the pre-synchronisation of the best such peer is.
+    fn report_presync(&self, peer: &Peer) {
         let progress = peer.gate().sync().map(Progress::of);
-        let report = {
-            let mut sync = self.sync();
-            sync.headers.headers_received(peer.id, more, self.clock.now());
-            sync.presync.update(peer.id, progress, Instant::now())
-        };
+        let report = self.sync().presync.update(peer.id, progress, Instant::now());
         if let Some((height, time)) = report
             && self.chain.view().initial_download
         {
-            let spacing = i64::from(self.chain.params().pow_target_spacing);
-            let now = i64::try_from(self.clock.now().as_secs()).unwrap_or(i64::MAX);
-            let left = (now.saturating_sub(i64::from(time)) / spacing).max(0);
-            let percent = share(height, u32::try_from(left).unwrap_or(u32::MAX));
+            let percent = self.share_of_headers(height, time);
             tracing::info!("Pre-synchronizing blockheaders, height: {height} (~{percent:.2}%)");
         }
     }
 
+    /// Returns how many percent of all headers there are up to one of that height and time.
+    fn share_of_headers(&self, height: u32, time: u32) -> f64 {
+        let spacing = u64::from(self.chain.params().pow_target_spacing);
+        let left = self.clock.now().as_secs().saturating_sub(u64::from(time)) / spacing.max(1);
+        share(height, u32::try_from(left).unwrap_or(u32::MAX))
+    }
+
+    /// Sends `getheaders` with that locator, unless one is under way.
+    fn ask_headers(&self, peer: &Peer, locator: Vec<BlockHash>) {
+        let now = self.clock.now();
+        if self.sync().headers.ask(peer.id, now) {
+            if let Some(first) = locator.first() {
+                tracing::debug!("more getheaders (from {first}) to peer={}", peer.id);
+            }
+            peer.send(Message::GetHeaders(locator, no_stop()), now);
+        }
+    }
+
     /// Sends `getheaders` with a locator of `from`, or of the best header.
-    pub(super) fn ask_headers_from(
+    pub(super) fn send_getheaders(
         &self,
         peer: &Peer,
         from: Option<HeaderRef>,
@@ -138,12 +212,15 @@ impl PeerManager {
 
     /// Asks from one before the best header: who has nothing new sends that one, and so says what
     /// it has (as Bitcoin Core does).
-    pub(super) fn ask_headers_from_parent(&self, peer: &Peer) -> Result<(), Stopped> {
-        let from = self.chain.query(|chain| {
+    pub(super) fn send_first_getheaders(&self, peer: &Peer) -> Result<(), Stopped> {
+        let (from, height) = self.chain.query(|chain| {
             let headers = chain.headers();
-            headers.entry(headers.best()).parent
+            let best = headers.best();
+            let from = headers.entry(best).parent.unwrap_or(best);
+            (from, headers.entry(from).height)
         })?;
-        self.ask_headers_from(peer, from)
+        tracing::debug!("initial getheaders ({height}) to peer={}", peer.id);
+        self.send_getheaders(peer, Some(from))
     }
 }
 
@@ -154,8 +231,13 @@ fn take_headers(
     now: u32,
 ) -> cofferdam_ibd::Result<HeadersOutcome> {
     let params = Arc::clone(chain.params());
+    let best_before = chain.headers().best();
     match headers_work(chain.headers(), chain.tip_ref(), &params, &headers) {
-        HeadersWork::Unconnected => return Ok(HeadersOutcome::Unconnected),
+        HeadersWork::Unconnected => {
+            let best = chain.headers().entry(best_before);
+            let best = BlockRef { height: best.height, hash: best.hash };
+            return Ok(HeadersOutcome::Unconnected(best));
+        }
         HeadersWork::Low { start, threshold, height } if !checked => {
             if headers.len() < HEADERS_MAX {
                 return Ok(HeadersOutcome::Worthless(height));
@@ -166,14 +248,24 @@ fn take_headers(
         }
         HeadersWork::Low { .. } | HeadersWork::Enough => {}
     }
-    let last = match chain.accept_headers(&headers, now)? {
-        Ok(accepted) => chain.headers().get(&accepted.last.hash),
+    let last = headers.last().map(Header::block_hash);
+    let is_new = last.is_some_and(|hash| chain.headers().get(&hash).is_none());
+    let accepted = match chain.accept_headers(&headers, now)? {
+        Ok(accepted) => accepted,
         Err(rejection) => return Ok(HeadersOutcome::Rejected(rejection)),
     };
+    let initial_download = chain.is_initial_block_download(now);
     let tree = chain.headers();
-    Ok(last.map_or(HeadersOutcome::Unconnected, |last| HeadersOutcome::Accepted {
+    let last = tree.get(&accepted.last.hash).unwrap_or_else(|| tree.genesis());
+    let entry = tree.entry(last);
+    Ok(HeadersOutcome::Accepted(Accepted {
         last,
-        is_better_than_tip: tree.entry(last).chain_work > tree.entry(chain.tip_ref()).chain_work,
+        block: accepted.last,
+        time: entry.header.time,
+        is_new,
+        is_new_best: tree.best() != best_before,
+        initial_download,
+        is_low: entry.chain_work < params.minimum_chain_work,
     }))
 }
 

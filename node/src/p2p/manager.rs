@@ -247,11 +247,7 @@ impl PeerManager {
     pub(super) fn remove(&self, peer: &Peer) {
         peer.close();
         self.budget.give_back(peer.id);
-        let mut sync = self.sync();
-        sync.headers.peer_gone(peer.id);
-        sync.presync.remove(peer.id);
-        sync.download.peer_gone(peer.id);
-        drop(sync);
+        self.sync().peer_gone(peer.id);
         self.peer_table().remove(&peer.id);
         tracing::debug!("Cleared nodestate for peer={}", peer.id);
     }

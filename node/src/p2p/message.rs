@@ -10,6 +10,7 @@ use bitcoin::hashes::Hash as _;
 use bitcoin::p2p::message_blockdata::Inventory;
 
 use super::filters::FilterMessage;
+use super::relay_message::RelayMessage;
 
 /// The protocol version spoken (BIP-0434's).
 pub(crate) const PROTOCOL_VERSION: u32 = 70_017;
@@ -61,6 +62,8 @@ pub(crate) enum Message {
     FeeFilter(u64),
     /// `feature` (BIP-0434), well formed.
     Feature,
+    /// A message of relay.
+    Relay(RelayMessage),
     /// `getaddr`
     GetAddr,
     /// `ping`
@@ -97,6 +100,7 @@ impl Message {
             Self::SendCmpct(..) => "sendcmpct",
             Self::FeeFilter(_) => "feefilter",
             Self::Feature => "feature",
+            Self::Relay(message) => message.command(),
             Self::GetAddr => "getaddr",
             Self::Ping(_) => "ping",
             Self::Pong(_) => "pong",
@@ -121,6 +125,7 @@ impl Message {
                 out
             }
             Self::FeeFilter(rate) => serialize(&rate),
+            Self::Relay(message) => message.payload(),
             Self::Ping(nonce) | Self::Pong(nonce) => serialize(&nonce),
             Self::GetHeaders(locator, stop) => {
                 let mut out = serialize(&PROTOCOL_VERSION);
@@ -199,7 +204,7 @@ impl Message {
             "getcfilters" | "getcfheaders" | "getcfcheckpt" => {
                 Self::Filters(FilterMessage::decode(command, input)?)
             }
-            _ => Self::Other,
+            _ => RelayMessage::decode(command, &payload)?.map_or(Self::Other, Self::Relay),
         })
     }
 }

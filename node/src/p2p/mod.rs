@@ -1,14 +1,18 @@
 //! Peers: connections, their messages, and the sync with them.
 
+mod announce;
 mod bans;
 mod budget;
+mod compact;
 mod connection;
 mod dial;
 mod dispatch;
 mod eviction;
+mod fetch;
 mod filters;
 mod handshake;
 mod headers;
+mod link;
 mod listen;
 mod manager;
 mod message;
@@ -16,6 +20,8 @@ mod peer;
 mod permissions;
 mod ping;
 mod rate;
+mod relay;
+mod relay_message;
 mod serve;
 mod session;
 mod subnet;
@@ -45,16 +51,34 @@ pub(crate) struct SyncState {
     headers: HeaderSync,
     presync: headers::PresyncStats,
     pub(crate) download: DownloadScheduler,
+    /// Peers that announce new blocks by compact blocks, the one least lately of use first.
+    announcers: Vec<PeerId>,
     /// Blocks that came and are not stored yet.
     arrived: HashSet<BlockHash>,
-    sources: HashMap<BlockHash, PeerId>,
+    sources: HashMap<BlockHash, Source>,
     sources_by_age: VecDeque<BlockHash>,
 }
 
+/// Whom a block came from.
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    peer: PeerId,
+    /// Whether the block's faults are the peer's.
+    is_to_blame: bool,
+}
+
 impl SyncState {
-    fn came_from(&mut self, hash: BlockHash, peer: PeerId) {
+    /// Forgets a peer.
+    fn peer_gone(&mut self, peer: PeerId) {
+        self.headers.peer_gone(peer);
+        self.presync.remove(peer);
+        self.download.peer_gone(peer);
+        self.announcers.retain(|announcer| *announcer != peer);
+    }
+
+    fn came_from(&mut self, hash: BlockHash, peer: PeerId, is_to_blame: bool) {
         self.arrived.insert(hash);
-        if self.sources.insert(hash, peer).is_none() {
+        if self.sources.insert(hash, Source { peer, is_to_blame }).is_none() {
             self.sources_by_age.push_back(hash);
         }
         while self.sources_by_age.len() > SOURCES_MAX {

@@ -11,6 +11,7 @@ use cofferdam_ibd::HeaderRef;
 use cofferdam_ibd::sync::{LowWorkGate, PeerId};
 
 use super::connection::SendQueue;
+use super::link::Link;
 use super::message::{Message, Version, counter_name};
 use super::permissions::Permissions;
 use super::ping::Ping;
@@ -168,6 +169,7 @@ pub(crate) struct Peer {
     closing: AtomicBool,
     state: Mutex<PeerState>,
     gate: Mutex<LowWorkGate>,
+    link: Mutex<Link>,
 }
 
 /// What a connection is made of.
@@ -224,6 +226,7 @@ impl Peer {
             transport: Mutex::new(transport),
             closing: AtomicBool::new(false),
             gate: Mutex::new(LowWorkGate::default()),
+            link: Mutex::new(Link::default()),
             state: Mutex::new(PeerState::default()),
         })
     }
@@ -241,6 +244,11 @@ impl Peer {
     /// Returns what is known; the lock is for a few lines.
     pub(crate) fn state(&self) -> MutexGuard<'_, PeerState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns what the exchange of headers and blocks remembers; the lock is for a few lines.
+    pub(crate) fn link(&self) -> MutexGuard<'_, Link> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Locks the gate for its headers. Only its own thread holds it for long.

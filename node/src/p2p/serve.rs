@@ -1,23 +1,54 @@
-//! What others ask of us, and what we tell them unasked: headers, blocks, announcements.
+//! What others ask of us: headers, blocks, lists of blocks, transactions of a compact block.
 
 use std::sync::Arc;
 
+use bitcoin::bip152::{BlockTransactions, BlockTransactionsRequest};
 use bitcoin::block::Header;
 use bitcoin::p2p::message_blockdata::Inventory;
-use bitcoin::{Block, BlockHash};
+use bitcoin::{Block, BlockHash, Work};
+use cofferdam_ibd::headers::HeaderStatus;
+use cofferdam_ibd::pow::block_work;
 use cofferdam_ibd::sync::HEADERS_MAX;
-use cofferdam_ibd::{Chainstate, HeaderRef, HeaderTree};
+use cofferdam_ibd::{Chainstate, HeaderRef};
 
+use super::compact::make_compact;
+use super::dispatch::End;
 use super::manager::PeerManager;
 use super::message::{Message, no_stop};
 use super::peer::Peer;
 use super::permissions::Permissions;
+use super::relay_message::RelayMessage;
+use super::sync::can_direct_fetch;
 use super::upload::HISTORICAL_AGE_SECONDS;
-use crate::chain::{ChainEvent, Stopped};
+use crate::chain::{Stopped, describe};
 
-/// Most blocks announced by headers; of more only the last is named (Bitcoin Core's
-/// `MAX_BLOCKS_TO_ANNOUNCE`).
-const ANNOUNCED_HEADERS_MAX: u32 = 8;
+/// Blocks off the connected chain are served while they are younger (Bitcoin Core's
+/// `STALE_RELAY_AGE_LIMIT`): an older one would tell which node this is.
+const STALE_AGE_SECONDS: u64 = 30 * 24 * 60 * 60;
+
+/// How deep a block may be to be sent as a compact block, and its transactions one by one (Core's
+/// `MAX_CMPCTBLOCK_DEPTH` and `MAX_BLOCKTXN_DEPTH`).
+const COMPACT_DEPTH: u32 = 5;
+const TRANSACTIONS_DEPTH: u32 = 10;
+
+/// Blocks named in an answer to `getblocks`.
+const NAMED_BLOCKS_MAX: u32 = 500;
+
+/// What a block is to be sent as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Form {
+    WithoutWitness,
+    WithWitness,
+    Compact,
+}
+
+/// A block that was asked for.
+enum Found {
+    Nothing,
+    TooOld,
+    Unreadable,
+    Bytes { raw: Vec<u8>, compact: bool, tip: BlockHash },
+}
 
 impl PeerManager {
     /// Answers `getheaders`.
@@ -27,12 +58,45 @@ impl PeerManager {
         locator: Vec<BlockHash>,
         stop: BlockHash,
     ) -> Result<(), Stopped> {
-        let (headers, last) =
-            self.chain.query(move |chain| headers_after(chain, &locator, stop))?;
-        if last.is_some() {
-            peer.state().best_sent = last;
-        }
+        let trusted = peer.may(Permissions::DOWNLOAD);
+        let answer = self.chain.query(move |chain| {
+            let tip = chain.headers().entry(chain.tip_ref());
+            if tip.chain_work < chain.params().minimum_chain_work && !trusted {
+                return None;
+            }
+            Some(headers_after(chain, &locator, stop))
+        })?;
+        let headers = match answer {
+            // Too little to be of use to anyone; silence would look like a fault.
+            None => {
+                let text = "because active chain has too little work; sending empty response";
+                tracing::debug!("Ignoring getheaders from peer={} {text}", peer.id);
+                Vec::new()
+            }
+            Some(None) => return Ok(()),
+            Some(Some((headers, last))) => {
+                peer.state().best_sent = Some(last);
+                headers
+            }
+        };
         peer.send(Message::Headers(headers), self.clock.now());
+        Ok(())
+    }
+
+    /// Answers `getblocks`.
+    pub(super) fn serve_block_list(
+        &self,
+        peer: &Arc<Peer>,
+        locator: Vec<BlockHash>,
+        stop: BlockHash,
+    ) -> Result<(), Stopped> {
+        let hashes = self.chain.query(move |chain| blocks_after(chain, &locator, stop))?;
+        let is_full = hashes.len() == usize::try_from(NAMED_BLOCKS_MAX).unwrap_or(usize::MAX);
+        peer.link().continuation = hashes.last().copied().filter(|_| is_full);
+        if !hashes.is_empty() {
+            let items = hashes.into_iter().map(Inventory::Block).collect();
+            peer.send(Message::Inv(items), self.clock.now());
+        }
         Ok(())
     }
 
@@ -42,15 +106,20 @@ impl PeerManager {
         peer: &Arc<Peer>,
         items: Vec<Inventory>,
     ) -> Result<(), Stopped> {
+        tracing::debug!("received getdata ({} invsz) peer={}", items.len(), peer.id);
         let mut missing = Vec::new();
         for item in items {
-            let (hash, with_witness) = match item {
-                Inventory::Block(hash) => (hash, false),
-                Inventory::WitnessBlock(hash) | Inventory::CompactBlock(hash) => (hash, true),
-                _ => {
+            let (hash, form) = match item {
+                Inventory::Block(hash) => (hash, Form::WithoutWitness),
+                Inventory::WitnessBlock(hash) => (hash, Form::WithWitness),
+                Inventory::CompactBlock(hash) => (hash, Form::Compact),
+                Inventory::Transaction(_)
+                | Inventory::WTx(_)
+                | Inventory::WitnessTransaction(_) => {
                     missing.push(item);
                     continue;
                 }
+                _ => continue,
             };
             if !peer.wait_for_room() {
                 return Ok(());
@@ -59,19 +128,7 @@ impl PeerManager {
                 peer.disconnect("historical block serving limit reached");
                 return Ok(());
             }
-            let read = self.chain.query(move |chain| chain.read_block(&hash))?;
-            let raw = read.unwrap_or_else(|error| {
-                tracing::error!(
-                    "reading block {hash} for a peer failed: {}",
-                    crate::chain::describe(&error)
-                );
-                None
-            });
-            let raw = if with_witness { raw } else { raw.and_then(|raw| without_witness(&raw)) };
-            match raw {
-                Some(raw) => peer.send(Message::Block(raw), self.clock.now()),
-                None => missing.push(item),
-            }
+            self.serve_block(peer, hash, form)?;
         }
         if !missing.is_empty() {
             peer.send(Message::NotFound(missing), self.clock.now());
@@ -93,89 +150,96 @@ impl PeerManager {
         })
     }
 
-    /// Hears of a change of the chain, on the chain's thread.
-    pub(super) fn chain_event(&self, event: &ChainEvent<'_>) {
-        match event {
-            ChainEvent::Tip { chainstate, from, initial_download: false } => {
-                self.announce(chainstate, *from);
+    fn serve_block(&self, peer: &Arc<Peer>, hash: BlockHash, form: Form) -> Result<(), Stopped> {
+        let now = self.clock.now();
+        let found = self.chain.query(move |chain| {
+            let near = can_direct_fetch(chain, now);
+            find_block(chain, hash, near)
+        })?;
+        let (raw, compact, tip) = match found {
+            Found::Nothing => return Ok(()),
+            Found::TooOld => {
+                let text = "ignoring request from peer";
+                let why = "for old block that isn't in the main chain";
+                tracing::debug!("ProcessGetBlockData: {text}={} {why}", peer.id);
+                return Ok(());
             }
-            ChainEvent::Tip { .. } => {}
-            ChainEvent::Invalid { hash, rejection, .. } => {
-                let source = self.sync().sources.get(hash).copied();
-                if let Some(peer) = source.and_then(|id| self.peer(id)) {
-                    self.misbehaved(&peer, &format!("invalid block received: {rejection}"));
-                }
+            Found::Unreadable => {
+                peer.disconnect("Cannot load block from disk");
+                return Ok(());
             }
+            Found::Bytes { raw, compact, tip } => (raw, compact, tip),
+        };
+        let message = match form {
+            Form::WithoutWitness => without_witness(&raw).map(Message::Block),
+            Form::Compact if compact => make_compact(&raw)
+                .map(|block| Message::Relay(RelayMessage::CompactBlock(Box::new(block)))),
+            Form::WithWitness | Form::Compact => Some(Message::Block(raw)),
+        };
+        if let Some(message) = message {
+            peer.send(message, now);
         }
+        let goes_on = peer.link().continuation.take_if(|last| *last == hash).is_some();
+        if goes_on {
+            // The peer asks for the next blocks when it hears of one that it does not have.
+            peer.send(Message::Inv(vec![Inventory::Block(tip)]), now);
+        }
+        Ok(())
     }
 
-    fn announce(&self, chain: &Chainstate, from: HeaderRef) {
-        let headers = chain.headers();
-        let tip = chain.tip_ref();
-        let new = new_blocks(headers, from, tip);
-        for peer in self.peers() {
-            let (prefers_headers, best_known, best_sent) = {
-                let state = peer.state();
-                if !state.ready {
-                    continue;
-                }
-                (state.prefers_headers, state.best_known, state.best_sent)
-            };
-            let has = |at: HeaderRef| {
-                let known = best_known.into_iter().chain(best_sent);
-                known.into_iter().any(|known| headers.is_ancestor(at, known))
-            };
-            if has(tip) {
-                continue;
+    /// Answers `getblocktxn`.
+    pub(super) fn serve_transactions(
+        &self,
+        peer: &Arc<Peer>,
+        request: &BlockTransactionsRequest,
+    ) -> Result<(), End> {
+        let hash = request.block_hash;
+        let found = self.chain.query(move |chain| {
+            let headers = chain.headers();
+            let entry = headers.get(&hash).map(|at| headers.entry(at));
+            let entry = entry.filter(|entry| entry.block.is_some())?;
+            let near = entry.height >= chain.tip().height.saturating_sub(TRANSACTIONS_DEPTH);
+            Some(if near { chain.read_block(&hash).ok().flatten() } else { None })
+        })?;
+        let raw = match found {
+            None => {
+                let text = "sent us a getblocktxn for a block we don't have";
+                tracing::debug!("Peer {} {text}", peer.id);
+                return Ok(());
             }
-            let missing: Vec<HeaderRef> = new.iter().copied().skip_while(|at| has(*at)).collect();
-            let parent = missing.first().and_then(|first| headers.entry(*first).parent);
-            let by_headers = prefers_headers && parent.is_some_and(has);
-            let message = if by_headers {
-                Message::Headers(missing.iter().map(|at| headers.entry(*at).header).collect())
-            } else {
-                Message::Inv(vec![Inventory::Block(headers.entry(tip).hash)])
-            };
-            if by_headers {
-                peer.state().best_sent = Some(tip);
+            Some(None) => {
+                // Reading costs us more than asking costs the peer, unless it gets all of it.
+                let text = "sent us a getblocktxn for a block";
+                tracing::debug!("Peer {} {text} > {TRANSACTIONS_DEPTH} deep", peer.id);
+                return Ok(self.serve_block(peer, hash, Form::WithWitness)?);
             }
-            peer.send(message, self.clock.now());
-        }
+            Some(Some(raw)) => raw,
+        };
+        let Ok(block) = bitcoin::consensus::deserialize::<Block>(&raw) else {
+            return Ok(());
+        };
+        let answer = BlockTransactions::from_request(request, &block)
+            .map_err(|_| String::from("getblocktxn with out-of-bounds tx indices"))?;
+        peer.send(Message::Relay(RelayMessage::BlockTxn(answer)), self.clock.now());
+        Ok(())
     }
-}
-
-/// Lists the blocks of the chain that ends in `tip` and not of the one that ends in `from`; none
-/// if there are too many to announce one by one.
-fn new_blocks(headers: &HeaderTree, from: HeaderRef, tip: HeaderRef) -> Vec<HeaderRef> {
-    let fork = headers.entry(headers.fork_point(from, tip)).height;
-    let height = headers.entry(tip).height;
-    if height - fork > ANNOUNCED_HEADERS_MAX {
-        return Vec::new();
-    }
-    (fork + 1..=height).filter_map(|height| headers.ancestor(tip, height)).collect()
 }
 
 /// Lists the headers of the connected chain behind the first hash of the locator that is part of
-/// it. An empty locator asks for the one header `stop`.
+/// it, and returns the last header that the peer then has. An empty locator asks for the chain from
+/// `stop` on; nothing is returned if that is not to be told.
 fn headers_after(
     chain: &Chainstate,
     locator: &[BlockHash],
     stop: BlockHash,
-) -> (Vec<Header>, Option<HeaderRef>) {
+) -> Option<(Vec<Header>, HeaderRef)> {
     let headers = chain.headers();
     let tip = chain.tip_ref();
-    if headers.entry(tip).chain_work < chain.params().minimum_chain_work {
-        // Too little to be of use to anyone; Bitcoin Core answers so as well.
-        return (Vec::new(), None);
-    }
     if locator.is_empty() {
-        let at = headers.get(&stop).filter(|at| chain.is_connected(*at));
-        return (at.map(|at| headers.entry(at).header).into_iter().collect(), at);
+        let at = headers.get(&stop).filter(|at| may_be_told(chain, *at))?;
+        return Some((vec![headers.entry(at).header], at));
     }
-    let known = locator.iter().filter_map(|hash| headers.get(hash));
-    let fork =
-        known.into_iter().find(|at| chain.is_connected(*at)).unwrap_or_else(|| headers.genesis());
-    let first = headers.entry(fork).height + 1;
+    let first = headers.entry(fork_of(chain, locator)).height + 1;
     let last = headers.entry(tip).height;
     let mut found = Vec::new();
     for at in (first..=last).take(HEADERS_MAX).filter_map(|height| headers.ancestor(tip, height)) {
@@ -185,8 +249,72 @@ fn headers_after(
         }
     }
     // With nothing new the peer has our tip.
-    let best_sent = found.last().copied().or(Some(fork));
-    (found.into_iter().map(|at| headers.entry(at).header).collect(), best_sent)
+    let best_sent = found.last().copied().unwrap_or(tip);
+    Some((found.into_iter().map(|at| headers.entry(at).header).collect(), best_sent))
+}
+
+/// Lists the blocks of the connected chain behind the first hash of the locator that is part of it.
+fn blocks_after(chain: &Chainstate, locator: &[BlockHash], stop: BlockHash) -> Vec<BlockHash> {
+    let headers = chain.headers();
+    let first = headers.entry(fork_of(chain, locator)).height + 1;
+    let last = chain.tip().height.min(first.saturating_add(NAMED_BLOCKS_MAX - 1));
+    let blocks = (first..=last).filter_map(|height| chain.block_at(height));
+    blocks.map(|block| block.hash).take_while(|hash| *hash != stop).collect()
+}
+
+/// Returns the last block of the connected chain that a locator names.
+fn fork_of(chain: &Chainstate, locator: &[BlockHash]) -> HeaderRef {
+    let headers = chain.headers();
+    let mut known = locator.iter().filter_map(|hash| headers.get(hash));
+    let fork =
+        known.find(|at| chain.is_connected(*at) || headers.is_ancestor(chain.tip_ref(), *at));
+    match fork {
+        // Who is ahead of us on our chain has all of it.
+        Some(at) if !chain.is_connected(at) => chain.tip_ref(),
+        Some(at) => at,
+        None => headers.genesis(),
+    }
+}
+
+fn find_block(chain: &Chainstate, hash: BlockHash, near: bool) -> Found {
+    let headers = chain.headers();
+    let Some(at) = headers.get(&hash) else { return Found::Nothing };
+    if !may_be_told(chain, at) {
+        return Found::TooOld;
+    }
+    let tip = chain.tip();
+    let compact = near && headers.entry(at).height >= tip.height.saturating_sub(COMPACT_DEPTH);
+    match chain.read_block(&hash) {
+        Ok(Some(raw)) => Found::Bytes { raw, compact, tip: tip.hash },
+        Ok(None) => Found::Nothing,
+        Err(error) => {
+            tracing::error!("reading block {hash} for a peer failed: {}", describe(&error));
+            Found::Unreadable
+        }
+    }
+}
+
+/// Returns whether others may know that we have a block: it is part of the connected chain, or was
+/// and is young (`BlockRequestAllowed`).
+fn may_be_told(chain: &Chainstate, at: HeaderRef) -> bool {
+    if chain.is_connected(at) {
+        return true;
+    }
+    let headers = chain.headers();
+    let (entry, best) = (headers.entry(at), headers.entry(headers.best()));
+    let age = u64::from(best.header.time.saturating_sub(entry.header.time));
+    let ahead = low_bits(best.chain_work).saturating_sub(low_bits(entry.chain_work));
+    let blocks = ahead / low_bits(block_work(best.header.bits)).max(1);
+    let age_by_work = blocks.saturating_mul(u128::from(chain.params().pow_target_spacing));
+    entry.status.has(HeaderStatus::VALID)
+        && age < STALE_AGE_SECONDS
+        && age_by_work < u128::from(STALE_AGE_SECONDS)
+}
+
+/// Returns work as a number; 2^128 hashes are out of reach.
+fn low_bits(work: Work) -> u128 {
+    let [.., a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = work.to_be_bytes();
+    u128::from_be_bytes([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
 }
 
 /// Returns a block as nodes from before witnesses know it.

@@ -18,22 +18,49 @@ use crate::chain::{BlockSource, Stopped};
 /// A peer that owes fewer blocks is asked for more.
 const ASK_BELOW: usize = 8;
 
-/// Headers younger than this mean that there is little left to fetch.
-const RECENT_SECONDS: u32 = 24 * 60 * 60;
+/// A tip at most so many blocks old by its time means that new blocks are fetched as they are
+/// announced (Bitcoin Core's `CanDirectFetch`).
+const DIRECT_FETCH_BLOCKS: u32 = 20;
+
+/// What blocks to ask a peer for.
+struct Wanted {
+    missing: Missing,
+    /// Whether the tip is recent.
+    near: bool,
+    /// The parent of the first missing block, if all up to it is stored.
+    joins_stored: bool,
+}
 
 impl PeerManager {
     pub(super) fn on_inventory(&self, peer: &Arc<Peer>, items: &[Inventory]) -> Result<(), End> {
-        // Of several blocks the last is the best; its ancestors come with the headers.
-        let Some(hash) = items.iter().filter_map(block_hash).next_back() else {
+        let blocks: Vec<BlockHash> = items.iter().filter_map(announced_block).collect();
+        if blocks.is_empty() {
             return Ok(());
-        };
-        let known = self.chain.query(move |chain| chain.headers().get(&hash))?;
+        }
+        // Of several blocks the last is the best; its ancestors come with the headers.
+        let (known, unknown, best_height) = self.chain.query(move |chain| {
+            let headers = chain.headers();
+            let find = |hash: &&BlockHash| headers.get(hash).is_none();
+            let unknown = blocks.iter().rev().find(find).copied();
+            let known = blocks.iter().rev().find_map(|hash| headers.get(hash));
+            (known, unknown, headers.entry(headers.best()).height)
+        })?;
         if let Some(at) = known {
             self.learn_best(peer, at)?;
-            return Ok(self.ask_blocks(peer)?);
         }
-        self.sync().headers.asked(peer.id, self.clock.now());
-        Ok(self.ask_headers_from(peer, None)?)
+        if let Some(hash) = unknown {
+            peer.link().unknown = Some(hash);
+            let ask = {
+                let mut sync = self.sync();
+                sync.download.asked_of(&hash).is_none()
+                    && sync.headers.announced(peer.id, hash, self.clock.now())
+            };
+            if ask {
+                tracing::debug!("getheaders ({best_height}) {hash} to peer={}", peer.id);
+                self.send_getheaders(peer, None)?;
+            }
+        }
+        Ok(self.ask_blocks(peer)?)
     }
 
     pub(super) fn on_block(&self, peer: &Arc<Peer>, raw: Vec<u8>) -> Result<(), End> {
@@ -41,32 +68,46 @@ impl PeerManager {
             raw.get(..80).and_then(|bytes| bitcoin::consensus::deserialize::<Header>(bytes).ok());
         let header = header.ok_or_else(|| String::from("block message is malformed: no header"))?;
         let (hash, now) = (header.block_hash(), self.clock.now());
+        tracing::debug!("received block {hash} peer={}", peer.id);
         // A block that is not what its header commits to may change nothing but its sender's state,
-        // so this is asked before anything is noted (CVE-2024-52921). What was asked of this very
-        // peer is found to be mutated later, with the same end for it alone.
-        let is_owed = self.sync().download.owed_by(peer.id).contains(&hash);
-        if !is_owed && self.chain.is_mutated(&raw, &header)? {
+        // so this is asked before anything is noted (CVE-2024-52921).
+        if self.chain.is_mutated(&raw, &header)? {
+            tracing::debug!("Received mutated block from peer={}", peer.id);
+            self.sync().download.not_found(peer.id, &hash, now);
             return Err(String::from("mutated block").into());
         }
+        self.take_in_block(peer, hash, raw, false)
+    }
+
+    /// Stores a block, connects it if it is time, and asks for more. What comes of a compact block
+    /// may be wrong without its sender's fault.
+    pub(super) fn take_in_block(
+        &self,
+        peer: &Arc<Peer>,
+        hash: BlockHash,
+        raw: Vec<u8>,
+        via_compact: bool,
+    ) -> Result<(), End> {
+        let now = self.clock.now();
         let requested = {
             let mut sync = self.sync();
-            sync.came_from(hash, peer.id);
+            sync.came_from(hash, peer.id, !via_compact);
             sync.download.received(peer.id, &hash, raw.len(), now)
         };
-        let source = if requested { BlockSource::Requested } else { BlockSource::Unrequested };
+        let source = if requested || via_compact {
+            BlockSource::Requested
+        } else {
+            BlockSource::Unrequested
+        };
         let submitted = self.chain.submit(raw, source);
         self.sync().arrived.remove(&hash);
-        let submitted = submitted?;
-        match &submitted.accepted {
+        match submitted?.accepted {
             Some(BlockAccepted::Stored(_)) => {
                 peer.state().last_block = now;
-                if let Some(at) = self.chain.query(move |chain| chain.headers().get(&hash))? {
-                    self.learn_best(peer, at)?;
-                }
             }
             Some(BlockAccepted::Rejected(rejection)) => {
                 tracing::info!("AcceptBlock FAILED ({rejection}) block {hash} peer={}", peer.id);
-                blame(peer, rejection, "invalid block received")?;
+                blame(peer, &rejection, via_compact, "invalid block received")?;
             }
             Some(BlockAccepted::Duplicate(_)) | None => {}
         }
@@ -74,91 +115,121 @@ impl PeerManager {
         if owed < ASK_BELOW { Ok(self.ask_blocks(peer)?) } else { Ok(()) }
     }
 
+    /// Notes that a peer announced a block, whether its header is known or not.
+    pub(super) fn learn_announced(
+        &self,
+        peer: &Arc<Peer>,
+        hash: Option<BlockHash>,
+    ) -> Result<(), Stopped> {
+        let Some(hash) = hash else { return Ok(()) };
+        match self.chain.query(move |chain| chain.headers().get(&hash))? {
+            Some(at) => self.learn_best(peer, at),
+            None => {
+                peer.link().unknown = Some(hash);
+                Ok(())
+            }
+        }
+    }
+
     /// Notes that a peer has a header, and with it all its ancestors.
     pub(super) fn learn_best(&self, peer: &Arc<Peer>, at: HeaderRef) -> Result<(), Stopped> {
         let known = peer.state().best_known;
-        let (best, common) = self.chain.query(move |chain| {
-            let headers = chain.headers();
-            let work = |at| headers.entry(at).chain_work;
-            let best = known.filter(|known| work(*known) >= work(at)).unwrap_or(at);
-            let common = headers.fork_point(best, chain.tip_ref());
-            (best, headers.entry(common).height)
-        })?;
+        let (best, common) = self.chain.query(move |chain| better_known(chain, known, at))?;
         let mut state = peer.state();
         state.best_known = Some(best);
         state.common_height = Some(common);
         Ok(())
     }
 
-    /// Asks a peer for blocks that it has and we miss, as many as it may owe.
-    pub(super) fn ask_blocks(&self, peer: &Peer) -> Result<(), Stopped> {
-        let Some(best) = peer.state().best_known else {
-            return Ok(());
-        };
-        let missing = self.chain.query(move |chain| missing_toward(chain, best))?;
-        if missing.blocks.is_empty() {
-            return Ok(());
-        }
-        let now = self.clock.now();
-        let wanted = {
-            let mut sync = self.sync();
-            let mut missing = missing;
-            missing.blocks.retain(|block| !sync.arrived.contains(&block.hash));
-            sync.download.request(peer.id, &missing, now)
-        };
-        if !wanted.is_empty() {
-            tracing::debug!("Requesting {} blocks peer={}", wanted.len(), peer.id);
-            peer.send(
-                Message::GetData(wanted.into_iter().map(Inventory::WitnessBlock).collect()),
-                now,
-            );
+    /// Learns of the block that a peer announced before its header was known.
+    fn learn_unknown(&self, peer: &Arc<Peer>) -> Result<(), Stopped> {
+        let Some(hash) = peer.link().unknown else { return Ok(()) };
+        if let Some(at) = self.chain.query(move |chain| chain.headers().get(&hash))? {
+            peer.link().unknown = None;
+            self.learn_best(peer, at)?;
         }
         Ok(())
     }
 
-    /// Returns the heights of the blocks that a peer owes.
+    /// Asks a peer for blocks that it has and we miss, as many as it may owe.
+    pub(super) fn ask_blocks(&self, peer: &Arc<Peer>) -> Result<(), Stopped> {
+        let limited = peer.is_limited();
+        if !peer.serves_blocks() || (limited && self.chain.view().initial_download) {
+            return Ok(());
+        }
+        self.ask_blocks_of(peer, limited)
+    }
+
+    /// Asks a peer for what it just announced, if new blocks are fetched as they are announced,
+    /// whether it serves others or not.
+    pub(super) fn ask_announced(&self, peer: &Arc<Peer>) -> Result<(), Stopped> {
+        let now = self.clock.now();
+        if self.chain.query(move |chain| can_direct_fetch(chain, now))? {
+            return self.ask_blocks_of(peer, peer.is_limited());
+        }
+        self.ask_blocks(peer)
+    }
+
+    fn ask_blocks_of(&self, peer: &Arc<Peer>, limited: bool) -> Result<(), Stopped> {
+        if !peer.serves_witnesses() || peer.is_closing() {
+            return Ok(());
+        }
+        self.learn_unknown(peer)?;
+        let Some(best) = peer.state().best_known else {
+            return Ok(());
+        };
+        let now = self.clock.now();
+        let wanted = self.chain.query(move |chain| wanted_from(chain, best, limited, now))?;
+        if wanted.missing.blocks.is_empty() {
+            return Ok(());
+        }
+        let (request, in_flight, heights) = {
+            let mut sync = self.sync();
+            let mut missing = wanted.missing;
+            missing.blocks.retain(|block| !sync.arrived.contains(&block.hash));
+            let request = sync.download.request(peer.id, &missing, now);
+            (request, sync.download.in_flight(), missing.blocks)
+        };
+        if let Some(staller) = request.stall_started {
+            tracing::debug!("Stall started peer={staller}");
+        }
+        if request.blocks.is_empty() {
+            return Ok(());
+        }
+        for hash in &request.blocks {
+            let height = heights.iter().find(|block| block.hash == *hash).map_or(0, |b| b.height);
+            tracing::debug!("Requesting block {hash} ({height}) peer={}", peer.id);
+        }
+        // A block alone that joins the chain: most of it may be known.
+        let compact = wanted.near
+            && wanted.joins_stored
+            && request.blocks.len() == 1
+            && in_flight == 1
+            && peer.state().provides_compact;
+        let kind = if compact { Inventory::CompactBlock } else { Inventory::WitnessBlock };
+        peer.send(Message::GetData(request.blocks.into_iter().map(kind).collect()), now);
+        Ok(())
+    }
+
+    /// Returns the heights of the blocks that a peer owes, in the order of asking.
     pub(crate) fn in_flight(&self, peer: PeerId) -> Result<Vec<u32>, Stopped> {
-        let owed = self.sync().download.owed_by(peer);
+        let owed = self.sync().download.owed_by(peer).to_vec();
         if owed.is_empty() {
             return Ok(Vec::new());
         }
         self.chain.query(move |chain| {
             let headers = chain.headers();
             let known = owed.iter().filter_map(|hash| headers.get(hash));
-            let mut heights: Vec<u32> = known.map(|at| headers.entry(at).height).collect();
-            heights.sort_unstable();
-            heights
+            known.map(|at| headers.entry(at).height).collect()
         })
     }
 
     /// Looks after what time brings: peers to ask, stallers, blocks to ask for since the tip moved.
     pub(super) fn tick_sync(&self) {
-        let now = self.clock.now();
+        if self.poll_sync().is_err() {
+            return;
+        }
         let view = self.chain.view();
-        let recent =
-            Duration::from_secs(u64::from(view.best_header_time.saturating_add(RECENT_SECONDS)));
-        let age = now.as_secs().saturating_sub(u64::from(view.best_header_time));
-        let spacing = u64::from(self.chain.params().pow_target_spacing);
-        let expected = u32::try_from(age / spacing).unwrap_or(u32::MAX);
-        let (ask, drops) = {
-            let mut sync = self.sync();
-            if recent > now {
-                sync.headers.set_caught_up();
-            }
-            let (ask, mut drops) = sync.headers.poll(now, expected);
-            drops.extend(sync.download.poll(now));
-            (ask, drops)
-        };
-        for drop in drops {
-            if let Some(peer) = self.peer(drop.peer) {
-                peer.disconnect(&format!("Peer {}", drop.reason));
-            }
-        }
-        for peer in ask.into_iter().filter_map(|id| self.peer(id)) {
-            if self.ask_headers_from_parent(&peer).is_err() {
-                return;
-            }
-        }
         if view.tip == view.best_header {
             return;
         }
@@ -169,31 +240,106 @@ impl PeerManager {
             }
         }
     }
+
+    /// Does for one peer what time brings, so that all is sent before what is sent next.
+    pub(super) fn tick_peer(&self, peer: &Arc<Peer>) -> Result<(), Stopped> {
+        self.poll_sync()?;
+        self.ask_blocks(peer)
+    }
+
+    fn poll_sync(&self) -> Result<(), Stopped> {
+        let now = self.clock.now();
+        let best = Duration::from_secs(u64::from(self.chain.view().best_header_time));
+        let spacing = Duration::from_secs(u64::from(self.chain.params().pow_target_spacing));
+        let (turn, stallers, stall_timeout) = {
+            let mut sync = self.sync();
+            let turn = sync.headers.poll(now, best, spacing);
+            let before = sync.download.stall_timeout();
+            let stallers = sync.download.poll(now, spacing);
+            let after = sync.download.stall_timeout();
+            (turn, stallers, (after != before).then_some(after))
+        };
+        if let Some(timeout) = stall_timeout {
+            let seconds = timeout.as_secs();
+            tracing::debug!("Increased stalling timeout temporarily to {seconds} seconds");
+        }
+        for drop in turn.dropped.iter().chain(&stallers) {
+            if let Some(peer) = self.peer(drop.peer) {
+                peer.disconnect(&drop.reason.to_string());
+            }
+        }
+        if let Some(id) = turn.spared {
+            let text = "Timeout downloading headers from noban peer, not disconnecting";
+            tracing::info!("{text} peer={id}");
+        }
+        for peer in turn.ask.into_iter().filter_map(|id| self.peer(id)) {
+            self.send_first_getheaders(&peer)?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns the better of two headers that a peer has, and the height of the last block of its chain
+/// that is also in ours.
+pub(super) fn better_known(
+    chain: &Chainstate,
+    known: Option<HeaderRef>,
+    at: HeaderRef,
+) -> (HeaderRef, u32) {
+    let headers = chain.headers();
+    let work = |at| headers.entry(at).chain_work;
+    let best = known.filter(|known| work(*known) > work(at)).unwrap_or(at);
+    let common = headers.fork_point(best, chain.tip_ref());
+    (best, headers.entry(common).height)
 }
 
 /// Lists what is missing on the way to a peer's best header. A chain with too little work is not
 /// worth a download: it may be made up.
-fn missing_toward(chain: &Chainstate, best: HeaderRef) -> Missing {
+fn wanted_from(chain: &Chainstate, best: HeaderRef, limited: bool, now: Duration) -> Wanted {
     let tree = chain.headers();
-    if tree.entry(best).chain_work < chain.params().minimum_chain_work {
-        return Missing::default();
-    }
-    missing_blocks(tree, chain.tip_ref(), best)
+    let is_low = tree.entry(best).chain_work < chain.params().minimum_chain_work;
+    let missing = if is_low {
+        Missing::default()
+    } else {
+        missing_blocks(tree, chain.tip_ref(), best, limited)
+    };
+    let first = missing.blocks.first().and_then(|first| tree.get(&first.hash));
+    let parent = first.and_then(|first| tree.entry(first).parent);
+    let joins_stored = parent.is_some_and(|parent| tree.entry(parent).chain_tx_count > 0);
+    Wanted { missing, near: can_direct_fetch(chain, now), joins_stored }
 }
 
-/// Disconnects the sender of something that breaks a rule, unless the fault may be ours.
-pub(super) fn blame(peer: &Peer, rejection: &Rejection, what: &str) -> Result<(), End> {
+/// Returns whether the tip is recent enough for new blocks to be fetched as they are announced.
+pub(super) fn can_direct_fetch(chain: &Chainstate, now: Duration) -> bool {
+    let tip = chain.headers().entry(chain.tip_ref()).header.time;
+    let age = DIRECT_FETCH_BLOCKS.saturating_mul(chain.params().pow_target_spacing);
+    u64::from(tip).saturating_add(u64::from(age)) > now.as_secs()
+}
+
+/// Disconnects the sender of something that breaks a rule, unless the fault may be ours, or, of a
+/// compact block, another's (`MaybePunishNodeForBlock`).
+pub(super) fn blame(
+    peer: &Peer,
+    rejection: &Rejection,
+    via_compact: bool,
+    what: &str,
+) -> Result<(), End> {
     let is_fault = match rejection.scope {
-        RejectionScope::Header
-        | RejectionScope::Bytes
-        | RejectionScope::MissingPrev
-        | RejectionScope::InvalidPrev => true,
+        RejectionScope::MissingPrev | RejectionScope::InvalidPrev => true,
+        RejectionScope::Header | RejectionScope::Bytes => !via_compact,
         // An outbound peer that follows a chain we know as bad is of no use.
-        RejectionScope::Cached => !peer.is_inbound(),
+        RejectionScope::Cached => !via_compact && !peer.is_inbound(),
         // Clocks differ, and work is counted by each for itself.
         _ => false,
     };
     if is_fault { Err(format!("{what}: {rejection}").into()) } else { Ok(()) }
+}
+
+fn announced_block(item: &Inventory) -> Option<BlockHash> {
+    match item {
+        Inventory::Block(hash) => Some(*hash),
+        _ => None,
+    }
 }
 
 pub(super) fn block_hash(item: &Inventory) -> Option<BlockHash> {

@@ -7,6 +7,7 @@ mod activity;
 mod amounts;
 mod auth;
 mod bans;
+mod block_fetch;
 mod block_stats;
 mod blockchain;
 mod call;
@@ -182,6 +183,7 @@ const CATEGORIES: &[(&str, &[Method])] = &[
     ("Activity", activity::METHODS),
     ("Filters", filters::METHODS),
     ("Snapshots", snapshot::METHODS),
+    ("Fetching", block_fetch::METHODS),
     ("Chain control", chain_control::METHODS),
     ("Waiting", chain_wait::METHODS),
     ("Control", control::METHODS),

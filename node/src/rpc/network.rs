@@ -66,8 +66,9 @@ pub(super) const METHODS: &[Method] = &[
         help: "Returns data about each connected network peer as a json array of objects.",
         run: |context, _| {
             let peers = context.peers.peers();
+            let connected = peers.iter().filter(|peer| !peer.is_closing());
             let infos: Result<Vec<Value>, RpcError> =
-                peers.iter().map(|peer| peer_info(context, peer)).collect();
+                connected.map(|peer| peer_info(context, peer)).collect();
             Ok(Value::Array(infos?))
         },
     },

@@ -38,7 +38,7 @@ pub(super) fn peer_info(context: &Context, peer: &Peer) -> RpcResult {
     put("version", json!(version.map_or(0, |version| version.version)));
     put("subver", json!(version.map_or("", |version| version.user_agent.as_str())));
     put("inbound", json!(peer.is_inbound()));
-    put("bip152_hb_to", json!(false));
+    put("bip152_hb_to", json!(peer.link().announces_compact));
     put("bip152_hb_from", json!(state.wants_compact_unasked));
     let presynced = peer.gate().sync().map_or(-1, |sync| i64::from(sync.presync_height()));
     put("presynced_headers", json!(presynced));

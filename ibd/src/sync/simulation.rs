@@ -1,0 +1,266 @@
+//! Peers of all kinds in virtual time: does one honest peer among many others suffice?
+//!
+//! A step is 100 milliseconds. Whoever is dropped stays away, as a banned or disconnected peer whose
+//! place another takes; what is measured is the time until every block is there.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bitcoin::BlockHash;
+use bitcoin::hashes::Hash as _;
+
+use super::{DOWNLOAD_WINDOW, DownloadScheduler, HeaderSync, HeaderTurn, Missing, PeerId, Role};
+use crate::BlockRef;
+
+const STEP: Duration = Duration::from_millis(100);
+const SPACING: Duration = Duration::from_secs(600);
+/// Blocks of the chain that is fetched: three windows.
+const BLOCKS: u32 = 3000;
+/// Blocks that an honest peer sends in a step.
+const BLOCKS_A_STEP: usize = 16;
+/// What the last blocks may take, where the window no longer tells who holds the others up.
+const END: Duration = Duration::from_secs(35);
+/// A run that takes longer has failed: 17 minutes.
+const STEPS_MAX: u32 = 10_000;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Behaviour {
+    Honest,
+    /// Sends nothing.
+    Stalls,
+    /// Sends a block in nine seconds, just so that nobody may call it silent.
+    Trickles,
+    /// Says that it does not have what it announced.
+    HasNothing,
+    /// Sends what is not the block, and is disconnected for it.
+    SendsGarbage,
+    /// Sends each block of others' as well, unasked.
+    SendsTwice,
+    /// Sends everything at once and leaves, and so on.
+    Leaves,
+}
+
+struct Peer {
+    id: PeerId,
+    behaviour: Behaviour,
+    owed: Vec<BlockHash>,
+    last: Duration,
+}
+
+struct Simulation {
+    scheduler: DownloadScheduler,
+    peers: Vec<Peer>,
+    stored: BTreeSet<u32>,
+    /// Height of the connected chain.
+    tip: u32,
+    now: Duration,
+}
+
+fn hash(height: u32) -> BlockHash {
+    let mut bytes = [0; 32];
+    bytes[..4].copy_from_slice(&height.to_le_bytes());
+    BlockHash::from_byte_array(bytes)
+}
+
+fn height(hash: &BlockHash) -> u32 {
+    let bytes = hash.to_byte_array();
+    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
+
+impl Simulation {
+    fn new(behaviours: impl IntoIterator<Item = Behaviour>) -> Self {
+        let peers = behaviours.into_iter().zip(0..).map(|(behaviour, id)| Peer {
+            id,
+            behaviour,
+            owed: Vec::new(),
+            last: Duration::ZERO,
+        });
+        Self {
+            scheduler: DownloadScheduler::default(),
+            peers: peers.collect(),
+            stored: BTreeSet::new(),
+            tip: 0,
+            now: Duration::ZERO,
+        }
+    }
+
+    fn missing(&self) -> Missing {
+        let window_end = self.tip + DOWNLOAD_WINDOW;
+        let heights = self.tip + 1..=BLOCKS.min(window_end + 1);
+        let heights = heights.filter(|height| !self.stored.contains(height));
+        let blocks = heights.map(|height| BlockRef { height, hash: hash(height) }).collect();
+        Missing { blocks, window_end }
+    }
+
+    fn take(&mut self, peer: PeerId, block: BlockHash) {
+        self.scheduler.received(peer, &block, 1000, self.now);
+        self.stored.insert(height(&block));
+        let before = self.tip;
+        while self.stored.contains(&(self.tip + 1)) {
+            self.tip += 1;
+        }
+        let _ = self.scheduler.connected(self.tip - before);
+    }
+
+    /// Has one peer answer; returns whether it stays.
+    fn answer(&mut self, index: usize) -> bool {
+        let Peer { id, behaviour, .. } = self.peers[index];
+        let count = match behaviour {
+            Behaviour::Stalls => 0,
+            Behaviour::Trickles if self.now < self.peers[index].last + 90 * STEP => 0,
+            Behaviour::Trickles => 1,
+            _ => BLOCKS_A_STEP,
+        };
+        let count = count.min(self.peers[index].owed.len());
+        let sent: Vec<BlockHash> = self.peers[index].owed.drain(..count).collect();
+        if !sent.is_empty() {
+            self.peers[index].last = self.now;
+        }
+        for block in sent {
+            match behaviour {
+                Behaviour::HasNothing => self.scheduler.not_found(id, &block, self.now),
+                Behaviour::SendsGarbage => {
+                    self.scheduler.not_found(id, &block, self.now);
+                    return false;
+                }
+                Behaviour::SendsTwice => {
+                    self.take(id, block);
+                    self.take(id, block);
+                    self.take(id, hash(height(&block).saturating_sub(1).max(1)));
+                }
+                Behaviour::Leaves if height(&block) % 20 == 0 => return false,
+                _ => self.take(id, block),
+            }
+        }
+        true
+    }
+
+    /// Runs until all blocks are there; returns how long it took.
+    fn run(mut self) -> Duration {
+        for _ in 0..STEPS_MAX {
+            let mut leaving = Vec::new();
+            for index in 0..self.peers.len() {
+                let missing = self.missing();
+                let request = self.scheduler.request(self.peers[index].id, &missing, self.now);
+                self.peers[index].owed.extend(request.blocks);
+                if !self.answer(index) {
+                    leaving.push(self.peers[index].id);
+                }
+            }
+            let dropped = self.scheduler.poll(self.now, SPACING);
+            leaving.extend(dropped.iter().map(|drop| drop.peer));
+            for id in leaving {
+                let behaviour = self.peers.iter().find(|peer| peer.id == id).map(|p| p.behaviour);
+                assert_ne!(behaviour, Some(Behaviour::Honest), "dropped at {:?}", self.now);
+                self.scheduler.peer_gone(id);
+                self.peers.retain(|peer| peer.id != id);
+            }
+            assert!(self.scheduler.in_flight() <= self.peers.len() * 16, "more than may be owed");
+            if self.tip == BLOCKS {
+                return self.now;
+            }
+            self.now += STEP;
+        }
+        panic!("stuck at height {} with {} peers", self.tip, self.peers.len());
+    }
+}
+
+/// Runs with one honest peer, which comes first or last, and `count` others of one behaviour.
+fn time_with(count: usize, behaviour: Behaviour) -> Duration {
+    let others = || std::iter::repeat_n(behaviour, count);
+    let honest = || std::iter::once(Behaviour::Honest);
+    let first = Simulation::new(honest().chain(others())).run();
+    let last = Simulation::new(others().chain(honest())).run();
+    first.max(last)
+}
+
+const HOSTILE: [Behaviour; 6] = [
+    Behaviour::Stalls,
+    Behaviour::Trickles,
+    Behaviour::HasNothing,
+    Behaviour::SendsGarbage,
+    Behaviour::SendsTwice,
+    Behaviour::Leaves,
+];
+
+#[test]
+fn one_honest_peer_suffices_and_each_other_costs_four_seconds_and_the_end_half_a_minute() {
+    let alone = time_with(0, Behaviour::Honest);
+    assert_eq!(alone, STEP * (BLOCKS.div_ceil(16) - 1));
+    for behaviour in HOSTILE {
+        for count in [1, 8] {
+            let time = time_with(count, behaviour);
+            let others = Duration::from_secs(4) * u32::try_from(count).expect("few");
+            let allowed = alone + others + END;
+            assert!(time <= allowed, "{count} of {behaviour:?}: {time:?}, {allowed:?} allowed");
+        }
+    }
+}
+
+#[test]
+fn a_crowd_of_all_kinds_does_not_stop_the_download() {
+    let crowd = (0..124).map(|number| HOSTILE[number % HOSTILE.len()]);
+    let time = Simulation::new(crowd.chain([Behaviour::Honest])).run();
+    assert!(time <= Duration::from_secs(4 * 124) + END, "{time:?}");
+}
+
+#[test]
+fn a_staller_at_the_tip_costs_the_time_to_ask_another() {
+    // The window never fills: one block alone is missing.
+    let mut scheduler = DownloadScheduler::default();
+    let tip = Missing { blocks: vec![BlockRef { height: 9, hash: hash(9) }], window_end: 1032 };
+    let mut asked = Vec::new();
+    for second in 0..100 {
+        let now = Duration::from_secs(second);
+        for peer in 0..4 {
+            if !scheduler.request(peer, &tip, now).blocks.is_empty() {
+                asked.push((second, peer));
+            }
+        }
+    }
+    let times: Vec<u64> = asked.iter().map(|(second, _)| *second).collect();
+    assert_eq!(times, [0, 20, 40, 60, 80], "each gets its turn: {asked:?}");
+}
+
+#[test]
+fn an_honest_peer_is_found_among_silent_ones_and_such_with_nothing_to_say() {
+    let role = Role { preferred: true, protected: false, serves: true };
+    for (count, silent) in [(8_u64, true), (124, true), (8, false), (124, false)] {
+        let mut sync = HeaderSync::default();
+        for peer in 0..=count {
+            sync.peer_ready(peer, role);
+        }
+        let start = 100_000_000;
+        let found = (0..10_000).find(|second| {
+            let now = Duration::from_secs(start + second);
+            let turn: HeaderTurn = sync.poll(now, Duration::ZERO, SPACING);
+            for peer in turn.ask.iter().filter(|peer| **peer != count && !silent) {
+                sync.answered(*peer);
+                sync.ended(*peer, false, now);
+            }
+            turn.ask.contains(&count)
+        });
+        assert_eq!(found, Some(10 * count), "{count} others, silent: {silent}");
+    }
+}
+
+#[test]
+fn headers_that_come_in_drops_do_not_keep_the_part_for_ever() {
+    let role = Role { preferred: true, protected: false, serves: true };
+    let mut sync = HeaderSync::default();
+    sync.peer_ready(0, role);
+    sync.peer_ready(1, role);
+    let mut found = None;
+    for second in 0..2000 {
+        let now = Duration::from_secs(100_000_000 + second);
+        let turn = sync.poll(now, Duration::from_secs(100_000_000 - 600_000), SPACING);
+        if turn.ask.contains(&1) {
+            found = Some(second);
+            break;
+        }
+        // One header a second, and always more to come.
+        sync.answered(0);
+        let _ = sync.ask(0, now);
+    }
+    assert_eq!(found, Some(902), "15 minutes, and a second for 1,000 headers");
+}

@@ -1,0 +1,137 @@
+//! What others are told unasked: new blocks, and who sent a block that breaks a rule.
+
+use bitcoin::bip152::HeaderAndShortIds;
+use bitcoin::p2p::message_blockdata::Inventory;
+use cofferdam_ibd::{Chainstate, HeaderRef, HeaderTree};
+
+use super::compact::make_compact;
+use super::manager::PeerManager;
+use super::message::Message;
+use super::peer::Peer;
+use super::relay_message::RelayMessage;
+use super::sync::better_known;
+use crate::chain::ChainEvent;
+
+/// Most blocks announced by headers; of more only the last is named (Bitcoin Core's
+/// `MAX_BLOCKS_TO_ANNOUNCE`).
+const ANNOUNCED_HEADERS_MAX: u32 = 8;
+
+impl PeerManager {
+    /// Hears of a change of the chain, on the chain's thread.
+    pub(super) fn chain_event(&self, event: &ChainEvent<'_>) {
+        match event {
+            ChainEvent::Tip { chainstate, from, initial_download } => {
+                self.count_connected(chainstate, *from);
+                if !*initial_download {
+                    self.announce(chainstate, *from);
+                    self.choose_announcer(chainstate);
+                }
+            }
+            ChainEvent::Invalid { hash, rejection, .. } => {
+                let source = self.sync().sources.get(hash).copied();
+                let source = source.filter(|source| source.is_to_blame);
+                if let Some(peer) = source.and_then(|source| self.peer(source.peer)) {
+                    self.misbehaved(&peer, &format!("invalid block received: {rejection}"));
+                }
+            }
+        }
+    }
+
+    /// Gives stallers less time again, since blocks come.
+    fn count_connected(&self, chain: &Chainstate, from: HeaderRef) {
+        let headers = chain.headers();
+        let fork = headers.entry(headers.fork_point(from, chain.tip_ref())).height;
+        let blocks = chain.tip().height.saturating_sub(fork);
+        let timeout = self.sync().download.connected(blocks);
+        if let Some(timeout) = timeout {
+            tracing::debug!("Decreased stalling timeout to {} seconds", timeout.as_secs());
+        }
+    }
+
+    /// Has the sender of the new tip announce the next ones by compact blocks, if no other block
+    /// is waited for.
+    fn choose_announcer(&self, chain: &Chainstate) {
+        let source = {
+            let sync = self.sync();
+            let source = sync.sources.get(&chain.tip().hash).copied();
+            source.filter(|_| sync.download.in_flight() == 0)
+        };
+        if let Some(source) = source {
+            self.prefer_announcer(source.peer);
+        }
+    }
+
+    fn announce(&self, chain: &Chainstate, from: HeaderRef) {
+        let headers = chain.headers();
+        let tip = chain.tip_ref();
+        let new = new_blocks(headers, from, tip);
+        // Made once, for whoever wants it first.
+        let mut compact = None;
+        for peer in self.peers() {
+            learn_unknown(chain, &peer);
+            let (prefers_headers, best_known, best_sent) = {
+                let state = peer.state();
+                if !state.ready {
+                    continue;
+                }
+                (state.prefers_headers, state.best_known, state.best_sent)
+            };
+            let has = |at: HeaderRef| {
+                let known = best_known.into_iter().chain(best_sent);
+                known.into_iter().any(|known| headers.is_ancestor(at, known))
+            };
+            if has(tip) {
+                continue;
+            }
+            let missing: Vec<HeaderRef> = new.iter().copied().skip_while(|at| has(*at)).collect();
+            let parent = missing.first().and_then(|first| headers.entry(*first).parent);
+            let joins = parent.is_some_and(has);
+            let wants_compact = joins && missing.len() == 1 && peer.state().wants_compact_unasked;
+            let block = if wants_compact {
+                compact.get_or_insert_with(|| compact_tip(chain)).clone()
+            } else {
+                None
+            };
+            let hash = headers.entry(tip).hash;
+            let message = if let Some(block) = block {
+                tracing::debug!("sending header-and-ids {hash} to peer={}", peer.id);
+                Message::Relay(RelayMessage::CompactBlock(Box::new(block)))
+            } else if joins && prefers_headers {
+                Message::Headers(missing.iter().map(|at| headers.entry(*at).header).collect())
+            } else {
+                Message::Inv(vec![Inventory::Block(hash)])
+            };
+            if !matches!(message, Message::Inv(_)) {
+                peer.state().best_sent = Some(tip);
+            }
+            peer.send(message, self.clock.now());
+        }
+    }
+}
+
+/// Learns of the block that a peer announced before its header was known, on the chain's thread.
+fn learn_unknown(chain: &Chainstate, peer: &Peer) {
+    let unknown = peer.link().unknown;
+    if let Some(at) = unknown.and_then(|hash| chain.headers().get(&hash)) {
+        peer.link().unknown = None;
+        let mut state = peer.state();
+        let (best, common) = better_known(chain, state.best_known, at);
+        state.best_known = Some(best);
+        state.common_height = Some(common);
+    }
+}
+
+fn compact_tip(chain: &Chainstate) -> Option<HeaderAndShortIds> {
+    make_compact(&chain.read_block(&chain.tip().hash).ok()??)
+}
+
+/// Lists the blocks of the chain that ends in `tip` and not of the one that ends in `from`; none
+/// if there are too many to announce one by one.
+fn new_blocks(headers: &HeaderTree, from: HeaderRef, tip: HeaderRef) -> Vec<HeaderRef> {
+    let fork = headers.entry(headers.fork_point(from, tip)).height;
+    let height = headers.entry(tip).height;
+    if height - fork > ANNOUNCED_HEADERS_MAX {
+        return Vec::new();
+    }
+    (fork + 1..=height).filter_map(|height| headers.ancestor(tip, height)).collect()
+}

@@ -1,0 +1,30 @@
+//! Blocks that a user has fetched from a peer of his choice (`getblockfrompeer`).
+
+use bitcoin::BlockHash;
+use bitcoin::p2p::message_blockdata::Inventory;
+use cofferdam_ibd::sync::PeerId;
+
+use super::manager::PeerManager;
+use super::message::Message;
+
+impl PeerManager {
+    /// Asks a peer for a block whose header is known, whoever was asked before.
+    ///
+    /// # Errors
+    ///
+    /// Returns why it cannot be asked, in Bitcoin Core's words.
+    pub(crate) fn fetch_block(&self, id: PeerId, hash: BlockHash) -> Result<(), &'static str> {
+        let peer = self.peer(id).filter(|peer| !peer.is_closing());
+        let peer = peer.ok_or("Peer does not exist")?;
+        if !peer.serves_witnesses() {
+            return Err("Pre-SegWit peer");
+        }
+        let now = self.clock.now();
+        if !self.sync().download.request_from(id, hash, now) {
+            return Err("Already requested from this peer");
+        }
+        peer.send(Message::GetData(vec![Inventory::WitnessBlock(hash)]), now);
+        tracing::debug!("Requesting block {hash} from peer={id}");
+        Ok(())
+    }
+}

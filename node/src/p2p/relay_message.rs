@@ -1,0 +1,127 @@
+//! The messages of relay: compact blocks (BIP-0152) and lists of blocks.
+
+use bitcoin::BlockHash;
+use bitcoin::bip152::{BlockTransactions, BlockTransactionsRequest, HeaderAndShortIds};
+use bitcoin::consensus::encode::{Decodable, VarInt, deserialize_partial, serialize};
+
+/// Most hashes of a locator (Bitcoin Core's `MAX_LOCATOR_SZ`).
+const LOCATOR_MAX: usize = 101;
+
+/// A message of relay.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum RelayMessage {
+    /// `getblocks`: what follows the first known hash of the locator, up to the stop hash.
+    GetBlocks(Vec<BlockHash>, BlockHash),
+    /// `cmpctblock`
+    CompactBlock(Box<HeaderAndShortIds>),
+    /// `getblocktxn`
+    GetBlockTxn(BlockTransactionsRequest),
+    /// `blocktxn`
+    BlockTxn(BlockTransactions),
+}
+
+impl RelayMessage {
+    /// Returns the command.
+    pub(crate) const fn command(&self) -> &'static str {
+        match self {
+            Self::GetBlocks(..) => "getblocks",
+            Self::CompactBlock(_) => "cmpctblock",
+            Self::GetBlockTxn(_) => "getblocktxn",
+            Self::BlockTxn(_) => "blocktxn",
+        }
+    }
+
+    /// Encodes the payload.
+    pub(crate) fn payload(&self) -> Vec<u8> {
+        match self {
+            Self::GetBlocks(locator, stop) => {
+                let mut out = serialize(&super::PROTOCOL_VERSION);
+                out.extend(serialize(&VarInt::from(locator.len())));
+                out.extend(locator.iter().flat_map(serialize));
+                out.extend(serialize(stop));
+                out
+            }
+            Self::CompactBlock(block) => serialize(block.as_ref()),
+            Self::GetBlockTxn(request) => serialize(request),
+            Self::BlockTxn(answer) => serialize(answer),
+        }
+    }
+
+    /// Decodes the payload of a command; `None`: it is not one of these.
+    ///
+    /// # Errors
+    ///
+    /// Returns what is wrong with it.
+    pub(crate) fn decode(command: &str, payload: &[u8]) -> Result<Option<Self>, String> {
+        Ok(Some(match command {
+            "getblocks" => Self::decode_getblocks(payload)?,
+            "cmpctblock" => Self::CompactBlock(Box::new(whole(payload)?)),
+            "getblocktxn" => Self::GetBlockTxn(whole(payload)?),
+            "blocktxn" => Self::BlockTxn(whole(payload)?),
+            _ => return Ok(None),
+        }))
+    }
+
+    fn decode_getblocks(mut input: &[u8]) -> Result<Self, String> {
+        let input = &mut input;
+        let _version: u32 = item(input)?;
+        let count: VarInt = item(input)?;
+        let count = usize::try_from(count.0).unwrap_or(usize::MAX);
+        if count > LOCATOR_MAX {
+            return Err(format!("getblocks locator size {count} > {LOCATOR_MAX}"));
+        }
+        let locator: Result<Vec<BlockHash>, String> = (0..count).map(|_| item(input)).collect();
+        Ok(Self::GetBlocks(locator?, item(input)?))
+    }
+}
+
+fn item<T: Decodable>(input: &mut &[u8]) -> Result<T, String> {
+    T::consensus_decode(input).map_err(|error| error.to_string())
+}
+
+/// Decodes a value; bytes behind it are left alone, as in Core.
+fn whole<T: Decodable>(payload: &[u8]) -> Result<T, String> {
+    deserialize_partial(payload).map(|(value, _)| value).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::hashes::Hash as _;
+
+    use super::*;
+
+    fn round_trip(message: &RelayMessage) {
+        let decoded = RelayMessage::decode(message.command(), &message.payload());
+        assert_eq!(decoded, Ok(Some(message.clone())));
+    }
+
+    #[test]
+    fn what_is_encoded_is_decoded() {
+        let hash = BlockHash::from_byte_array([7; 32]);
+        round_trip(&RelayMessage::GetBlocks(vec![hash; 3], hash));
+        let block = bitcoin::constants::genesis_block(bitcoin::Network::Regtest);
+        let compact = HeaderAndShortIds::from_block(&block, 5, 2, &[]).expect("a block");
+        round_trip(&RelayMessage::CompactBlock(Box::new(compact)));
+        let request = BlockTransactionsRequest { block_hash: hash, indexes: vec![1, 2, 70_000] };
+        round_trip(&RelayMessage::GetBlockTxn(request));
+        let answer = BlockTransactions { block_hash: hash, transactions: block.txdata };
+        round_trip(&RelayMessage::BlockTxn(answer));
+        assert_eq!(RelayMessage::decode("nonsense", &[]), Ok(None));
+    }
+
+    #[test]
+    fn a_claimed_length_takes_no_memory_and_too_many_hashes_are_refused() {
+        let hash = BlockHash::from_byte_array([7; 32]);
+        let many = RelayMessage::GetBlocks(vec![hash; 102], hash);
+        let refused = RelayMessage::decode("getblocks", &many.payload());
+        assert_eq!(refused, Err("getblocks locator size 102 > 101".into()));
+        let claims = [&[0; 4][..], &[0xff; 9]].concat();
+        assert!(RelayMessage::decode("getblocks", &claims).is_err());
+        for command in ["cmpctblock", "getblocktxn", "blocktxn"] {
+            for length in [0, 31, 32] {
+                let payload = [vec![1; length], vec![0xff; 9]].concat();
+                assert!(RelayMessage::decode(command, &payload).is_err(), "{command} {length}");
+            }
+        }
+    }
+}
