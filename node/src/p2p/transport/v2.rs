@@ -453,7 +453,8 @@ mod tests {
     #[test]
     fn both_ends_agree_and_messages_of_all_kinds_arrive() {
         let (mut a, b) = pair();
-        let other = std::thread::spawn(move || (session(&b, false), b));
+        let other = std::thread::Builder::new().name("other".into());
+        let other = other.spawn(move || (session(&b, false), b)).unwrap();
         let mut ours = session(&a, true);
         let (mut theirs, mut b) = other.join().unwrap();
         assert_eq!(ours.session_id, theirs.session_id);
