@@ -655,6 +655,7 @@ mod tests {
             signet_challenge: public.signet_challenge.clone(),
             minimum_chain_work: public.minimum_chain_work,
             assume_valid: public.assume_valid,
+            chain_tx_data: public.chain_tx_data,
             ..own
         };
         assert_eq!(same, public);

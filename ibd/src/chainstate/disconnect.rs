@@ -49,7 +49,7 @@ impl Chainstate {
             return Err(error.into());
         }
         let at = std::mem::replace(&mut self.tip, parent);
-        delta.map_or(Ok(()), |delta| self.disconnect_stats(at, tip, &delta))
+        delta.map_or(Ok(()), |delta| self.disconnect_stats(at, &delta))
     }
 
     /// Reads a block and its undo data, the latter as bytes as well.

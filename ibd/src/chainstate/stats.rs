@@ -3,7 +3,8 @@
 //! Invariants:
 //! - while they are kept and caught up, the running statistics are those of the tip;
 //! - their rows are logged after the blocks they are of, and say which block they have reached: after
-//!   a crash they are behind by some blocks at most, and catch up from the block files.
+//!   a crash they are behind by some blocks at most, and catch up from the block files;
+//! - a row is a fact about a block and its ancestors: it stays when the block is disconnected.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -37,8 +38,10 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct StatsKeeper {
     running: RunningCoinStats,
-    /// Keys, with values or to be deleted; in the order of what was done.
-    pending: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    /// Keys and values.
+    pending: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Whether the running statistics are others than those that are written.
+    moved: bool,
     /// When catching up last said how far it is: a call is much shorter than [`REPORT_EVERY`].
     reported: Option<Instant>,
 }
@@ -60,7 +63,7 @@ impl StatsKeeper {
     pub(super) fn open(store: &Store, params: &ChainParams) -> Result<Self> {
         if let Some(row) = store.get(COIN_STATS, AT_KEY)? {
             let running = RunningCoinStats::decode(&row)?;
-            return Ok(Self { running, pending: Vec::new(), reported: None });
+            return Ok(Self { running, pending: Vec::new(), moved: false, reported: None });
         }
         // Rows of an earlier form, if there are any, said less.
         if store.prefix(COIN_STATS, &[])?.next().is_some() {
@@ -68,26 +71,23 @@ impl StatsKeeper {
         }
         let genesis = params.genesis.block_hash();
         let running = RunningCoinStats::new(genesis, block_subsidy(0, params));
-        let mut keeper = Self { running, pending: Vec::new(), reported: None };
+        let mut keeper = Self { running, pending: Vec::new(), moved: false, reported: None };
         keeper.push_row(BlockRef { height: 0, hash: genesis });
         Ok(keeper)
     }
 
     /// Whether rows wait to be written.
     pub(super) const fn is_dirty(&self) -> bool {
-        !self.pending.is_empty()
+        self.moved
     }
 
     /// Puts the rows that wait into a batch.
     pub(super) fn write(&self, batch: &mut Batch) {
-        if self.pending.is_empty() {
+        if !self.moved {
             return;
         }
         for (key, value) in &self.pending {
-            match value {
-                Some(value) => batch.put(COIN_STATS, key, value),
-                None => batch.delete(COIN_STATS, key),
-            }
+            batch.put(COIN_STATS, key, value);
         }
         batch.put(COIN_STATS, AT_KEY, &self.running.encode());
     }
@@ -95,6 +95,7 @@ impl StatsKeeper {
     /// The rows are written.
     pub(super) fn written(&mut self) {
         self.pending.clear();
+        self.moved = false;
     }
 
     pub(super) fn connect(&mut self, block: BlockRef, delta: &CoinStatsDelta) -> Result<()> {
@@ -103,20 +104,16 @@ impl StatsKeeper {
         Ok(())
     }
 
-    fn disconnect(
-        &mut self,
-        block: BlockRef,
-        parent: BlockHash,
-        delta: &CoinStatsDelta,
-    ) -> Result<()> {
+    fn disconnect(&mut self, parent: BlockHash, delta: &CoinStatsDelta) -> Result<()> {
         self.running.disconnect(parent, delta)?;
-        self.pending.push((HeaderRow::key(block.height, &block.hash), None));
+        self.moved = true;
         Ok(())
     }
 
     fn push_row(&mut self, block: BlockRef) {
         let row = self.running.stats().encode();
-        self.pending.push((HeaderRow::key(block.height, &block.hash), Some(row)));
+        self.pending.push((HeaderRow::key(block.height, &block.hash), row));
+        self.moved = true;
     }
 }
 
@@ -181,8 +178,8 @@ impl Stored<'_> {
 }
 
 impl Chainstate {
-    /// Returns size and `MuHash` of the UTXO set after a block of the connected chain; `None` if
-    /// statistics are not kept, or have not reached it.
+    /// Returns size and `MuHash` of the UTXO set after a block; `None` if statistics are not kept, or
+    /// have never reached it.
     ///
     /// # Errors
     ///
@@ -262,22 +259,16 @@ impl Chainstate {
 
     /// Takes the block `at` off, which is not on the connected chain.
     fn lower_stats(&mut self, at: HeaderRef) -> Result<()> {
-        let stored = self.stored(at)?;
-        let (block, delta) = (stored.at, stored.delta()?);
-        self.disconnect_stats(at, block, &delta)
+        let delta = self.stored(at)?.delta()?;
+        self.disconnect_stats(at, &delta)
     }
 
     /// Takes the block `at` off the statistics, which end in it.
-    pub(super) fn disconnect_stats(
-        &mut self,
-        at: HeaderRef,
-        block: BlockRef,
-        delta: &CoinStatsDelta,
-    ) -> Result<()> {
+    pub(super) fn disconnect_stats(&mut self, at: HeaderRef, delta: &CoinStatsDelta) -> Result<()> {
         let parent = self.headers.entry(at).parent;
         let parent = parent.ok_or_else(|| corrupt("the genesis block cannot be disconnected"))?;
         let parent = self.headers.entry(parent).hash;
-        self.stats.as_mut().map_or(Ok(()), |stats| stats.disconnect(block, parent, delta))
+        self.stats.as_mut().map_or(Ok(()), |stats| stats.disconnect(parent, delta))
     }
 
     /// Sums the tip up to be taken off, if the statistics have reached it.
