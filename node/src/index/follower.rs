@@ -3,7 +3,9 @@
 //! Invariants:
 //! - a batch has all rows of one block, its hash at its height, and the new position: whatever batches
 //!   a crash loses from the end, the rows are those of the chain up to the position;
-//! - the position goes back block by block, each in a batch, to a block of the connected chain.
+//! - the position goes back block by block, each in a batch, to a block of the connected chain;
+//! - of a tip below the position nothing is taken back: the same blocks may come again, and are then
+//!   not indexed twice.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -134,9 +136,14 @@ impl Follower {
         let end = Instant::now() + time;
         let mut position = self.shared.position();
         loop {
-            let tip = self.shared.chain.view().tip;
-            if position.is_some_and(|at| at == tip) {
+            let at = *position;
+            drop(position);
+            if self.shared.chain.query(move |chain| has_tip(chain, at)).unwrap_or(false) {
                 return true;
+            }
+            position = self.shared.position();
+            if *position != at {
+                continue;
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() || self.shared.is_stopping() {
@@ -223,9 +230,18 @@ enum Step {
     Wait(BlockRef),
 }
 
+/// Returns whether an index has all blocks of the connected chain, and perhaps more on top.
+fn has_tip(chain: &Chainstate, position: Option<BlockRef>) -> bool {
+    let known = position.and_then(|at| chain.headers().get(&at.hash));
+    known.is_some_and(|at| chain.headers().is_ancestor(chain.tip_ref(), at))
+}
+
 fn next_step(chain: &Chainstate, position: Option<BlockRef>) -> Step {
     let headers = chain.headers();
     let files = Arc::clone(chain.files());
+    if has_tip(chain, position) {
+        return Step::Wait(chain.tip());
+    }
     let first = match position {
         None => 0,
         Some(at) => {
@@ -236,11 +252,7 @@ fn next_step(chain: &Chainstate, position: Option<BlockRef>) -> Step {
             at.height + 1
         }
     };
-    let tip = chain.tip();
-    if first > tip.height {
-        return Step::Wait(tip);
-    }
-    let last = tip.height.min(first + BLOCKS_AT_A_TIME - 1);
+    let last = chain.tip().height.min(first + BLOCKS_AT_A_TIME - 1);
     let blocks = (first..=last).filter_map(|height| headers.ancestor(chain.tip_ref(), height));
     Step::Up(blocks.map(|at| headers.entry(at)).collect(), files)
 }

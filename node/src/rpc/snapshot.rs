@@ -112,17 +112,18 @@ fn dump(context: &Context, target: Option<HashOrHeight>, path: &Path, file: File
     let (pinned, plan) = PinnedCoins::take(&context.chain, move |chain| Plan::new(chain, target))?;
     let plan = plan?;
     let params = context.chain.params();
-    let changes = plan.changes(context)?;
     let mut writer = SnapshotWriter::begin(file, params, plan.base)?;
     let shutdown = context.shutdown.clone();
-    let stats = pinned.read(|coins| {
+    let stats = pinned.read(|coins| -> Result<UtxoStats, RpcError> {
+        // Only now: the chain may go on since the iteration has begun.
+        let changes = plan.changes(context)?;
         let coins = coins.take_while(|_| !shutdown.is_requested());
         let written = changes.apply(coins).map(|entry| {
             let (outpoint, coin) = entry?;
             writer.add(outpoint, &coin);
             Ok((outpoint, coin))
         });
-        UtxoStats::compute(written, UtxoHash::Serialized3)
+        Ok(UtxoStats::compute(written, UtxoHash::Serialized3)?)
     })??;
     if context.shutdown.is_requested() {
         return Err(internal("Shutting down"));
