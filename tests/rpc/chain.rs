@@ -177,11 +177,14 @@ fn indexes_catch_up_reorganise_and_survive_a_kill() {
     let stale = text(&stale);
     let filter = node.rpc("getblockfilter", &[stale, "basic"]);
     let muhash = node.rpc("gettxoutsetinfo", &["muhash", "19"])["muhash"].clone();
+    let at_stale = node.rpc("gettxoutsetinfo", &["muhash", stale]);
     let _ = node.rpc("invalidateblock", &[stale]);
     let _ = node.rpc("generatetoaddress", &["5", ADDRESS]);
     wait_for("the indexes after a reorganisation", || all_synced(&node, 24));
     assert_eq!(node.rpc("getblockfilter", &[stale]), filter);
     assert_eq!(node.rpc("gettxoutsetinfo", &["muhash", "19"])["muhash"], muhash);
+    // What is known of a disconnected block stays known.
+    assert_eq!(node.rpc("gettxoutsetinfo", &["muhash", stale]), at_stale);
     let info = node.rpc("gettxoutsetinfo", &["none", "0"]);
     assert_eq!(info["block_info"]["unspendables"]["genesis_block"].to_string(), "50.00000000");
     let found =
