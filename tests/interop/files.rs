@@ -29,9 +29,7 @@ fn block_files(dir: &Path) -> Vec<PathBuf> {
 fn ours_with_a_chain(pair: &Pair) -> [String; 4] {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (file, tip) = chain_file::write(dir.path(), 4, BLOCKS, TXS);
-    let file = file.to_str().expect("UTF-8");
-    let imported = process::run(COFFERDAM, pair.dir(Who::Ours), &["-regtest", "import", file]);
-    assert!(imported.status.success(), "{}", process::said(&imported));
+    pair.import(Who::Ours, &file);
     let ours = pair.start(Who::Ours, &["-connect=0"]);
     assert_eq!(ours.best(), tip.to_string());
     // A branch of two blocks that is left for one of three.
@@ -65,8 +63,8 @@ fn core_reindexes_from_our_block_files() {
 fn core_with_a_chain(pair: &Pair) -> [String; 4] {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (file, tip) = chain_file::write(dir.path(), 5, BLOCKS, TXS);
-    let load = format!("-loadblock={}", file.display());
-    let core = pair.start(Who::Core, &[&load, "-connect=0"]);
+    pair.import(Who::Core, &file);
+    let core = pair.start(Who::Core, &["-connect=0"]);
     assert_eq!(core.best(), tip.to_string());
     let _ = core.mine(3);
     let state = core.state();

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use cofferdam_tests::daemon::{Daemon, bitcoind};
+use cofferdam_tests::process;
 use tempfile::TempDir;
 
 use crate::COFFERDAM;
@@ -51,6 +52,18 @@ impl Pair {
         let mut daemon = self.spawn(who, args);
         daemon.wait_for_rpc();
         daemon
+    }
+
+    /// Gives one of them the blocks of a file, before it is started.
+    pub(crate) fn import(&self, who: Who, file: &Path) {
+        if who == Who::Core {
+            let load = format!("-loadblock={}", file.display());
+            self.start(who, &[&load, "-connect=0"]).stop();
+            return;
+        }
+        let file = file.to_str().expect("UTF-8");
+        let imported = process::run(COFFERDAM, self.dir(who), &["-regtest", "import", file]);
+        assert!(imported.status.success(), "{}", process::said(&imported));
     }
 
     /// Starts one of them, and does not wait.

@@ -37,14 +37,10 @@ fn check(follower: Who) {
     let leader = follower.other();
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (file, tip) = chain_file::write(dir.path(), 3, BLOCKS, TXS);
-    let load = format!("-loadblock={}", file.display());
-    // Written in full before anything is interrupted.
-    let first = pair.start(leader, &[&load, "-connect=0"]);
-    wait_until("the leader's chain", || (first.best() == tip.to_string()).then_some(()));
-    let state = first.state();
-    first.stop();
-
+    pair.import(leader, &file);
     let mut serving = pair.start(leader, &["-connect=0"]);
+    assert_eq!(serving.best(), tip.to_string());
+    let state = serving.state();
     let mut syncing = pair.start(follower, &[&connect_to(&serving)]);
     for (index, height) in HEIGHTS.into_iter().enumerate() {
         wait_for_height(&syncing, height);

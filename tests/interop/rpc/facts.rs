@@ -50,15 +50,15 @@ impl Facts {
         Self { blocks, fork, values }
     }
 
-    /// Gives a node the chain and the time right after it.
+    /// Gives a node the chain, and the time right after it.
     pub(super) fn give_to(&self, node: &Daemon) {
+        let tip = self.blocks.last().expect("blocks");
+        let _ = node.rpc("setmocktime", json!([tip.header.time + 600]));
         for block in self.blocks.iter().chain([&self.fork]) {
             let verdict = node.rpc("submitblock", json!([serialize_hex(block)]));
             assert!(verdict.is_null() || verdict == "inconclusive", "{verdict}");
         }
-        let tip = self.blocks.last().expect("blocks");
         assert_eq!(node.best(), tip.block_hash().to_string());
-        let _ = node.rpc("setmocktime", json!([tip.header.time + 600]));
     }
 
     /// Adds what only a node can tell.
