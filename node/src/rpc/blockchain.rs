@@ -6,7 +6,7 @@ use bitcoin::hex::DisplayHex as _;
 use cofferdam_ibd::{Chainstate, HeaderRef};
 use serde_json::{Value, json};
 
-use super::call::{Args, json as required, optional, optional_text, text};
+use super::call::{Args, json as required, optional, optional_text, parse_hash, text};
 use super::stored_block::StoredBlock;
 use super::tx_json::Spent;
 use super::{Context, Method, RpcError, RpcResult, code, deployments, tx_json, utxo_set};
@@ -124,7 +124,8 @@ fn get_block_hash(context: &Context, args: &Args) -> RpcResult {
 }
 
 fn get_block_header(context: &Context, args: &Args) -> RpcResult {
-    let hash: BlockHash = args.hash(0)?;
+    // Core calls it so in this text alone.
+    let hash: BlockHash = parse_hash("hash", args.text(0)?)?;
     let verbose = args.optional_flag(1)?.unwrap_or(true);
     context.chain.query(move |chain| {
         let at = find(chain, &hash)?;

@@ -96,8 +96,9 @@ fn verify_tx_out_proof(context: &Context, args: &Args) -> RpcResult {
         RpcError::new(code::INVALID_PARAMETER, text)
     })?;
     // As in Core, what follows the proof is not looked at.
-    let (proof, _) = deserialize_partial::<MerkleBlock>(&bytes).map_err(|error| {
-        RpcError::new(code::MISC_ERROR, format!("SpanReader::read(): end of data: {error}"))
+    let (proof, _) = deserialize_partial::<MerkleBlock>(&bytes).map_err(|_| {
+        let text = "SpanReader::read(): end of data: iostream error";
+        RpcError::new(code::MISC_ERROR, text)
     })?;
     let (mut found, mut places) = (Vec::new(), Vec::new());
     if proof.extract_matches(&mut found, &mut places).is_err() {
