@@ -7,6 +7,7 @@
 mod compare;
 mod exceptions;
 mod facts;
+mod peers;
 
 use std::collections::BTreeSet;
 
