@@ -25,12 +25,26 @@ use crate::headers::{Extent, HeaderRow};
 use crate::tables::HEADERS;
 use crate::undo::undo_checksum;
 
-/// Largest block file (Bitcoin Core's `MAX_BLOCKFILE_SIZE`).
-const FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// Largest block file: Bitcoin Core's `MAX_BLOCKFILE_SIZE`, which no file of its reaches.
+const FILE_BYTES_MAX: u64 = 128 * 1024 * 1024 - 1;
+/// Largest block file for tests of pruning (`-fastprune`), unless one block alone is larger.
+const SMALL_FILE_BYTES_MAX: u64 = 64 * 1024 - 1;
 /// Magic and length before each record.
 const FRAME_LEN: u32 = 8;
 /// What follows undo data: its checksum.
 const UNDO_CHECKSUM_LEN: u64 = 32;
+
+/// How large block files grow before the next one is begun.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum FileSize {
+    /// As Bitcoin Core's: 128 MiB.
+    #[default]
+    Core,
+    /// 64 KiB, so that tests of pruning need few blocks.
+    Small,
+    /// At most so many bytes, for tests of this crate.
+    Bytes(u64),
+}
 
 /// The block and undo files of one chain.
 #[derive(Debug)]
@@ -47,11 +61,21 @@ impl BlockFiles {
     ///
     /// Returns [`Error::Storage`] if the directory cannot be read or made, and [`Error::Corrupt`] if
     /// `xor.dat` is not 8 bytes.
-    pub fn open(fs: &Arc<dyn FileSystem>, dir: &Path, magic: [u8; 4]) -> Result<Self> {
+    pub fn open(
+        fs: &Arc<dyn FileSystem>,
+        dir: &Path,
+        magic: [u8; 4],
+        size: FileSize,
+    ) -> Result<Self> {
         fs.create_dir_all(dir)?;
         let xor_key = open_xor_key(fs, dir)?;
+        let file_bytes_max = match size {
+            FileSize::Core => FILE_BYTES_MAX,
+            FileSize::Small => SMALL_FILE_BYTES_MAX,
+            FileSize::Bytes(bytes) => bytes,
+        };
         let open = |prefix| {
-            let options = FlatFilesOptions { prefix, file_bytes_max: FILE_BYTES_MAX, xor_key };
+            let options = FlatFilesOptions { prefix, file_bytes_max, xor_key };
             FlatFiles::open(Arc::clone(fs), dir, options)
         };
         Ok(Self { magic, blocks: open("blk")?, undo: open("rev")? })
@@ -67,6 +91,58 @@ impl BlockFiles {
         let length = self.frame(&mut record, raw)?;
         let start = self.blocks.append(&record)?;
         payload(start, length, raw)
+    }
+
+    /// Appends the first block of a chain, and makes an undo file: they come in pairs.
+    pub(crate) fn begin(&self, raw: &[u8]) -> Result<Extent> {
+        let block = self.append_block(raw)?;
+        self.undo.append_to_file(block.position.file, &[])?;
+        Ok(block)
+    }
+
+    /// Finds the block that is first in the first file, if it is this one.
+    pub(crate) fn is_first(&self, raw: &[u8]) -> Option<Extent> {
+        let extent = Extent::of(FilePosition { file: 0, offset: FRAME_LEN }, raw)?;
+        self.read_block(extent).ok().map(|_| extent)
+    }
+
+    /// The file that the next block goes to, or the one after it.
+    #[must_use]
+    pub fn last_file(&self) -> u32 {
+        self.blocks.last_file()
+    }
+
+    /// The numbers of the block files there are, and of undo files without one.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Storage`] if the directory cannot be read.
+    pub fn numbers(&self) -> Result<Vec<u32>> {
+        let mut numbers = [self.blocks.numbers()?, self.undo.numbers()?].concat();
+        numbers.sort_unstable();
+        numbers.dedup();
+        Ok(numbers)
+    }
+
+    /// Bytes of the block and undo file of that number.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`Error::Storage`] if the system refuses.
+    pub fn bytes(&self, number: u32) -> Result<u64> {
+        Ok(self.blocks.file_len(number)? + self.undo.file_len(number)?)
+    }
+
+    /// Removes the block and undo file of that number, which no row names any more.
+    pub(crate) fn remove(&self, number: u32) -> Result<()> {
+        if number >= self.last_file() {
+            return Err(Error::Corrupt { what: format!("block file {number} is in use") });
+        }
+        // The undo files end where the block files do, or before.
+        if number < self.undo.last_file() {
+            self.undo.remove(number)?;
+        }
+        Ok(self.blocks.remove(number)?)
     }
 
     /// Appends the undo data of the block at `block`, whose parent is `prev`.
@@ -225,7 +301,7 @@ mod tests {
 
     fn open(dir: &Path) -> BlockFiles {
         let fs: Arc<dyn FileSystem> = Arc::new(StdFileSystem);
-        BlockFiles::open(&fs, dir, [0xfa, 0xbf, 0xb5, 0xda]).expect("opens")
+        BlockFiles::open(&fs, dir, [0xfa, 0xbf, 0xb5, 0xda], FileSize::Core).expect("opens")
     }
 
     /// A log record whose row names `block` and `undo`.
@@ -287,7 +363,7 @@ mod tests {
         assert_eq!(std::fs::read(dir.path().join("xor.dat")).expect("written"), [0; 8]);
         std::fs::write(dir.path().join("xor.dat"), b"short").expect("room");
         let fs: Arc<dyn FileSystem> = Arc::new(StdFileSystem);
-        let error = BlockFiles::open(&fs, dir.path(), [0; 4]).expect_err("refused");
+        let error = BlockFiles::open(&fs, dir.path(), [0; 4], FileSize::Core).expect_err("refused");
         assert!(error.to_string().contains("xor.dat"), "{error}");
     }
 }

@@ -72,9 +72,9 @@ pub mod versionbits;
 pub mod wire;
 
 pub use block::{CheckedBlock, DECODE_FAILED, RawBlock};
-pub use block_files::BlockFiles;
+pub use block_files::{BlockFiles, FileSize};
 pub use chainstate::{
-    Advance, AssumeValid, BlockAccepted, BlockRef, ChainVerification, Chainstate,
+    Advance, AssumeValid, BlockAccepted, BlockFileUsage, BlockRef, ChainVerification, Chainstate,
     ChainstateOptions, CoinChanges, CoinScanner, HeadersAccepted, Invalidation, Progress, Store,
 };
 pub use coin::Coin;

@@ -256,6 +256,7 @@ pub(crate) fn open_chainstate(
         dir: data_dir.chain_dir().to_owned(),
         blocks_dir: data_dir.blocks_dir().to_owned(),
         max_tip_age: config.max_tip_age,
+        file_size: cofferdam_ibd::FileSize::Core,
         coin_stats: config.coin_stats,
         wal: WalOptions {
             durability: config.durability,

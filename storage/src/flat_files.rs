@@ -235,6 +235,37 @@ impl FlatFiles {
         synced
     }
 
+    /// The numbers of the files there are, in order.
+    ///
+    /// # Errors
+    ///
+    /// If the directory cannot be read.
+    pub fn numbers(&self) -> Result<Vec<u32>> {
+        let names = self.fs.list(&self.dir)?;
+        let mut numbers: Vec<u32> =
+            names.iter().filter_map(|name| number(self.options.prefix, name)).collect();
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    /// Removes a file, if it is there. The caller has made durable that nothing refers to it: the
+    /// name may come back after a power cut, and nobody may miss it if it does not.
+    ///
+    /// # Errors
+    ///
+    /// If it is the file that [`FlatFiles::append`] writes to, or the system refuses.
+    pub fn remove(&self, number: u32) -> Result<()> {
+        let mut state = lock(&self.state);
+        if number >= state.last_file {
+            return Err(Error::misuse("the last file is written to and cannot be removed"));
+        }
+        state.open.remove(&number);
+        state.dirty.remove(&number);
+        state.sizes.remove(&number);
+        let path = self.path(number);
+        if self.fs.exists(&path)? { self.fs.remove(&path) } else { Ok(()) }
+    }
+
     /// The size of a file in bytes; zero if there is none of that number.
     ///
     /// # Errors

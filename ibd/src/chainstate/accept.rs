@@ -8,7 +8,7 @@ use super::{BlockRef, Chainstate};
 use crate::block::{CheckedBlock, check_block_context};
 use crate::error::Result;
 use crate::header_check::check_header_context;
-use crate::headers::{HeaderRef, HeaderStatus};
+use crate::headers::{Extent, HeaderRef, HeaderStatus};
 use crate::pow::check_work_of;
 use crate::rejection::{Rejection, RejectionScope};
 use crate::signet::check_signet_solution;
@@ -115,6 +115,30 @@ impl Chainstate {
     ///
     /// As [`Chainstate::accept_block`].
     pub fn accept_checked(&mut self, block: CheckedBlock, now: u32) -> Result<BlockAccepted> {
+        self.accept_block_at(block, None, now)
+    }
+
+    /// Takes in a block that [`CheckedBlock::check`] passed and that stands in a block file of this
+    /// chain already, at `stored`: what is done with all of them after the index was lost.
+    ///
+    /// # Errors
+    ///
+    /// As [`Chainstate::accept_block`].
+    pub fn accept_stored(
+        &mut self,
+        block: CheckedBlock,
+        stored: Extent,
+        now: u32,
+    ) -> Result<BlockAccepted> {
+        self.accept_block_at(block, Some(stored), now)
+    }
+
+    fn accept_block_at(
+        &mut self,
+        block: CheckedBlock,
+        stored: Option<Extent>,
+        now: u32,
+    ) -> Result<BlockAccepted> {
         if let Err(rejection) = check_signet_solution(&self.params, &block, self.verifier.as_ref())?
         {
             return Ok(BlockAccepted::Rejected(rejection));
@@ -134,12 +158,23 @@ impl Chainstate {
             }
             return Ok(BlockAccepted::Rejected(rejection));
         }
-        // Files have no reserve of their own: they share the log's disk.
-        self.store.wait_for_space(block.total_size())?;
-        let extent = self.files.append_block(block.bytes())?;
+        let extent = match stored {
+            Some(extent) => extent,
+            None => {
+                // Files have no reserve of their own: they share the log's disk.
+                self.store.wait_for_space(block.total_size())?;
+                self.files.append_block(block.bytes())?
+            }
+        };
+        let before_segwit = entry.height < self.params.segwit_height;
         let entry = self.headers.entry_mut(at);
         entry.block = Some(extent);
         entry.status.set(HeaderStatus::DATA);
+        if before_segwit {
+            entry.status.set(HeaderStatus::NO_WITNESS);
+        } else {
+            entry.status.clear(HeaderStatus::NO_WITNESS);
+        }
         // A block of 4 MB has at most 66,000 transactions.
         entry.tx_count = u32::try_from(block.txids().len()).unwrap_or(u32::MAX);
         self.dirty.insert(at);

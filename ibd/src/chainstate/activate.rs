@@ -89,7 +89,7 @@ impl Chainstate {
             return Ok(advance);
         }
         loop {
-            let best = self.candidates.best().filter(|&best| best != self.tip);
+            let best = self.best_stored().filter(|&best| best != self.tip);
             let Some(best) = best else {
                 self.candidates.prune(&self.headers, self.tip);
                 self.write_index()?;

@@ -13,7 +13,9 @@ mod activate;
 mod disconnect;
 mod manual;
 mod open;
+mod prune;
 mod query;
+mod rebuild;
 mod rollback;
 mod stats;
 mod try_block;
@@ -22,6 +24,7 @@ mod verify;
 pub use accept::{BlockAccepted, HeadersAccepted};
 pub use activate::Advance;
 pub use manual::Invalidation;
+pub use prune::BlockFileUsage;
 pub use query::{CoinScanner, Progress};
 pub use rollback::CoinChanges;
 pub use verify::ChainVerification;
@@ -38,7 +41,7 @@ use cofferdam_storage::{Batch, BlockBatch, Database, Tip, WalBuffered, WalOption
 use rayon::ThreadPool;
 
 use crate::block::CheckedBlock;
-use crate::block_files::BlockFiles;
+use crate::block_files::{BlockFiles, FileSize};
 use crate::error::{Error, Result};
 use crate::headers::{Candidates, HeaderRef, HeaderRow, HeaderTree};
 use crate::params::ChainParams;
@@ -86,6 +89,8 @@ pub struct ChainstateOptions {
     pub blocks_dir: PathBuf,
     /// How old a tip may be, in seconds, that is not a sign of initial block download.
     pub max_tip_age: u32,
+    /// How large block files grow.
+    pub file_size: FileSize,
     /// The log and the buffer.
     pub wal: WalOptions,
     /// Whether size and `MuHash` of the UTXO set are kept for every block ([`crate::CoinStats`]); some
@@ -110,6 +115,7 @@ impl ChainstateOptions {
             blocks_dir: dir.join("blocks"),
             max_tip_age: MAX_TIP_AGE_SECONDS,
             dir,
+            file_size: FileSize::Core,
             wal: WalOptions::default(),
             coin_stats: false,
         }
@@ -145,6 +151,8 @@ pub struct Chainstate {
     /// Whether the chain was once near its tip; never goes back (Bitcoin Core's latch).
     synced: bool,
     max_tip_age: u32,
+    /// Whether a block was ever pruned, so that one below another may be missing.
+    has_pruned: bool,
 }
 
 impl Chainstate {

@@ -62,7 +62,8 @@ impl Chainstate {
             )));
         }
         let params = options.params;
-        let files = Arc::new(BlockFiles::open(fs, &options.blocks_dir, params.magic)?);
+        let files = BlockFiles::open(fs, &options.blocks_dir, params.magic, options.file_size)?;
+        let files = Arc::new(files);
         let log = options.dir.join("chainstate").join("log");
         fs.create_dir_all(&log)?;
         let attachments = Arc::clone(&files) as Arc<dyn cofferdam_storage::Attachments>;
@@ -76,7 +77,7 @@ impl Chainstate {
             .thread_name(|n| format!("validate-{n}"))
             .build()
             .map_err(|error| Error::Threads { source: Box::new(error) })?;
-        let (headers, candidates) = load_headers(&store, &params)?;
+        let LoadedHeaders { headers, candidates, has_pruned } = load_headers(&store, &params)?;
         let stats = options.coin_stats.then(|| StatsKeeper::open(&store, &params)).transpose()?;
         let mut chainstate = Self {
             assume_valid: match options.assume_valid {
@@ -101,6 +102,7 @@ impl Chainstate {
             stop: Arc::default(),
             synced: false,
             max_tip_age: options.max_tip_age,
+            has_pruned,
         };
         chainstate.find_tip()?;
         chainstate.write_index()?;
@@ -128,12 +130,18 @@ impl Chainstate {
 fn begin(store: &Store, files: &BlockFiles, params: &ChainParams) -> Result<()> {
     let genesis = &params.genesis;
     let hash = genesis.block_hash();
+    let raw = encode::serialize(genesis);
+    // The files of a chain that is indexed anew begin with it.
+    let stored = files.is_first(&raw);
     let row = HeaderRow {
         height: 0,
         header: genesis.header,
         status: HeaderStatus::VALID,
         tx_count: 1,
-        block: Some(files.append_block(&encode::serialize(genesis))?),
+        block: Some(match stored {
+            Some(stored) => stored,
+            None => files.begin(&raw)?,
+        }),
         undo: None,
     };
     let mut batch = Batch::new();
@@ -142,10 +150,17 @@ fn begin(store: &Store, files: &BlockFiles, params: &ChainParams) -> Result<()> 
     Ok(store.sync()?)
 }
 
+/// The block index in memory.
+struct LoadedHeaders {
+    headers: HeaderTree,
+    candidates: Candidates,
+    has_pruned: bool,
+}
+
 /// Reads the block index; rows come in the order of height, so parents come first.
-fn load_headers(store: &Store, params: &ChainParams) -> Result<(HeaderTree, Candidates)> {
+fn load_headers(store: &Store, params: &ChainParams) -> Result<LoadedHeaders> {
     let mut tree = HeaderTree::new(params.genesis.header);
-    let mut candidates = Candidates::default();
+    let (mut candidates, mut has_pruned) = (Candidates::default(), false);
     let (Count::Exact(rows) | Count::Estimate(rows)) = store.len(HEADERS)?;
     // An estimate may be far off: the tree grows by itself too.
     tree.reserve(usize::try_from(rows.min(RESERVE_MAX)).unwrap_or(0));
@@ -158,11 +173,13 @@ fn load_headers(store: &Store, params: &ChainParams) -> Result<(HeaderTree, Cand
             )));
         }
         let at = tree.load(&row, hash)?;
-        if row.block.is_some() {
+        // A block that was pruned was here, and has its transactions counted.
+        if row.tx_count > 0 {
             candidates.block_loaded(&mut tree, at);
+            has_pruned |= row.block.is_none();
         }
     }
     tree.shrink();
     tree.refresh_best(tree.genesis());
-    Ok((tree, candidates))
+    Ok(LoadedHeaders { headers: tree, candidates, has_pruned })
 }

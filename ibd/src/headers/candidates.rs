@@ -78,6 +78,8 @@ impl Candidates {
     /// Tells that the block of `at` is stored; it and whatever waited for it become complete.
     pub(crate) fn block_stored(&mut self, tree: &mut HeaderTree, at: HeaderRef) {
         for at in self.complete(tree, at) {
+            // A block that was pruned and stored again may be there.
+            self.order.remove(&rank(tree, at));
             let entry = tree.entry_mut(at);
             entry.sequence = self.next_sequence;
             self.next_sequence = self.next_sequence.saturating_add(1);
@@ -119,6 +121,20 @@ impl Candidates {
     /// Returns the block the chain should end in.
     pub(crate) fn best(&self) -> Option<HeaderRef> {
         self.order.last().map(|&(_, Reverse((_, at)))| at)
+    }
+
+    /// Takes back that the blocks of `path` are candidates, each the child of the one before: the
+    /// first one was pruned, and the others wait for it.
+    pub(crate) fn wait_for_pruned(&mut self, tree: &HeaderTree, path: &[HeaderRef]) {
+        self.remove(tree, path);
+        for pair in path.windows(2) {
+            if let [parent, child] = pair {
+                let waiting = self.waiting.entry(*parent).or_default();
+                if !waiting.contains(child) {
+                    waiting.push(*child);
+                }
+            }
+        }
     }
 
     /// Removes entries that turned out to be failed.

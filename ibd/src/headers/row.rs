@@ -32,7 +32,10 @@ impl HeaderStatus {
     pub const VALID: Self = Self(4);
     /// The block, or one of its ancestors, breaks a rule.
     pub const FAILED: Self = Self(8);
-    const ALL: u8 = 15;
+    /// The block was stored under rules that had no witnesses at its height: if they have now, it
+    /// has to be stored anew (the opposite of Bitcoin Core's `BLOCK_OPT_WITNESS`).
+    pub const NO_WITNESS: Self = Self(16);
+    const ALL: u8 = 31;
 
     /// Returns whether every bit of `other` is set.
     #[must_use]
@@ -66,6 +69,14 @@ pub struct Extent {
 
 impl Extent {
     const LEN: usize = 16;
+
+    /// Returns the extent of a payload that stands at `position`; `None` if it has no bytes, or
+    /// more than a file.
+    #[must_use]
+    pub fn of(position: FilePosition, payload: &[u8]) -> Option<Self> {
+        let length = u32::try_from(payload.len()).ok().and_then(NonZeroU32::new)?;
+        Some(Self { position, length, crc32: crc32fast::hash(payload) })
+    }
 
     fn encode_into(self, out: &mut Vec<u8>) {
         for word in [self.position.file, self.position.offset, self.length.get(), self.crc32] {

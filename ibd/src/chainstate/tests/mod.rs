@@ -24,6 +24,17 @@ pub(super) fn open(params: ChainParams, dir: &Path) -> Chainstate {
     Chainstate::open(options, Arc::new(StdFileSystem), backend).expect("opens").0
 }
 
+/// Opens a chain whose block files have a certain size.
+pub(super) fn open_with_files(
+    params: ChainParams,
+    dir: &Path,
+    file_size: crate::FileSize,
+) -> Chainstate {
+    let options = ChainstateOptions { file_size, ..options(params, dir) };
+    let backend = Box::new(MemoryDatabase::new(TREES));
+    Chainstate::open(options, Arc::new(StdFileSystem), backend).expect("opens").0
+}
+
 fn options(params: ChainParams, dir: &Path) -> ChainstateOptions {
     ChainstateOptions {
         threads: 2,

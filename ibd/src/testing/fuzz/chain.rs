@@ -117,6 +117,7 @@ pub(super) fn open_over(
         threads: 2,
         assume_valid: AssumeValid::Off,
         wal,
+        file_size: crate::FileSize::Core,
         coin_stats: true,
         ..ChainstateOptions::new(ChainParams::new(Network::Regtest), "chain")
     };

@@ -45,6 +45,9 @@ fn live(story: &Story, wal: &WalOptions, fs: &SimFileSystem) -> Stopped {
             Step::Advance(_) => chainstate.advance(now + Duration::from_secs(600)).map(drop),
             Step::AdvanceOnce(_) => chainstate.advance(now).map(drop),
             Step::Sync | Step::Drop => chainstate.sync(),
+            Step::Prune => chainstate.finished_block_files().and_then(|files| {
+                chainstate.prune_files(&files.iter().map(|file| file.number).collect())
+            }),
             Step::Checkpoint | Step::Reopen => chainstate.store.checkpoint().map_err(Into::into),
         };
         if let Err(error) = done {

@@ -24,6 +24,8 @@ pub(super) fn open(
     let backend = SimDatabase::open(Arc::clone(&fs), Path::new(DB_DIR), TREES)?;
     let options = ChainstateOptions {
         threads: 1,
+        // Stories of a dozen blocks fill several files.
+        file_size: crate::FileSize::Bytes(4000),
         wal,
         ..super::super::options(ChainParams::new(network), Path::new("chain"))
     };
@@ -102,6 +104,14 @@ impl Life<'_> {
             Step::AdvanceOnce(through) => self.advance(through, Duration::ZERO),
             Step::Sync => {
                 self.chainstate.sync().expect("works");
+                self.all_is_durable();
+            }
+            Step::Prune => {
+                let files = self.chainstate.finished_block_files().expect("readable");
+                assert!(!files.is_empty());
+                let numbers = files.iter().map(|file| file.number).collect();
+                self.chainstate.prune_files(&numbers).expect("works");
+                assert!(self.chainstate.finished_block_files().expect("readable").is_empty());
                 self.all_is_durable();
             }
             Step::Checkpoint => {

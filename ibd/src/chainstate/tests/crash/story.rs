@@ -26,6 +26,8 @@ pub(super) enum Step {
     AdvanceOnce(Vec<BlockHash>),
     /// Makes everything survive a power cut.
     Sync,
+    /// Removes all block files but the last.
+    Prune,
     /// Lets the database have everything.
     Checkpoint,
     /// Shuts down and opens again.
@@ -54,13 +56,14 @@ pub(super) struct Story {
 type Tell = fn() -> Story;
 
 /// All stories, by name.
-pub(super) const STORIES: [(&str, Tell); 6] = [
+pub(super) const STORIES: [(&str, Tell); 7] = [
     ("testnet3-one-by-one", testnet3_one_by_one),
     ("testnet3-in-flight", testnet3_in_flight),
     ("regtest-reorg", regtest_reorg),
     ("reorg-there-and-back", reorg_there_and_back),
     ("invalid-branch", invalid_branch),
     ("mixture", mixture),
+    ("pruned", pruned),
 ];
 
 impl Story {
@@ -320,5 +323,27 @@ fn mixture() -> Story {
     story.accept(&reversed[4..]);
     story.advance([down(&a, parent), hashes(&b)].concat());
     story.steps.push(Step::Reopen);
+    story
+}
+
+/// Files go while blocks come, and a chain goes on without them.
+fn pruned() -> Story {
+    let mut branches = Branches::new(4);
+    let fork = branches.chain.clone();
+    let (a, a_end) = branches.grow(&fork, 5);
+    let (more_a, _) = branches.grow(&a_end, 4);
+    let mut story = Story::new(Network::Regtest, &branches.base);
+    story.learn(&branches.base, &[&a[..], &more_a].concat());
+    let numbers = story.give(&a);
+    story.accept(&numbers);
+    story.advance(hashes(&a));
+    story.steps.push(Step::Prune);
+    let numbers = story.give(&more_a);
+    story.accept(&numbers[..2]);
+    story.advance(hashes(&more_a[..2]));
+    story.steps.push(Step::Reopen);
+    story.accept(&numbers[2..]);
+    story.advance(hashes(&more_a[2..]));
+    story.steps.push(Step::Prune);
     story
 }
