@@ -9,6 +9,7 @@
 //! - after a machine error nothing is written: the chainstate is dropped as a crash would leave
 //!   it, the node stops, and every later job is refused.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -21,9 +22,12 @@ use cofferdam_ibd::block::{CheckedBlock, RawBlock, is_block_mutated};
 use cofferdam_ibd::params::ChainParams;
 use cofferdam_ibd::{Advance, BlockAccepted, BlockRef, Chainstate, HeaderRef, Rejection};
 
+pub(crate) use crate::chain_parts::{BlockSource, ChainOptions, ChainView, Submitted};
 use crate::clock::Clock;
+use crate::config::PruneMode;
 pub(crate) use crate::failure::describe;
 use crate::failure::{PanicGuard, headline};
+use crate::prune::Pruner;
 use crate::shutdown::Shutdown;
 use crate::tx_queue::SharedQueue;
 use crate::unrequested::{Welcome, welcome};
@@ -82,19 +86,6 @@ pub(crate) enum ChainEvent<'a> {
 type Subscriber = Box<dyn Fn(&ChainEvent<'_>) + Send>;
 type Job = Box<dyn FnOnce(&mut Worker) -> cofferdam_ibd::Result<()> + Send>;
 
-/// What is known of the chain without asking its thread.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct ChainView {
-    /// The connected tip.
-    pub(crate) tip: BlockRef,
-    /// The header with the most work.
-    pub(crate) best_header: BlockRef,
-    /// Time of that header.
-    pub(crate) best_header_time: u32,
-    /// Whether the chain is still being downloaded.
-    pub(crate) initial_download: bool,
-}
-
 #[derive(Debug)]
 struct Shared {
     params: Arc<ChainParams>,
@@ -102,6 +93,9 @@ struct Shared {
     moved: Condvar,
     shutdown: Shutdown,
     queue: SharedQueue,
+    prune: PruneMode,
+    /// Whether block files are being imported.
+    loading: AtomicBool,
 }
 
 impl Shared {
@@ -117,35 +111,13 @@ pub(crate) struct ChainHandle {
     shared: Arc<Shared>,
 }
 
-/// What became of a block.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Submitted {
-    /// What taking it in did; `None` if it was not wanted.
-    pub(crate) accepted: Option<BlockAccepted>,
-    /// The rule it broke when it was connected.
-    pub(crate) invalid: Option<Rejection>,
-    /// Whether it is part of the connected chain.
-    pub(crate) connected: bool,
-}
-
-/// Where a block came from, which decides how soon it is connected.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum BlockSource {
-    /// A user: connected when the call returns.
-    User,
-    /// A peer that was asked for it.
-    Requested,
-    /// A peer that was not.
-    Unrequested,
-}
-
 impl ChainHandle {
     /// Starts the thread that owns `chainstate`.
     pub(crate) fn start(
         mut chainstate: Chainstate,
         clock: Clock,
         shutdown: Shutdown,
-        stop_at_height: Option<u32>,
+        options: ChainOptions,
     ) -> Result<(Self, JoinHandle<()>)> {
         let (jobs, queue) = sync_channel(JOBS_MAX);
         chainstate.stop_on(shutdown.flag());
@@ -162,6 +134,8 @@ impl ChainHandle {
             moved: Condvar::new(),
             shutdown,
             queue: SharedQueue::default(),
+            prune: options.pruner.mode(),
+            loading: AtomicBool::new(true),
         });
         let published = chainstate.tip_ref();
         let mut worker = Worker {
@@ -170,7 +144,8 @@ impl ChainHandle {
             shared: Arc::clone(&shared),
             subscribers: Vec::new(),
             published,
-            stop_at_height,
+            pruner: options.pruner,
+            stop_at_height: options.stop_at_height,
             stopping: false,
         };
         worker.publish()?;
@@ -189,6 +164,22 @@ impl ChainHandle {
     /// Returns the transactions that wait for a block.
     pub(crate) fn queue(&self) -> &SharedQueue {
         &self.shared.queue
+    }
+
+    /// Returns how block files are pruned.
+    pub(crate) fn prune_mode(&self) -> PruneMode {
+        self.shared.prune
+    }
+
+    /// Returns whether block files are being imported: true until the import after the start is
+    /// over.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.shared.loading.load(Ordering::Relaxed)
+    }
+
+    /// Says whether block files are being imported.
+    pub(crate) fn set_loading(&self, loading: bool) {
+        self.shared.loading.store(loading, Ordering::Relaxed);
     }
 
     /// Returns what is known without asking the thread.
@@ -325,6 +316,8 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
     subscribers: Vec<Subscriber>,
     published: HeaderRef,
+    /// Which block files go.
+    pub(crate) pruner: Pruner,
     stop_at_height: Option<u32>,
     stopping: bool,
 }
@@ -340,6 +333,8 @@ impl Worker {
             self.tell(&ChainEvent::Invalid { chainstate, initial_download, hash, rejection });
         }
         self.publish()?;
+        let initial_download = self.shared.view().initial_download;
+        self.pruner.run(&mut self.chainstate, initial_download)?;
         Ok(advance)
     }
 

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::builder::styling::Styles;
 use clap::{Arg, ArgAction, Command as Clap};
+use clap_complete::Shell;
 
 use crate::options::{OptionSpec, Rule, SECTIONS, help};
 use crate::settings::{Key, OptionValue, Options};
@@ -31,6 +32,8 @@ pub enum Command {
         /// Its arguments as typed.
         args: Vec<String>,
     },
+    /// Show a running node on one screen.
+    Status,
     /// Look at what a node has left on a disk.
     Tool(Tool),
     /// Print this text (help or version) and exit.
@@ -70,7 +73,14 @@ impl Args {
         }
         rest.insert(0, "cofferdam".into());
         match clap_command().try_get_matches_from(rest) {
-            Ok(matches) => done(command(&matches), options),
+            Ok(matches) => match command(&matches) {
+                Command::Import { files }
+                    if files.is_empty() && !options.contains_key("from-core") =>
+                {
+                    Err("import needs block files, or --from-core DIR".into())
+                }
+                command => done(command, options),
+            },
             Err(error) if !error.use_stderr() => done(Command::Print(error.to_string()), options),
             Err(error) => {
                 let text = error.render().to_string();
@@ -169,12 +179,7 @@ fn clap_command() -> Clap {
             Clap::new("import")
                 .about("Read block files (blk*.dat) into the data directory")
                 .disable_help_flag(true)
-                .arg(
-                    Arg::new("FILE")
-                        .required(true)
-                        .num_args(1..)
-                        .value_parser(clap::value_parser!(PathBuf)),
-                ),
+                .arg(Arg::new("FILE").num_args(1..).value_parser(clap::value_parser!(PathBuf))),
         )
         .subcommand(
             Clap::new("rpc").about("Call a method of a running node").disable_help_flag(true).arg(
@@ -185,6 +190,16 @@ fn clap_command() -> Clap {
                     .allow_hyphen_values(true)
                     .value_name("METHOD [ARGS]"),
             ),
+        )
+        .subcommand(
+            Clap::new("status").about("Show a running node on one screen").disable_help_flag(true),
+        )
+        .subcommand(Clap::new("man").about("Print the manual page (roff)").disable_help_flag(true))
+        .subcommand(
+            Clap::new("completions")
+                .about("Print completions for bash, zsh, fish, elvish or powershell")
+                .disable_help_flag(true)
+                .arg(Arg::new("SHELL").required(true).value_parser(clap::value_parser!(Shell))),
         )
         .subcommands([wal_command(), db_command()]);
     for spec in SECTIONS.iter().flat_map(|section| section.options) {
@@ -201,6 +216,20 @@ fn clap_command() -> Clap {
         );
     }
     command
+}
+
+/// The manual page, out of the same table as the help.
+fn manual_page() -> String {
+    let mut page = Vec::new();
+    // Nothing fails that is written to memory.
+    let _ = clap_mangen::Man::new(clap_command()).render(&mut page);
+    String::from_utf8_lossy(&page).into_owned()
+}
+
+fn completions(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut clap_command(), "cofferdam", &mut script);
+    String::from_utf8_lossy(&script).into_owned()
 }
 
 fn wal_command() -> Clap {
@@ -253,6 +282,11 @@ fn command(matches: &clap::ArgMatches) -> Command {
         Some(("import", matches)) => Command::Import {
             files: matches.get_many("FILE").into_iter().flatten().cloned().collect(),
         },
+        Some(("status", _)) => Command::Status,
+        Some(("man", _)) => Command::Print(manual_page()),
+        Some(("completions", matches)) => Command::Print(
+            matches.get_one::<Shell>("SHELL").copied().map_or_else(String::new, completions),
+        ),
         Some(("rpc", matches)) => {
             let mut words = matches.get_many::<String>("METHOD").into_iter().flatten().cloned();
             Command::Rpc { method: words.next().unwrap_or_default(), args: words.collect() }
@@ -302,6 +336,19 @@ mod tests {
         let words = ["00ff", "-1", "--named"].map(str::to_owned).to_vec();
         assert_eq!(args.command, Command::Rpc { method: "getblock".into(), args: words });
         assert_eq!(values(&args, "regtest"), [""]);
+    }
+
+    #[test]
+    fn manual_page_and_completions_have_every_option() {
+        for line in ["man", "completions bash", "completions zsh", "completions fish"] {
+            let Command::Print(text) = parse(line).unwrap().command else { panic!("{line}") };
+            let text = text.replace("\\-", "-");
+            for part in ["datadir", "reindex-chainstate", "metrics", "status"] {
+                assert!(text.contains(part), "{part} in {line}");
+            }
+        }
+        assert!(parse("completions cobol").is_err());
+        assert_eq!(parse("-regtest status").unwrap().command, Command::Status);
     }
 
     #[test]

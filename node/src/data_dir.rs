@@ -25,7 +25,7 @@ use cofferdam_storage::{BackendKind, FileSystem, write_atomic};
 use crate::config::Config;
 
 /// File in `chainstate/` that names the engine which wrote the others.
-const BACKEND_FILE: &str = "BACKEND";
+pub(crate) const BACKEND_FILE: &str = "BACKEND";
 
 /// The locked chain directory of one node.
 #[derive(Debug)]
@@ -144,14 +144,18 @@ pub(crate) fn blocks_dir(config: &Config) -> PathBuf {
 }
 
 fn below(dir: &Path, network: Network) -> PathBuf {
-    let name = match network {
-        Network::Mainnet => return dir.to_owned(),
-        Network::Testnet3 => "testnet3",
-        Network::Testnet4 => "testnet4",
-        Network::Signet => "signet",
-        Network::Regtest => "regtest",
-    };
-    dir.join(name)
+    network_dir(network).map_or_else(|| dir.to_owned(), |name| dir.join(name))
+}
+
+/// Returns the directory that a network has below the data directory; none for the main network.
+pub(crate) const fn network_dir(network: Network) -> Option<&'static str> {
+    match network {
+        Network::Mainnet => None,
+        Network::Testnet3 => Some("testnet3"),
+        Network::Testnet4 => Some("testnet4"),
+        Network::Signet => Some("signet"),
+        Network::Regtest => Some("regtest"),
+    }
 }
 
 /// Returns the engine that wrote a directory `chainstate`, if one did.

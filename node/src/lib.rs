@@ -12,6 +12,7 @@
 
 mod chain;
 mod chain_options;
+mod chain_parts;
 mod cli;
 mod clock;
 mod coin_scan;
@@ -22,11 +23,14 @@ mod failure;
 mod import;
 mod index;
 mod logging;
+mod monitor;
 mod node;
 mod notify;
 mod options;
 mod p2p;
+mod prune;
 mod queue_file;
+mod rebuild;
 mod rpc;
 mod run;
 mod settings;
@@ -39,8 +43,8 @@ mod waits;
 
 pub use cli::{Args, Command};
 pub use config::{
-    AssumeValidOption, Config, IndexConfig, LogConfig, MiningConfig, NotifyConfig, P2pConfig,
-    RpcConfig,
+    AssumeValidOption, BlocksConfig, Config, IndexConfig, LogConfig, MiningConfig, NotifyConfig,
+    P2pConfig, PruneMode, RebuildOption, RpcConfig,
 };
 pub use logging::Filter;
 pub use node::Node;

@@ -11,18 +11,21 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
-use cofferdam_ibd::{AssumeValid, Chainstate, ChainstateOptions, TREES};
+use cofferdam_ibd::{AssumeValid, Chainstate, ChainstateOptions, FileSize, TREES};
 use cofferdam_storage::{BackendOptions, FileSystem, StdFileSystem, WalOptions};
 
-use crate::chain::{ChainHandle, describe};
+use crate::chain::{ChainHandle, ChainOptions, describe};
 use crate::clock::Clock;
-use crate::config::{AssumeValidOption, Config};
+use crate::config::{AssumeValidOption, Config, PruneMode, RebuildOption};
 use crate::data_dir::DataDir;
+use crate::import::{Import, InitLoad};
 use crate::index::Indexes;
 use crate::logging::Log;
+use crate::monitor::{Monitor, Recorder, Sources};
 use crate::notify::Notifier;
 use crate::p2p::PeerManager;
-use crate::queue_file::{self, Import};
+use crate::queue_file;
+use crate::rebuild::{NeedsRebuild, Rebuild};
 use crate::rpc::{Context, Credentials, MiningState, RpcServer, Scans};
 use crate::shutdown::Shutdown;
 use crate::waits::{self, EndedByStop};
@@ -43,6 +46,8 @@ pub struct Node {
     indexes: Arc<Indexes>,
     peers: Option<Arc<PeerManager>>,
     rpc: Option<RpcServer>,
+    load: Option<InitLoad>,
+    monitor: Option<Monitor>,
     log: Log,
     notifier: Option<Notifier>,
     /// Dropped last: it has the lock.
@@ -72,9 +77,15 @@ impl Node {
         if let Some(time) = config.mock_time {
             clock.set_mock(time);
         }
-        let chainstate = open_chainstate(config, &data_dir, &shutdown)?;
+        if config.metrics.is_some() {
+            // Before the store is opened: its recovery is reported too.
+            Recorder::install();
+        }
+        let rebuild = Rebuild::new(config, &data_dir);
+        let chainstate = open_or_rebuild(config, &data_dir, &rebuild, &shutdown)?;
+        let options = ChainOptions::new(config);
         let (chain, chain_thread) =
-            ChainHandle::start(chainstate, clock.clone(), shutdown.clone(), config.stop_at_height)?;
+            ChainHandle::start(chainstate, clock.clone(), shutdown.clone(), options)?;
         chain.queue().write(|queue| queue.set_limits(config.mining.queue));
         let queue_file = config.mining.persist.then(|| queue_path(&data_dir));
         if let Some(path) = &queue_file {
@@ -89,11 +100,13 @@ impl Node {
             indexes,
             peers: None,
             rpc: None,
+            load: None,
+            monitor: None,
             log,
             notifier: None,
             data_dir,
         };
-        match node.start_services(config, &clock) {
+        match node.start_services(config, &clock).and_then(|()| node.start_load(config, rebuild)) {
             Ok(()) => {
                 tracing::info!("init message: Done loading");
                 if let Some(notifier) = &node.notifier {
@@ -138,8 +151,14 @@ impl Node {
         if let Some(notifier) = self.notifier {
             notifier.stopping();
         }
+        if let Some(load) = self.load {
+            load.join();
+        }
         if let Some(rpc) = self.rpc {
             rpc.stop();
+        }
+        if let Some(monitor) = self.monitor {
+            monitor.stop();
         }
         if let Some(peers) = self.peers {
             peers.stop();
@@ -162,6 +181,15 @@ impl Node {
         joined.map_err(|_| anyhow!("the chain thread panicked"))
     }
 
+    /// Imports what the options name, and what an import that was interrupted has left.
+    fn start_load(&mut self, config: &Config, rebuild: Rebuild) -> Result<()> {
+        let (chain, shutdown) = (self.chain.clone(), self.shutdown.clone());
+        let import = Import { chain, shutdown, for_person: false };
+        let blocks = self.data_dir.blocks_dir();
+        self.load = Some(InitLoad::start(import, rebuild, blocks, config.blocks.load.clone())?);
+        Ok(())
+    }
+
     fn start_services(&mut self, config: &Config, clock: &Clock) -> Result<()> {
         let fs: Arc<dyn FileSystem> = Arc::new(StdFileSystem);
         let kind = self.data_dir.backend(config.backend, &fs)?;
@@ -181,13 +209,26 @@ impl Node {
             self.data_dir.chain_dir(),
         )?;
         self.peers = Some(Arc::clone(&peers));
+        let started = Instant::now();
+        let sources = Sources {
+            chain: self.chain.clone(),
+            peers: Arc::clone(&peers),
+            clock: clock.clone(),
+            started,
+            cache_limit_bytes: config.cache_bytes,
+        };
+        let shutdown = self.shutdown.clone();
+        let monitor = Monitor::start(sources, shutdown, config.metrics, config.show_bars)?;
+        let seen = monitor.seen();
+        self.monitor = Some(monitor);
         if config.rpc.enabled {
             let context = Context {
                 chain: self.chain.clone(),
                 peers,
                 clock: clock.clone(),
                 shutdown: self.shutdown.clone(),
-                started: Instant::now(),
+                started,
+                seen,
                 chain_dir: self.data_dir.chain_dir().to_owned(),
                 blocks_dir: self.data_dir.blocks_dir().to_owned(),
                 warnings,
@@ -218,10 +259,55 @@ fn load_queue(chain: &ChainHandle, path: &Path) {
     if !path.exists() {
         return;
     }
-    let import = Import { use_current_time: false, apply_deltas: true };
+    let import = queue_file::Import { use_current_time: false, apply_deltas: true };
     if let Err(error) = queue_file::load(chain, path, import) {
         tracing::warn!("Failed to deserialize mempool data on file: {error:#}. Continuing anyway.");
     }
+}
+
+/// Opens the chain of a node, after what `-reindex` and `-reindex-chainstate` ask for.
+fn open_or_rebuild(
+    config: &Config,
+    data_dir: &DataDir,
+    rebuild: &Rebuild,
+    shutdown: &Shutdown,
+) -> Result<Chainstate> {
+    match open_checked(config, data_dir, rebuild, shutdown) {
+        Err(error) if config.blocks.rebuild_after_failure && error.is::<NeedsRebuild>() => {
+            tracing::warn!("{error}");
+            let mut config = config.clone();
+            config.blocks.rebuild = RebuildOption::All;
+            open_checked(&config, data_dir, rebuild, shutdown)
+        }
+        opened => opened,
+    }
+}
+
+fn open_checked(
+    config: &Config,
+    data_dir: &DataDir,
+    rebuild: &Rebuild,
+    shutdown: &Shutdown,
+) -> Result<Chainstate> {
+    rebuild.prepare(config, || open_chainstate(config, data_dir, shutdown))?;
+    let mut chainstate = open_chainstate(config, data_dir, shutdown)?;
+    rebuild.take_rows(&mut chainstate)?;
+    let needs = |text: String| Err(NeedsRebuild(text).into());
+    if chainstate.lacks_witnesses() {
+        return needs(format!(
+            "Witness data for blocks after height {} requires validation. Please restart with -reindex.",
+            config.params.segwit_height
+        ));
+    }
+    if config.blocks.prune != PruneMode::Off {
+        // While files are indexed anew, no row names those that are not read yet.
+        if !rebuild.is_scan()? {
+            chainstate.remove_unnamed_files()?;
+        }
+    } else if chainstate.has_pruned() {
+        return needs("You need to rebuild the database using -reindex to go back to unpruned mode. This will redownload the entire blockchain".into());
+    }
+    Ok(chainstate)
 }
 
 /// Opens the chain of a data directory.
@@ -256,7 +342,7 @@ pub(crate) fn open_chainstate(
         dir: data_dir.chain_dir().to_owned(),
         blocks_dir: data_dir.blocks_dir().to_owned(),
         max_tip_age: config.max_tip_age,
-        file_size: cofferdam_ibd::FileSize::Core,
+        file_size: if config.blocks.fast_prune { FileSize::Small } else { FileSize::Core },
         coin_stats: config.coin_stats,
         wal: WalOptions {
             durability: config.durability,

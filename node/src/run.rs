@@ -10,13 +10,14 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
 
 use crate::cli::{Args, Command};
-use crate::clock::Clock;
 use crate::config::{Config, LogConfig};
 use crate::daemon;
 use crate::data_dir::{DataDir, chain_dir, cookie_path};
-use crate::import::{import, print_summary};
+use crate::import;
 use crate::logging::Log;
-use crate::node::{Node, open_chainstate};
+use crate::monitor::watch_status;
+use crate::node::Node;
+use crate::rebuild::NeedsRebuild;
 use crate::rpc::{RpcClient, typed_arguments};
 use crate::shutdown::{Shutdown, on_hangup};
 use crate::waits::EndedByStop;
@@ -27,7 +28,10 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
     match try_run(words) {
         Ok(code) => code,
         Err(error) => {
-            terminal::print_error(&format!("{error:#}"));
+            match error.downcast_ref::<NeedsRebuild>() {
+                Some(question) => terminal::print_question(&question.to_string()),
+                None => terminal::print_error(&format!("{error:#}")),
+            }
             ExitCode::FAILURE
         }
     }
@@ -52,6 +56,10 @@ fn try_run(words: impl IntoIterator<Item = OsString>) -> Result<ExitCode> {
     }
     match command {
         Command::Rpc { method, args } => run_rpc(&config, &method, &args),
+        Command::Status => {
+            watch_status(&rpc_client(&config)?)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Import { files } => run_import(&config, &files),
         _ if config.daemon || config.daemon_wait => {
             let pid_file = chain_dir(&config).join(&config.pid_file);
@@ -65,6 +73,11 @@ fn run_sync(config: &Config) -> Result<ExitCode> {
     let shutdown = Shutdown::default();
     shutdown.on_signals()?;
     let data_dir = DataDir::open(config)?;
+    // Log lines and bars on one screen would spoil both.
+    let mut config = config.clone();
+    config.show_bars = config.log.console && terminal::is_terminal();
+    config.log.console &= !config.show_bars;
+    let config = &config;
     let log = start_log(config, &config.log)?;
     let reopened = log.clone();
     on_hangup(move || reopened.reopen())?;
@@ -91,43 +104,25 @@ fn run_import(config: &Config, files: &[PathBuf]) -> Result<ExitCode> {
     // Log lines and a bar on one screen would spoil both.
     let console = config.log.console && !terminal::is_terminal();
     start_log(config, &LogConfig { console, ..config.log.clone() })?;
-    let mut chainstate = open_chainstate(config, &data_dir, &shutdown).inspect_err(log_error)?;
-    let imported = import(&mut chainstate, files, &Clock::default(), &shutdown);
-    let imported = match imported {
-        Ok(imported) => imported,
+    import::run_import(config, &data_dir, &shutdown, files).inspect_err(log_error)
+}
+
+fn run_rpc(config: &Config, method: &str, args: &[String]) -> Result<ExitCode> {
+    let client = rpc_client(config)?;
+    match client.call(method, &typed_arguments(method, args)) {
+        Ok(Value::Null) => {}
+        Ok(Value::String(text)) => terminal::print_line(&text),
+        Ok(value) => terminal::print_line(&format!("{value:#}")),
         Err(error) => {
-            let failed = error.downcast_ref();
-            let ended = failed.and_then(|failed| EndedByStop::from_error(failed, &shutdown));
-            let error = ended.map_or(error, Into::into);
-            log_error(&error);
-            // What was imported is kept, if the machine allows; the first error is the one to tell.
-            let _ = chainstate.shutdown();
-            return Err(error);
+            terminal::print_call_error(&error.to_string());
+            return Ok(ExitCode::FAILURE);
         }
-    };
-    for warning in &imported.warnings {
-        tracing::warn!("{warning}");
-        terminal::print_warning(warning);
-    }
-    if !imported.interrupted {
-        print_summary(&chainstate)?;
-    }
-    let tip = chainstate.tip();
-    chainstate.shutdown().map_err(|error| anyhow!(crate::chain::describe(&error)))?;
-    drop(data_dir);
-    if imported.interrupted {
-        return Err(anyhow!(
-            "interrupted at height {}; the same command goes on from there",
-            tip.height
-        ));
-    }
-    if imported.rejected > 0 {
-        return Err(anyhow!("blocks that are not valid: {}", imported.rejected));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn run_rpc(config: &Config, method: &str, args: &[String]) -> Result<ExitCode> {
+/// The way to a running node.
+fn rpc_client(config: &Config) -> Result<RpcClient> {
     let secret = match &config.rpc.user {
         Some((user, password)) => format!("{user}:{password}"),
         None => {
@@ -140,17 +135,7 @@ fn run_rpc(config: &Config, method: &str, args: &[String]) -> Result<ExitCode> {
             })?
         }
     };
-    let client = RpcClient::new(config.rpc.connect.clone(), &secret, config.rpc.client_timeout);
-    match client.call(method, &typed_arguments(method, args)) {
-        Ok(Value::Null) => {}
-        Ok(Value::String(text)) => terminal::print_line(&text),
-        Ok(value) => terminal::print_line(&format!("{value:#}")),
-        Err(error) => {
-            terminal::print_call_error(&error.to_string());
-            return Ok(ExitCode::FAILURE);
-        }
-    }
-    Ok(ExitCode::SUCCESS)
+    Ok(RpcClient::new(config.rpc.connect.clone(), &secret, config.rpc.client_timeout))
 }
 
 /// Starts the log of the locked directory: a second process is refused before it writes a line.

@@ -18,9 +18,19 @@ pub(crate) fn print_error(text: &str) {
     let _ = writeln!(std::io::stderr(), "Error: {text}");
 }
 
+/// Prints a question that nobody is asked, with what to do instead: `bitcoind` gives it no heading.
+pub(crate) fn print_question(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// Prints an error of a call, as `bitcoin-cli` words it.
 pub(crate) fn print_call_error(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Returns whether results go to a screen.
+pub(crate) fn is_screen() -> bool {
+    std::io::stdout().is_terminal()
 }
 
 /// Returns whether a person watches.

@@ -1,5 +1,6 @@
 //! `Config`: what the options mean. The only reader of the environment and of `bitcoin.conf`.
 
+mod blocks;
 mod files;
 mod index;
 mod interaction;
@@ -9,6 +10,7 @@ mod notify;
 mod p2p;
 mod rpc;
 
+pub use blocks::{BlocksConfig, PruneMode, RebuildOption};
 pub use index::IndexConfig;
 pub use log::LogConfig;
 pub use mining::MiningConfig;
@@ -37,6 +39,8 @@ const MIN_FREE_SPACE_MIB_DEFAULT: u64 = 64;
 /// Age of a tip that is no sign of initial block download, in seconds (Bitcoin Core's
 /// `DEFAULT_MAX_TIP_AGE`).
 const MAX_TIP_AGE_SECONDS_DEFAULT: u32 = 24 * 60 * 60;
+/// Port of the figures for Prometheus (the one that exporters for Bitcoin nodes use).
+const METRICS_PORT: u16 = 9332;
 
 /// How the scripts of old blocks are treated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,6 +94,12 @@ pub struct Config {
     pub mock_time: Option<u32>,
     /// File of the process id, relative to the chain directory.
     pub pid_file: PathBuf,
+    /// Where the status page and the figures for Prometheus are shown, if at all.
+    pub metrics: Option<SocketAddr>,
+    /// Whether a person watches the standard error: bars are drawn there.
+    pub show_bars: bool,
+    /// Block files.
+    pub blocks: BlocksConfig,
     /// Connections to peers.
     pub p2p: P2pConfig,
     /// JSON-RPC.
@@ -179,6 +189,9 @@ impl Config {
             stop_at_height: settings.number("stopatheight")?.filter(|height| *height != 0),
             mock_time,
             pid_file: settings.get("pid").unwrap_or("bitcoind.pid").into(),
+            metrics: metrics(settings)?,
+            show_bars: false,
+            blocks: BlocksConfig::from_settings(settings)?,
             p2p: P2pConfig::from_settings(settings, &params)?,
             rpc: RpcConfig::from_settings(settings, &params)?,
             mining: MiningConfig::from_settings(settings, &params)?,
@@ -280,6 +293,15 @@ fn port(settings: &Settings, name: &str, default: u16) -> Result<u16, String> {
     port.ok_or_else(|| format!("Invalid port specified in -{name}: '{text}'"))
 }
 
+/// The listener of figures: off unless asked for, and then of this machine unless told otherwise.
+fn metrics(settings: &Settings) -> Result<Option<SocketAddr>, String> {
+    match settings.get("metrics") {
+        None | Some("0") => Ok(None),
+        Some("" | "1") => Ok(Some(SocketAddr::from(([127, 0, 0, 1], METRICS_PORT)))),
+        Some(text) => bind_address("metrics", text, METRICS_PORT).map(Some),
+    }
+}
+
 fn bind_address(option: &str, text: &str, default_port: u16) -> Result<SocketAddr, String> {
     if let Ok(ip) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
         return Ok(SocketAddr::new(ip, default_port));
@@ -315,6 +337,16 @@ pub(crate) mod tests {
         assert_eq!(load("", "signet=1").unwrap().network, Network::Signet);
         assert!(load("-regtest -signet", "").unwrap_err().contains("at most one"));
         assert_eq!(load("-chain=foo", "").unwrap_err(), "Unknown chain foo.");
+    }
+
+    #[test]
+    fn figures_are_shown_on_this_machine_and_only_when_asked_for() {
+        let address = |line| load(line, "").map(|config| config.metrics);
+        assert_eq!(address(""), Ok(None));
+        assert_eq!(address("-nometrics"), Ok(None));
+        assert_eq!(address("-metrics"), Ok(Some("127.0.0.1:9332".parse().unwrap())));
+        assert_eq!(address("-metrics=10.0.0.1:99"), Ok(Some("10.0.0.1:99".parse().unwrap())));
+        assert!(address("-metrics=somewhere").is_err());
     }
 
     #[test]

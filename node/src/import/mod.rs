@@ -1,35 +1,44 @@
-//! `cofferdam import`: block files into a data directory.
+//! Blocks from files into the chain: `cofferdam import`, `-loadblock`, `-reindex`.
 //!
 //! Two passes. The first finds all blocks by their frames and puts them into the order of the
 //! chain; the second reads them in that order, so that it does not matter in which order Core
 //! wrote them, and no block waits in memory for its parent. A thread reads and checks ahead; this
-//! one owns the chainstate, stores and connects. Blocks that are stored already are not read
+//! one sends what is read to the chain's thread. Blocks that are stored already are not read
 //! again: an import that was interrupted goes on where it was.
+//!
+//! A file may be one of the chain's own: its blocks are then indexed where they lie.
 
+mod command;
+mod from_core;
 mod order;
 mod progress;
 mod scan;
+mod startup;
+
+pub(crate) use command::run_import;
+pub(crate) use startup::InitLoad;
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use cofferdam_ibd::block::CheckedBlock;
-use cofferdam_ibd::headers::HeaderStatus;
+use cofferdam_ibd::headers::{Extent, HeaderStatus};
 use cofferdam_ibd::params::ChainParams;
 use cofferdam_ibd::sync::HEADERS_MAX;
-use cofferdam_ibd::{BlockAccepted, Chainstate, Rejection, UtxoHash};
+use cofferdam_ibd::{BlockAccepted, Rejection};
+use cofferdam_storage::FilePosition;
 use rayon::prelude::{IntoParallelIterator as _, ParallelIterator as _};
 
-use self::order::{Order, Record, order};
+use self::order::{Order, Record, order, tell_out_of_order};
 use self::progress::ProgressReport;
 use self::scan::{BlockFile, Scan};
-use crate::clock::Clock;
+use crate::chain::{ChainEvent, ChainHandle};
 use crate::shutdown::Shutdown;
 use crate::terminal;
 
@@ -53,74 +62,103 @@ pub(crate) struct Imported {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Imports files.
-///
-/// # Errors
-///
-/// Returns an error if a file cannot be read or is another network's, or if the machine fails;
-/// what was imported until then is kept.
-pub(crate) fn import(
-    chainstate: &mut Chainstate,
-    files: &[PathBuf],
-    clock: &Clock,
-    shutdown: &Shutdown,
-) -> Result<Imported> {
-    let mut imported = Imported::default();
-    let params = Arc::clone(chainstate.params());
-    let records = find_blocks(files, &params, shutdown, &mut imported.warnings)?;
-    let Order { blocks, unknown_parent, duplicates } = order(&records, chainstate.headers());
-    drop(records);
-    if unknown_parent > 0 {
-        imported.warnings.push(format!(
-            "{unknown_parent} blocks were left out: their ancestors are in none of the files"
-        ));
-    }
-    tracing::info!("{} blocks to import, {duplicates} found twice", blocks.len());
-    chainstate.stop_on(shutdown.flag());
-    let mut run = Run { chainstate, clock, shutdown, failed: HashSet::new(), rejected: 0 };
-    run.take_headers(&blocks)?;
-    let blocks: Vec<Record> = blocks.into_iter().filter(|record| run.is_wanted(record)).collect();
-    run.take_blocks(files, &blocks)?;
-    imported.rejected = run.rejected;
-    imported.interrupted = shutdown.is_requested();
-    Ok(imported)
+/// A file to import.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct SourceFile {
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// The number it has among the chain's own block files, if it is one of them.
+    pub(crate) number: Option<u32>,
 }
 
-/// Prints what the chain is now.
-///
-/// # Errors
-///
-/// Returns an error if the UTXO set cannot be read.
-pub(crate) fn print_summary(chainstate: &Chainstate) -> Result<()> {
-    let stats = chainstate.utxo_stats(UtxoHash::Both)?;
-    let tip = chainstate.tip();
-    terminal::print_line(&format!("height {}", tip.height));
-    terminal::print_line(&format!("tip {}", tip.hash));
-    terminal::print_line(&format!("utxos {}", stats.txouts));
-    for (name, hash) in [("hash_serialized_3", stats.hash_serialized_3), ("muhash", stats.muhash)] {
-        if let Some(hash) = hash {
-            terminal::print_line(&format!("{name} {hash}"));
+/// Where blocks go, and who is told.
+#[derive(Clone, Debug)]
+pub(crate) struct Import {
+    /// The chain.
+    pub(crate) chain: ChainHandle,
+    /// The wish to stop.
+    pub(crate) shutdown: Shutdown,
+    /// Whether a person watches the terminal; a node's standard error stays empty.
+    pub(crate) for_person: bool,
+}
+
+impl Import {
+    /// Imports files.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a file cannot be read or is another network's, or if the machine fails;
+    /// what was imported until then is kept.
+    pub(crate) fn run(&self, files: &[SourceFile]) -> Result<Imported> {
+        let mut imported = Imported::default();
+        let params = Arc::clone(self.chain.params());
+        let records = find_blocks(files, &params, &self.shutdown, &mut imported.warnings)?;
+        let Order { blocks, unknown_parent, duplicates } = self.chain.query(move |chain| {
+            tell_out_of_order(&records, chain.headers());
+            order(&records, chain.headers())
+        })?;
+        if unknown_parent > 0 {
+            imported.warnings.push(format!(
+                "{unknown_parent} blocks were left out: their ancestors are in none of the files"
+            ));
         }
+        tracing::info!("{} blocks to import, {duplicates} found twice", blocks.len());
+        let failed = Arc::default();
+        self.hear_of_failed(&failed)?;
+        let mut run = Run { import: self, failed, rejected: HashSet::new() };
+        run.take_headers(&blocks)?;
+        let blocks = run.wanted(blocks)?;
+        run.take_blocks(files, &blocks)?;
+        imported.rejected = run.rejected.len() + run.failed().len();
+        imported.interrupted = self.shutdown.is_requested();
+        Ok(imported)
     }
-    Ok(())
+
+    /// Connects whatever is stored, until nothing is left to do or a stop is asked for.
+    pub(crate) fn connect(&self) -> Result<()> {
+        while !self.shutdown.is_requested()
+            && !self.chain.change(|worker| worker.connect(SLICE))?.done
+        {}
+        Ok(())
+    }
+
+    /// Collects the blocks that turn out to break a rule when they are connected.
+    fn hear_of_failed(&self, failed: &Arc<Mutex<HashSet<BlockHash>>>) -> Result<()> {
+        let (failed, for_person) = (Arc::downgrade(failed), self.for_person);
+        self.chain.subscribe(Box::new(move |event| {
+            if let (ChainEvent::Invalid { hash, rejection, .. }, Some(failed)) =
+                (event, failed.upgrade())
+                && failed.lock().unwrap_or_else(PoisonError::into_inner).insert(*hash)
+            {
+                report_rejection(hash, rejection, for_person);
+            }
+        }))?;
+        Ok(())
+    }
 }
 
 fn find_blocks(
-    files: &[PathBuf],
+    files: &[SourceFile],
     params: &ChainParams,
     shutdown: &Shutdown,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<Record>> {
     let mut records = Vec::new();
-    for (file, path) in files.iter().enumerate() {
+    for (file, SourceFile { path, number }) in files.iter().enumerate() {
         if shutdown.is_requested() {
             break;
+        }
+        if let Some(number) = number {
+            let percent = file * 100 / files.len();
+            tracing::info!("Reindexing block file blk{number:05}.dat ({percent}% complete)...");
         }
         let what = || format!("reading block file {}", path.display());
         let scan = BlockFile::open(path)
             .and_then(|mut opened| opened.scan(params, &|| shutdown.is_requested()))
             .with_context(what)?;
-        judge(path, &scan, params, warnings)?;
+        if number.is_none() {
+            judge(path, &scan, params, warnings)?;
+        }
         tracing::info!("{}: {} blocks", path.display(), scan.blocks.len());
         records.extend(scan.blocks.into_iter().map(|found| Record {
             hash: found.header.block_hash(),
@@ -153,60 +191,93 @@ fn judge(path: &Path, scan: &Scan, params: &ChainParams, warnings: &mut Vec<Stri
     Ok(())
 }
 
-/// A block that was read and checked, with its bytes, or what is wrong with it.
-type Checked = (Record, std::result::Result<CheckedBlock, Rejection>);
+/// A block that was read and checked, or what is wrong with it.
+struct Checked {
+    record: Record,
+    block: std::result::Result<CheckedBlock, Rejection>,
+    /// Where it is in the chain's own files.
+    stored: Option<Extent>,
+}
 
 /// The second pass.
 struct Run<'a> {
-    chainstate: &'a mut Chainstate,
-    clock: &'a Clock,
-    shutdown: &'a Shutdown,
-    /// Blocks that break a rule, and their descendants.
-    failed: HashSet<BlockHash>,
-    rejected: usize,
+    import: &'a Import,
+    /// Blocks that broke a rule when they were connected; the chain's thread adds to them.
+    failed: Arc<Mutex<HashSet<BlockHash>>>,
+    /// Blocks that were refused.
+    rejected: HashSet<BlockHash>,
 }
 
 impl Run<'_> {
+    fn failed(&self) -> MutexGuard<'_, HashSet<BlockHash>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Takes all headers in; those that break a rule are left out with their descendants.
     fn take_headers(&mut self, blocks: &[Record]) -> Result<()> {
+        let mut left_out: HashSet<BlockHash> = HashSet::new();
         for chunk in blocks.chunks(HEADERS_MAX) {
-            if self.shutdown.is_requested() {
+            if self.import.shutdown.is_requested() {
                 return Ok(());
             }
-            let mut rest: Vec<&Record> = chunk.iter().collect();
+            let mut rest: Vec<Record> = chunk.to_vec();
             while !rest.is_empty() {
-                rest.retain(|record| !self.descends_from_failed(record));
-                let headers: Vec<Header> = rest.iter().map(|record| record.found.header).collect();
-                let Err(rejection) =
-                    self.chainstate.accept_headers(&headers, self.clock.seconds())?
-                else {
+                rest.retain(|record| {
+                    let descends = left_out.contains(&record.found.header.prev_blockhash);
+                    if descends {
+                        left_out.insert(record.hash);
+                    }
+                    !descends
+                });
+                let headers = rest.iter().map(|record| record.found.header).collect();
+                let Some((bad, rejection)) = self.give_headers(headers)? else {
                     break;
                 };
-                let known = self.chainstate.headers();
-                let bad = rest.iter().position(|record| {
-                    known
-                        .get(&record.hash)
-                        .is_none_or(|at| known.entry(at).status.has(HeaderStatus::FAILED))
-                });
-                let bad = bad.context("a header was refused and all are known")?;
-                if let Some(record) = rest.get(bad).copied() {
-                    self.reject(record, &rejection);
-                }
+                let record = rest.get(bad).context("a header was refused and all are known")?;
+                left_out.insert(record.hash);
+                self.reject(record.hash, &rejection);
                 rest.drain(..=bad);
             }
         }
         Ok(())
     }
 
-    /// Returns whether a block has to be read: its header is good and it is not stored.
-    fn is_wanted(&self, record: &Record) -> bool {
-        !self.failed.contains(&record.hash) && !self.chainstate.has_block(&record.hash)
+    /// Gives headers to the chain; returns the first one that it refuses, and why.
+    fn give_headers(&self, headers: Vec<Header>) -> Result<Option<(usize, Rejection)>> {
+        Ok(self.import.chain.change(move |worker| {
+            let now = worker.clock.seconds();
+            let Err(rejection) = worker.chainstate.accept_headers(&headers, now)? else {
+                return Ok(None);
+            };
+            let known = worker.chainstate.headers();
+            let is_bad = |header: &Header| {
+                let at = known.get(&header.block_hash());
+                at.is_none_or(|at| known.entry(at).status.has(HeaderStatus::FAILED))
+            };
+            let bad = headers.iter().position(is_bad);
+            Ok(Some((bad.unwrap_or(headers.len()), rejection)))
+        })?)
     }
 
-    fn take_blocks(&mut self, files: &[PathBuf], blocks: &[Record]) -> Result<()> {
+    /// Leaves out the blocks that need not be read: those that are stored, and those whose header
+    /// was refused.
+    fn wanted(&self, blocks: Vec<Record>) -> Result<Vec<Record>> {
+        Ok(self.import.chain.query(move |chain| {
+            let is_wanted = |record: &Record| {
+                let headers = chain.headers();
+                headers.get(&record.hash).is_some_and(|at| {
+                    let entry = headers.entry(at);
+                    entry.block.is_none() && !entry.status.has(HeaderStatus::FAILED)
+                })
+            };
+            blocks.into_iter().filter(is_wanted).collect()
+        })?)
+    }
+
+    fn take_blocks(&mut self, files: &[SourceFile], blocks: &[Record]) -> Result<()> {
         let bytes = blocks.iter().map(|record| u64::from(record.found.length)).sum();
-        let mut report = ProgressReport::start(bytes);
-        let params = Arc::clone(self.chainstate.params());
+        let mut report = ProgressReport::start(bytes, self.import.for_person);
+        let params = Arc::clone(self.import.chain.params());
         std::thread::scope(|scope| {
             let (sender, receiver) = sync_channel(BATCHES_AHEAD);
             let reader = std::thread::Builder::new()
@@ -229,83 +300,66 @@ impl Run<'_> {
         report: &mut ProgressReport,
     ) -> Result<()> {
         // Blocks that an earlier run stored may wait.
-        self.connect()?;
+        self.import.connect()?;
         while let Ok(batch) = batches.recv() {
-            if self.shutdown.is_requested() {
+            if self.import.shutdown.is_requested() {
                 return Ok(());
             }
-            let (count, bytes) =
-                (batch.len(), batch.iter().map(|(record, _)| u64::from(record.found.length)).sum());
-            for (record, checked) in batch {
-                self.take_block(&record, checked)?;
-            }
-            self.connect()?;
-            report.add(count, bytes, self.chainstate.tip().height);
+            let lengths = batch.iter().map(|checked| u64::from(checked.record.found.length));
+            let (count, bytes) = (batch.len(), lengths.sum());
+            self.take_batch(batch)?;
+            self.import.connect()?;
+            report.add(count, bytes, self.import.chain.view().tip.height);
         }
         Ok(())
     }
 
-    fn take_block(
-        &mut self,
-        record: &Record,
-        checked: std::result::Result<CheckedBlock, Rejection>,
-    ) -> Result<()> {
-        if self.descends_from_failed(record) {
-            return Ok(());
-        }
-        match checked {
-            Ok(block) => {
-                let accepted = self.chainstate.accept_checked(block, self.clock.seconds())?;
+    fn take_batch(&mut self, batch: Vec<Checked>) -> Result<()> {
+        let refused = self.import.chain.change(move |worker| {
+            let now = worker.clock.seconds();
+            let mut refused = Vec::new();
+            for Checked { record, block, stored } in batch {
+                let accepted = match (block, stored) {
+                    (Err(rejection), _) => BlockAccepted::Rejected(rejection),
+                    (Ok(block), None) => worker.chainstate.accept_checked(block, now)?,
+                    (Ok(block), Some(stored)) => {
+                        worker.chainstate.accept_stored(block, stored, now)?
+                    }
+                };
                 if let BlockAccepted::Rejected(rejection) = accepted {
-                    self.reject(record, &rejection);
+                    refused.push((record.hash, rejection));
                 }
             }
-            Err(rejection) => self.reject(record, &rejection),
+            Ok(refused)
+        })?;
+        for (hash, rejection) in refused {
+            // A child of a block that is not valid is no fault of its own.
+            if !matches!(rejection.code.as_ref(), "bad-prevblk" | "duplicate-invalid") {
+                self.reject(hash, &rejection);
+            }
         }
         Ok(())
     }
 
-    fn connect(&mut self) -> Result<()> {
-        loop {
-            let advance = self.chainstate.advance(Instant::now() + SLICE)?;
-            for (hash, rejection) in advance.invalid {
-                if self.failed.insert(hash) {
-                    self.rejected += 1;
-                    report_rejection(&hash, &rejection);
-                }
-            }
-            if advance.done || self.shutdown.is_requested() {
-                return Ok(());
-            }
-        }
-    }
-
-    fn descends_from_failed(&mut self, record: &Record) -> bool {
-        let descends = self.failed.contains(&record.found.header.prev_blockhash);
-        if descends {
-            self.failed.insert(record.hash);
-        }
-        descends
-    }
-
-    fn reject(&mut self, record: &Record, rejection: &Rejection) {
-        if self.failed.insert(record.hash) {
-            self.rejected += 1;
-            report_rejection(&record.hash, rejection);
+    fn reject(&mut self, hash: BlockHash, rejection: &Rejection) {
+        if self.rejected.insert(hash) {
+            report_rejection(&hash, rejection, self.import.for_person);
         }
     }
 }
 
-fn report_rejection(hash: &BlockHash, rejection: &Rejection) {
-    tracing::warn!("block {hash} is not valid and was left out with its descendants: {rejection}");
-    terminal::print_warning(&format!(
-        "block {hash} is not valid and was left out with its descendants: {rejection}"
-    ));
+fn report_rejection(hash: &BlockHash, rejection: &Rejection, for_person: bool) {
+    let text =
+        format!("block {hash} is not valid and was left out with its descendants: {rejection}");
+    tracing::warn!("{text}");
+    if for_person {
+        terminal::print_warning(&text);
+    }
 }
 
 /// Reads and checks blocks in order, until all are read or nobody listens.
 fn read_ahead(
-    files: &[PathBuf],
+    files: &[SourceFile],
     blocks: &[Record],
     params: &ChainParams,
     sender: &SyncSender<Vec<Checked>>,
@@ -323,7 +377,14 @@ fn read_ahead(
             bytes += u64::from(record.found.length);
             rest = behind;
         }
-        let check = |(record, raw): (Record, Vec<u8>)| (record, CheckedBlock::parse(raw, params));
+        let check = |(record, raw): (Record, Vec<u8>)| {
+            let number = files.get(record.file).and_then(|file| file.number);
+            let stored = number.and_then(|file| {
+                let offset = u32::try_from(record.found.offset).ok()?;
+                Extent::of(FilePosition { file, offset }, &raw)
+            });
+            Checked { record, block: CheckedBlock::parse(raw, params), stored }
+        };
         let checked: Vec<Checked> = batch.into_par_iter().map(check).collect();
         if sender.send(checked).is_err() {
             return Ok(());
@@ -333,11 +394,11 @@ fn read_ahead(
 }
 
 fn read_block(
-    files: &[PathBuf],
+    files: &[SourceFile],
     record: &Record,
     opened: &mut Option<(usize, BlockFile)>,
 ) -> Result<Vec<u8>> {
-    let path = files.get(record.file).context("a record of no file")?;
+    let path = &files.get(record.file).context("a record of no file")?.path;
     let what =
         || format!("reading block file {} at offset {}", path.display(), record.found.offset);
     if opened.as_ref().is_none_or(|(file, _)| *file != record.file) {

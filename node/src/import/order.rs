@@ -68,6 +68,38 @@ pub(crate) fn order(records: &[Record], known: &HeaderTree) -> Order {
     order
 }
 
+/// Logs which blocks stand before their parents, in the words of Bitcoin Core, which reads the files
+/// once and in their order.
+pub(crate) fn tell_out_of_order(records: &[Record], known: &HeaderTree) {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return;
+    }
+    let genesis = known.entry(known.genesis()).hash;
+    let mut seen: HashSet<BlockHash> = HashSet::from([genesis]);
+    let mut early: HashMap<BlockHash, Vec<BlockHash>> = HashMap::new();
+    for record in records {
+        let (hash, parent) = (record.hash, record.found.header.prev_blockhash);
+        if hash != genesis && !seen.contains(&parent) && known.get(&parent).is_none() {
+            tracing::debug!(
+                "LoadExternalBlockFile: Out of order block {hash}, parent {parent} not known"
+            );
+            early.entry(parent).or_default().push(hash);
+            continue;
+        }
+        seen.insert(hash);
+        let mut heads = vec![hash];
+        while let Some(head) = heads.pop() {
+            for child in early.remove(&head).unwrap_or_default() {
+                tracing::debug!(
+                    "LoadExternalBlockFile: Processing out of order child {child} of {head}"
+                );
+                seen.insert(child);
+                heads.push(child);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

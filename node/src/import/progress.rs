@@ -22,8 +22,8 @@ pub(crate) struct ProgressReport {
 
 impl ProgressReport {
     /// Begins an import of so many bytes.
-    pub(crate) fn start(bytes_all: u64) -> Self {
-        let bar = terminal::is_terminal().then(|| {
+    pub(crate) fn start(bytes_all: u64, for_person: bool) -> Self {
+        let bar = (for_person && terminal::is_terminal()).then(|| {
             let template =
                 "{bar:30} {percent}% {bytes}/{total_bytes} {bytes_per_sec} ETA {eta} {msg}";
             let style = ProgressStyle::with_template(template)

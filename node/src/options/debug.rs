@@ -5,6 +5,7 @@ use super::{OptionSpec, ignored, option};
 
 pub(super) const OPTIONS: &[OptionSpec] = &[
     option("help-debug", "", "Print the help with the options for debugging and exit", &[]),
+    option("fastprune", "", "Small block files and early pruning, for tests", &[DebugOnly]),
     option(
         "maxtipage",
         "n",
@@ -45,7 +46,6 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     ignored("checkmempool"),
     ignored("dbcrashratio"),
     ignored("deprecatedrpc"),
-    ignored("fastprune"),
     ignored("forcecompactdb"),
     ignored("limitancestorcount"),
     ignored("limitclustercount"),

@@ -59,6 +59,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "One more configuration file, relative to the data directory; only in the configuration file",
         &[],
     ),
+    option("loadblock", "file", "Import blocks from this file at the start. May be repeated", &[]),
     option("minimumchainwork", "hex", "Minimum work of a chain worth following", &[DebugOnly]),
     option(
         "par",
@@ -72,6 +73,19 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "File of the process id, relative to the directory of the network (default: bitcoind.pid)",
         &[],
     ),
+    option(
+        "prune",
+        "n",
+        "Remove old block files: 0 never, 1 when pruneblockchain asks, from 550 on to stay below so many MiB. Not with -txindex; going back needs -reindex, which downloads the chain again (default: 0)",
+        &[],
+    ),
+    option("reindex", "", "Build block index and UTXO set anew from the block files", &[]),
+    option(
+        "reindex-chainstate",
+        "",
+        "Build the UTXO set anew from the blocks that are indexed",
+        &[],
+    ),
     option("shutdownnotify", "cmd", "Run this command before the node stops", &[]),
     option("startupnotify", "cmd", "Run this command when the node is ready", &[]),
     option(
@@ -83,11 +97,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     ignored("asmap"),
     ignored("blocksxor"),
     ignored("dbbatchsize"),
-    ignored("loadblock"),
     ignored("prevoutfetchthreads"),
-    ignored("prune"),
-    ignored("reindex"),
-    ignored("reindex-chainstate"),
     ignored("settings"),
     ignored("txospenderindex"),
 ];

@@ -9,10 +9,23 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "Database engine: rocksdb, sled or memory (default: the best that is built in)",
         &[],
     ),
+    option("copy", "", "With import --from-core: copy block files instead of linking them", &[]),
     option(
         "durability",
         "mode",
         "What survives a power cut: strict, batched, relaxed or async (default: relaxed)",
+        &[],
+    ),
+    option(
+        "from-core",
+        "dir",
+        "With import: take over the block files of this data directory of Bitcoin Core, in place",
+        &[],
+    ),
+    option(
+        "metrics",
+        "addr[:port]",
+        "Show a status page at / and figures for Prometheus at /metrics here (default: off; without a value 127.0.0.1:9332)",
         &[],
     ),
     option(

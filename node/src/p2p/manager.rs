@@ -30,7 +30,7 @@ use super::subnet::Subnet;
 use super::upload::Upload;
 use crate::chain::ChainHandle;
 use crate::clock::Clock;
-use crate::config::P2pConfig;
+use crate::config::{P2pConfig, PruneMode};
 use crate::data_dir::fill_random;
 use crate::index::Indexes;
 use crate::shutdown::Shutdown;
@@ -171,7 +171,10 @@ impl PeerManager {
     /// Returns the services offered to everybody.
     pub(crate) fn services(&self) -> u64 {
         let v2 = if self.config.v2_transport { P2P_V2 } else { 0 };
-        SERVICES | v2 | self.filters.as_ref().map_or(0, |_| COMPACT_FILTERS)
+        // Who prunes has the last blocks only, which is not `NODE_NETWORK`.
+        let prunes = self.chain.prune_mode() != PruneMode::Off;
+        let services = if prunes { SERVICES & !1 } else { SERVICES };
+        services | v2 | self.filters.as_ref().map_or(0, |_| COMPACT_FILTERS)
     }
 
     /// Returns whether the encrypted transport is offered.

@@ -153,6 +153,10 @@ impl PeerManager {
 
     /// Asks a peer for blocks that it has and we miss, as many as it may owe.
     pub(super) fn ask_blocks(&self, peer: &Arc<Peer>) -> Result<(), Stopped> {
+        // What is missing is known when block files are imported (Core's `LoadingBlocks`).
+        if self.chain.is_loading() {
+            return Ok(());
+        }
         let limited = peer.is_limited();
         if !peer.serves_blocks() || (limited && self.chain.view().initial_download) {
             return Ok(());

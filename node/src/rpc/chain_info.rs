@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::blockchain::find;
 use super::call::{Args, optional, optional_text};
-use super::{Context, Method, RpcError, RpcResult, code, tx_json, utxo_set};
+use super::{Context, Method, RpcError, RpcResult, code, prune, tx_json, utxo_set};
 
 /// Seconds of the window of `getchaintxstats` unless the caller says: a month.
 const WINDOW_SECONDS: u32 = 30 * 24 * 60 * 60;
@@ -87,9 +87,9 @@ fn get_blockchain_info(context: &Context, _: &Args) -> RpcResult {
         "initialblockdownload": view.initial_download,
         "chainwork": take("chainwork"),
         "size_on_disk": utxo_set::directory_bytes(&context.blocks_dir),
-        "pruned": false,
     });
     if let Some(fields) = info.as_object_mut() {
+        prune::add_fields(context, fields)?;
         if params.network == Network::Signet {
             let challenge = params.signet_challenge.as_ref().map(|script| script.to_hex_string());
             fields.insert("signet_challenge".into(), json!(challenge));

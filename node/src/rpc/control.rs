@@ -4,10 +4,17 @@ use serde_json::{Value, json};
 
 use super::call::{Args, Param, help, json as required, optional, optional_text};
 use super::{CATEGORIES, Context, Method, RpcError, RpcResult, code};
+use crate::monitor::lock;
 
 const HELP_PARAMS: &[Param] = &[optional_text("command")];
 
 pub(super) const METHODS: &[Method] = &[
+    Method {
+        name: "getsyncstatus",
+        params: &[],
+        help: "Returns progress, rates and bottleneck of the sync, cache and log: what `cofferdam status` shows.",
+        run: |context, _| Ok(lock(&context.seen).now.to_json()),
+    },
     Method {
         name: "getrpcinfo",
         params: &[],

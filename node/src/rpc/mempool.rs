@@ -117,7 +117,7 @@ fn get_mempool_info(context: &Context, _: &Args) -> RpcResult {
     let queue = context.chain.queue().read();
     let fee_rate = tx_json::amount(RELAY_FEE_RATE);
     Ok(json!({
-        "loaded": true,
+        "loaded": !context.chain.is_loading(),
         "size": queue.len(),
         "bytes": queue.vsize(),
         "usage": queue.memory_bytes(),

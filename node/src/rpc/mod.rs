@@ -27,6 +27,7 @@ mod mempool;
 mod mining;
 mod network;
 mod peer_info;
+mod prune;
 mod raw_tx;
 mod scan;
 mod send;
@@ -49,8 +50,8 @@ pub(crate) use mining::MiningState;
 pub(crate) use server::RpcServer;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use serde_json::Value;
@@ -59,6 +60,7 @@ use crate::chain::{ChainHandle, Stopped};
 use crate::clock::Clock;
 use crate::index::Indexes;
 use crate::logging::Log;
+use crate::monitor::Seen;
 use crate::notify::Warnings;
 use crate::p2p::PeerManager;
 use crate::shutdown::Shutdown;
@@ -130,6 +132,8 @@ pub(crate) struct Context {
     pub(crate) clock: Clock,
     /// The wish to stop.
     pub(crate) shutdown: Shutdown,
+    /// What the monitor saw last.
+    pub(crate) seen: Arc<Mutex<Seen>>,
     /// When the node was started.
     pub(crate) started: Instant,
     /// The chain directory.
@@ -185,6 +189,7 @@ const CATEGORIES: &[(&str, &[Method])] = &[
     ("Snapshots", snapshot::METHODS),
     ("Fetching", block_fetch::METHODS),
     ("Chain control", chain_control::METHODS),
+    ("Pruning", prune::METHODS),
     ("Waiting", chain_wait::METHODS),
     ("Control", control::METHODS),
     ("Logging", logging::METHODS),

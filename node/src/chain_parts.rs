@@ -1,0 +1,58 @@
+//! What the chain's thread is given and gives back: options, views, fates of blocks.
+
+use cofferdam_ibd::{BlockAccepted, BlockRef, Rejection};
+
+use crate::config::Config;
+use crate::prune::Pruner;
+
+/// What is known of the chain without asking its thread.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ChainView {
+    /// The connected tip.
+    pub(crate) tip: BlockRef,
+    /// The header with the most work.
+    pub(crate) best_header: BlockRef,
+    /// Time of that header.
+    pub(crate) best_header_time: u32,
+    /// Whether the chain is still being downloaded.
+    pub(crate) initial_download: bool,
+}
+
+/// What became of a block.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Submitted {
+    /// What taking it in did; `None` if it was not wanted.
+    pub(crate) accepted: Option<BlockAccepted>,
+    /// The rule it broke when it was connected.
+    pub(crate) invalid: Option<Rejection>,
+    /// Whether it is part of the connected chain.
+    pub(crate) connected: bool,
+}
+
+/// What the chain's thread is told besides its chain.
+#[derive(Clone, Debug)]
+pub(crate) struct ChainOptions {
+    /// Which block files go.
+    pub(crate) pruner: Pruner,
+    /// Height to stop at.
+    pub(crate) stop_at_height: Option<u32>,
+}
+
+impl ChainOptions {
+    /// What a configuration says.
+    pub(crate) fn new(config: &Config) -> Self {
+        let pruner = Pruner::new(&config.blocks, config.network);
+        Self { pruner, stop_at_height: config.stop_at_height }
+    }
+}
+
+/// Where a block came from, which decides how soon it is connected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum BlockSource {
+    /// A user: connected when the call returns.
+    User,
+    /// A peer that was asked for it.
+    Requested,
+    /// A peer that was not.
+    Unrequested,
+}

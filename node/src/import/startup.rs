@@ -1,0 +1,101 @@
+//! `InitLoad`: what a node imports after its start, on a thread of its own: block files that have to
+//! be indexed anew, then those of `-loadblock` (`ImportBlocks` in Bitcoin Core's
+//! `node/blockstorage.cpp`). RPC and peers are served meanwhile.
+
+use std::path::Path;
+use std::thread::JoinHandle;
+
+use anyhow::{Context as _, Result};
+
+use super::{Import, SourceFile};
+use crate::rebuild::{Rebuild, block_file_number};
+
+/// The thread.
+#[derive(Debug)]
+pub(crate) struct InitLoad(JoinHandle<()>);
+
+impl InitLoad {
+    /// Starts it. The chain counts as loading until it is done.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the system refuses a thread, or the directory of block files cannot be
+    /// read.
+    pub(crate) fn start(
+        import: Import,
+        rebuild: Rebuild,
+        blocks: &Path,
+        load: Vec<std::path::PathBuf>,
+    ) -> Result<Self> {
+        // Looked at now: files that peers' blocks begin from here on are indexed as they come.
+        let own = if rebuild.is_scan()? { block_files(blocks)? } else { Vec::new() };
+        let run = move || {
+            tracing::info!("initload thread start");
+            if let Err(error) = load_all(&import, &rebuild, &own, &load)
+                && !import.shutdown.is_requested()
+            {
+                import.shutdown.fail(&format!("{error:#}"));
+            }
+            import.chain.set_loading(false);
+            tracing::info!("initload thread exit");
+        };
+        let thread = std::thread::Builder::new().name("initload".into()).spawn(run);
+        Ok(Self(thread.context("starting the thread that imports")?))
+    }
+
+    /// Waits for its end, which a stop brings about.
+    pub(crate) fn join(self) {
+        // A panic there has been reported to who waits for a stop.
+        let _ = self.0.join();
+    }
+}
+
+fn load_all(
+    import: &Import,
+    rebuild: &Rebuild,
+    own: &[SourceFile],
+    load: &[std::path::PathBuf],
+) -> Result<()> {
+    if rebuild.is_scan()? {
+        let imported = import.run(own)?;
+        if imported.interrupted {
+            tracing::info!("Interrupt requested. Exit reindexing.");
+            return Ok(());
+        }
+        for warning in imported.warnings {
+            tracing::warn!("{warning}");
+        }
+        rebuild.finish()?;
+        tracing::info!("Reindexing finished");
+    }
+    for path in load {
+        if import.shutdown.is_requested() {
+            return Ok(());
+        }
+        let file = SourceFile { path: path.clone(), number: None };
+        tracing::info!("Importing blocks file {}...", path.display());
+        match import.run(&[file]) {
+            Ok(imported) => imported.warnings.iter().for_each(|text| tracing::warn!("{text}")),
+            // As in Bitcoin Core: a node runs without the file too.
+            Err(error) if import.shutdown.fatal().is_none() => {
+                tracing::warn!("Could not open blocks file {}: {error:#}", path.display());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    import.connect()
+}
+
+/// The chain's own block files, in order.
+pub(super) fn block_files(blocks: &Path) -> Result<Vec<SourceFile>> {
+    let what = || format!("reading the directory {}", blocks.display());
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(blocks).with_context(what)? {
+        let entry = entry.with_context(what)?;
+        if let Some(number) = entry.file_name().to_str().and_then(block_file_number) {
+            files.push(SourceFile { path: entry.path(), number: Some(number) });
+        }
+    }
+    files.sort_by_key(|file| file.number);
+    Ok(files)
+}

@@ -1,0 +1,189 @@
+//! `Pruner`: which block files go, and when (`FindFilesToPrune` in Bitcoin Core's
+//! `node/blockstorage.cpp`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use cofferdam_ibd::params::Network;
+use cofferdam_ibd::{BlockFileUsage, Chainstate};
+
+use crate::config::{BlocksConfig, PruneMode};
+
+/// Blocks below the tip whose data are kept whatever else: reorganisations and peers need them
+/// (`MIN_BLOCKS_TO_KEEP`).
+pub(crate) const BLOCKS_KEPT: u32 = 288;
+/// How many blocks more an index is given than it asks for (`PRUNE_LOCK_BUFFER`).
+const LOCK_MARGIN: u32 = 10;
+/// What is left free below the target, and after how many bytes of blocks it is looked at again
+/// (`BLOCKFILE_CHUNK_SIZE` and `UNDOFILE_CHUNK_SIZE`).
+const CHUNK_BYTES: u64 = (16 << 20) + (1 << 20);
+/// The same with small files.
+const SMALL_CHUNK_BYTES: u64 = 16 << 10;
+/// What a block has while the chain is downloaded, roughly (`average_block_size`).
+const BLOCK_BYTES: u64 = 1_000_000;
+
+/// Decides about block files; lives on the chain's thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Pruner {
+    mode: PruneMode,
+    fast: bool,
+    /// The chain has to be higher than this for files to go by themselves.
+    after_height: u32,
+    /// Bytes of blocks connected when the files were last looked at, and the last file's number.
+    looked_at: Option<(u64, u32)>,
+    /// The first height that each index still has to read.
+    locks: BTreeMap<String, u32>,
+}
+
+impl Pruner {
+    /// The pruner that the options ask for.
+    pub(crate) fn new(blocks: &BlocksConfig, network: Network) -> Self {
+        let after_height = match network {
+            Network::Mainnet => 100_000,
+            Network::Regtest if blocks.fast_prune => 100,
+            _ => 1000,
+        };
+        let (mode, fast) = (blocks.prune, blocks.fast_prune);
+        Self { mode, fast, after_height, looked_at: None, locks: BTreeMap::new() }
+    }
+
+    /// How files are pruned.
+    pub(crate) const fn mode(&self) -> PruneMode {
+        self.mode
+    }
+
+    /// The chain has to be higher than this for files to go.
+    pub(crate) const fn after_height(&self) -> u32 {
+        self.after_height
+    }
+
+    /// Keeps the blocks from a height on for `who`; with `None` not any more.
+    #[expect(dead_code, reason = "indexes that read block files ask for it")]
+    pub(crate) fn lock(&mut self, who: &str, first_height: Option<u32>) {
+        match first_height {
+            Some(height) => self.locks.insert(who.to_owned(), height),
+            None => self.locks.remove(who),
+        };
+    }
+
+    /// Removes files if there are too many bytes; called now and then.
+    pub(crate) fn run(
+        &mut self,
+        chainstate: &mut Chainstate,
+        initial_download: bool,
+    ) -> cofferdam_ibd::Result<()> {
+        let PruneMode::Target(target) = self.mode else {
+            return Ok(());
+        };
+        let chunk = if self.fast { SMALL_CHUNK_BYTES } else { CHUNK_BYTES };
+        let now = (chainstate.progress().bytes, chainstate.last_block_file());
+        let is_due = |(bytes, file)| now.1 != file || now.0.saturating_sub(bytes) >= chunk;
+        if !self.looked_at.is_none_or(is_due) || chainstate.tip().height <= self.after_height {
+            return Ok(());
+        }
+        self.looked_at = Some(now);
+        let used = chainstate.block_file_bytes()?;
+        if used.saturating_add(CHUNK_BYTES) < target {
+            return Ok(());
+        }
+        let headers = chainstate.headers();
+        let best = headers.entry(headers.best()).height;
+        let ahead = u64::from(best.saturating_sub(chainstate.tip().height));
+        // Each time the buffer is written back: not for every file while the chain is downloaded.
+        let margin = if initial_download { ahead.saturating_mul(BLOCK_BYTES) } else { 0 };
+        let keep = target.saturating_sub(CHUNK_BYTES.saturating_add(margin));
+        let last_height = self.last_height(chainstate.tip().height, u32::MAX);
+        let files = chainstate.finished_block_files()?;
+        let chosen = choose(&files, used, keep, last_height);
+        tracing::debug!(
+            "[prune] target={}MiB actual={}MiB max_prune_height={last_height} removed {} blk/rev pairs",
+            target >> 20,
+            used >> 20,
+            chosen.len()
+        );
+        if chosen.is_empty() { Ok(()) } else { chainstate.prune_files(&chosen) }
+    }
+
+    /// Removes every file whose blocks are all at `height` or below, as far as they may go.
+    pub(crate) fn prune_to(
+        &self,
+        chainstate: &mut Chainstate,
+        height: u32,
+    ) -> cofferdam_ibd::Result<()> {
+        let last_height = self.last_height(chainstate.tip().height, height);
+        let files = chainstate.finished_block_files()?;
+        let chosen = choose(&files, u64::MAX, 0, last_height);
+        tracing::info!(
+            "Prune (Manual): prune_height={last_height} removed {} blk/rev pairs",
+            chosen.len()
+        );
+        if chosen.is_empty() { Ok(()) } else { chainstate.prune_files(&chosen) }
+    }
+
+    /// The last height that may go.
+    fn last_height(&self, tip: u32, asked: u32) -> u32 {
+        let mut last = tip;
+        let mut limit = None;
+        for (who, first_height) in &self.locks {
+            let height = first_height.saturating_sub(LOCK_MARGIN + 1);
+            if height <= last {
+                last = height.max(1);
+                limit = Some(who);
+            }
+        }
+        if let Some(who) = limit {
+            tracing::debug!("[prune] {who} limited pruning to height {last}");
+        }
+        last.min(asked).min(tip.saturating_sub(BLOCKS_KEPT))
+    }
+}
+
+/// Chooses files, the first ones first, until `used` is below `keep`.
+fn choose(files: &[BlockFileUsage], mut used: u64, keep: u64, last_height: u32) -> BTreeSet<u32> {
+    let mut chosen = BTreeSet::new();
+    for file in files {
+        if used < keep {
+            break;
+        }
+        if file.last_height <= last_height {
+            chosen.insert(file.number);
+            used = used.saturating_sub(file.bytes);
+        }
+    }
+    chosen
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files() -> Vec<BlockFileUsage> {
+        let file = |number: u32| BlockFileUsage {
+            number,
+            bytes: 100,
+            first_height: number * 10,
+            // A late block of a branch in the third file.
+            last_height: if number == 2 { 90 } else { number * 10 + 9 },
+        };
+        (0..6).map(file).collect()
+    }
+
+    #[test]
+    fn the_oldest_files_go_until_enough_is_free() {
+        assert_eq!(choose(&files(), 600, 450, 59), BTreeSet::from([0, 1]));
+        assert_eq!(choose(&files(), 600, 601, 59), BTreeSet::new());
+        assert_eq!(choose(&files(), 600, 0, 45), BTreeSet::from([0, 1, 3]), "2 has a late block");
+    }
+
+    #[test]
+    fn an_index_and_the_last_blocks_hold_files_back() {
+        let blocks = BlocksConfig { prune: PruneMode::Manual, ..BlocksConfig::default() };
+        let mut pruner = Pruner::new(&blocks, Network::Regtest);
+        assert_eq!(pruner.last_height(1000, 900), 712);
+        assert_eq!(pruner.last_height(1000, 500), 500);
+        assert_eq!(pruner.last_height(100, 90), 0);
+        pruner.locks.insert("an index".into(), 301);
+        assert_eq!(pruner.last_height(1000, 500), 290);
+        pruner.locks.insert("a new index".into(), 0);
+        assert_eq!(pruner.last_height(1000, 500), 1, "as Bitcoin Core");
+    }
+}

@@ -1,0 +1,88 @@
+//! `-prune` and `pruneblockchain`.
+
+use cofferdam_tests::process::Node;
+use serde_json::{Value, json};
+
+use super::{mine, numbers, start};
+
+fn hash_at(node: &Node, height: u32) -> String {
+    let hash = node.rpc("getblockhash", &[&height.to_string()]);
+    hash.as_str().expect("a hash").to_owned()
+}
+
+fn refusal(node: &Node, height: &str) -> String {
+    node.try_rpc("pruneblockchain", &[height]).expect_err("refused").trim().to_owned()
+}
+
+#[test]
+fn whole_files_go_when_asked_for_and_only_far_below_the_tip() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let node = start(dir.path(), &["-fastprune", "-prune=1"]);
+    mine(&node, 50);
+    assert!(refusal(&node, "10").contains("Blockchain is too short for pruning."));
+    mine(&node, 750);
+    assert!(refusal(&node, "-10").contains("Negative block height."));
+    assert!(
+        refusal(&node, "801").contains("Blockchain is shorter than the attempted prune height.")
+    );
+    let late = "Could not find block with at least the specified timestamp.";
+    assert!(refusal(&node, "4000000000").contains(late));
+    let info = node.rpc("getblockchaininfo", &[]);
+    assert_eq!((&info["pruned"], &info["pruneheight"]), (&json!(true), &json!(0)));
+    assert_eq!(info["automatic_pruning"], json!(false));
+    let services = node.rpc("getnetworkinfo", &[])["localservicesnames"].clone();
+    assert_eq!(services, json!(["WITNESS", "NETWORK_LIMITED", "P2P_V2"]));
+
+    let (first, header) = (hash_at(&node, 1), node.rpc("getblockheader", &[&hash_at(&node, 1)]));
+    let pruned = node.rpc("pruneblockchain", &["800"]).as_u64().expect("a height");
+    assert!((200..=512).contains(&pruned), "288 blocks are kept: {pruned}");
+    assert_eq!(node.rpc("getblockchaininfo", &[])["pruneheight"], json!(pruned + 1));
+    assert_eq!(numbers(dir.path(), "blk"), numbers(dir.path(), "rev"), "whole pairs");
+    assert!(!numbers(dir.path(), "blk").contains(&0));
+    let error = node.try_rpc("getblock", &[&first]).expect_err("pruned");
+    assert!(error.contains("Block not available (pruned data)"), "{error}");
+    assert_eq!(node.rpc("getblockheader", &[&first])["nTx"], header["nTx"]);
+    let above = u32::try_from(pruned).expect("small") + 1;
+    assert_eq!(node.rpc("getblock", &[&hash_at(&node, above)])["height"], json!(above));
+    let state = node.state();
+    node.stop();
+
+    // A file that a crash left behind goes, and the chain goes on.
+    let left = dir.path().join("regtest/blocks/blk00000.dat");
+    std::fs::write(&left, b"left over").expect("room");
+    let node = start(dir.path(), &["-fastprune", "-prune=1"]);
+    assert!(!left.exists());
+    assert_eq!(node.state(), state);
+    mine(&node, 10);
+    node.stop();
+}
+
+#[test]
+fn a_pruned_chain_is_not_opened_as_a_whole_one() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let node = start(dir.path(), &["-fastprune", "-prune=1"]);
+    mine(&node, 700);
+    assert_ne!(node.rpc("pruneblockchain", &["400"]), Value::from(-1));
+    node.stop();
+    let output = cofferdam_tests::process::run(
+        super::BINARY,
+        dir.path(),
+        &["-regtest", "-connect=0", "-fastprune"],
+    );
+    let text = String::from_utf8(output.stderr).expect("UTF-8");
+    assert!(text.starts_with("You need to rebuild the database using -reindex"), "{text}");
+    // Built anew it begins with what is there: nothing, as the first file is gone.
+    let node = start(dir.path(), &["-fastprune", "-prune=1", "-reindex"]);
+    assert_eq!(node.height(), 0);
+    node.stop();
+    assert_eq!((numbers(dir.path(), "blk"), numbers(dir.path(), "rev")), (vec![0], vec![0]));
+}
+
+#[test]
+fn a_node_that_does_not_prune_refuses_to() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let node = start(dir.path(), &[]);
+    assert!(refusal(&node, "1").contains("Cannot prune blocks because node is not in prune mode."));
+    assert_eq!(node.rpc("getblockchaininfo", &[])["pruned"], json!(false));
+    node.stop();
+}

@@ -1,0 +1,173 @@
+//! `-reindex`, `-reindex-chainstate`, `-loadblock` and `import --from-core`.
+
+use std::fs;
+
+use cofferdam_tests::process::{command, run, said};
+
+use super::{ADDRESS, BINARY, blocks_dir, log, mine, numbers, start};
+
+/// A directory with a chain of `blocks`, on small files; and its state.
+fn chain(blocks: u32) -> (tempfile::TempDir, [String; 4]) {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let node = start(dir.path(), &["-fastprune"]);
+    mine(&node, blocks);
+    let state = node.state();
+    node.stop();
+    (dir, state)
+}
+
+/// Starts with an option that has to end the start, and returns what it said.
+fn refused(dir: &std::path::Path, args: &[&str]) -> String {
+    let output = command(BINARY, dir).args(["-regtest", "-connect=0"]).args(args).output();
+    let output = output.expect("the binary starts");
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    String::from_utf8(output.stderr).expect("UTF-8").trim().to_owned()
+}
+
+#[test]
+fn both_ways_of_building_anew_end_at_the_same_state_and_write_no_block_again() {
+    let (dir, state) = chain(700);
+    let files = numbers(dir.path(), "blk");
+    assert!(files.len() > 2, "{files:?}");
+    let sizes = || -> Vec<u64> {
+        let size = |number: &u32| {
+            let path = blocks_dir(dir.path()).join(format!("blk{number:05}.dat"));
+            fs::metadata(path).expect("there").len()
+        };
+        numbers(dir.path(), "blk").iter().map(size).collect()
+    };
+    let before = sizes();
+    for option in ["-reindex", "-reindex-chainstate", "-reindex"] {
+        let node = start(dir.path(), &["-fastprune", option]);
+        assert_eq!(node.state(), state, "{option}");
+        // Undo data are there again: the chain can be taken down.
+        let block = node.rpc("getblockhash", &["690"]);
+        let _ = node.rpc("invalidateblock", &[block.as_str().expect("a hash")]);
+        assert_eq!(node.height(), 689);
+        let _ = node.rpc("reconsiderblock", &[block.as_str().expect("a hash")]);
+        assert_eq!(node.state(), state, "{option}");
+        node.stop();
+        assert_eq!(sizes(), before, "{option}");
+    }
+    assert!(log(dir.path()).contains("Reindexing finished"));
+}
+
+#[test]
+fn a_reindex_that_was_killed_goes_on_without_the_option() {
+    let (dir, state) = chain(1500);
+    // Killed as soon as it answers, which is while it reads the files, or before or after.
+    drop(cofferdam_tests::process::Node::start(BINARY, dir.path(), &["-connect=0", "-reindex"]));
+    let node = start(dir.path(), &[]);
+    assert_eq!(node.state(), state);
+    node.stop();
+    // A step that was not finished is done again.
+    fs::write(blocks_dir(dir.path()).join("index/REBUILD"), "wipe").expect("writable");
+    let node = start(dir.path(), &[]);
+    assert_eq!(node.state(), state);
+    node.stop();
+    assert_eq!(log(dir.path()).matches("Reindexing finished").count(), 2);
+}
+
+#[test]
+fn a_missing_index_or_chain_state_is_told_and_rebuilt_only_when_asked_for() {
+    let (dir, state) = chain(110);
+    let advice = ".\nPlease restart with -reindex or -reindex-chainstate to recover.";
+    fs::remove_dir_all(blocks_dir(dir.path()).join("index")).expect("there");
+    let text = format!("Error initializing block database{advice}");
+    assert_eq!(refused(dir.path(), &[]), text);
+    let yes = "-test=reindex_after_failure_noninteractive_yes";
+    let node = start(dir.path(), &[yes]);
+    assert_eq!(node.state(), state);
+    node.stop();
+    fs::remove_dir_all(dir.path().join("regtest/chainstate")).expect("there");
+    assert_eq!(refused(dir.path(), &[]), format!("Error opening coins database{advice}"));
+    let node = start(dir.path(), &["-reindex"]);
+    assert_eq!(node.state(), state);
+    node.stop();
+}
+
+#[test]
+fn blocks_from_before_segwit_are_checked_again() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let node = start(dir.path(), &["-testactivationheight=segwit@10"]);
+    mine(&node, 8);
+    node.stop();
+    let text = refused(dir.path(), &["-testactivationheight=segwit@5"]);
+    assert_eq!(
+        text,
+        "Witness data for blocks after height 5 requires validation. Please restart with -reindex..\n\
+         Please restart with -reindex or -reindex-chainstate to recover."
+    );
+    let node = start(dir.path(), &["-testactivationheight=segwit@5", "-reindex"]);
+    assert_eq!(node.height(), 4);
+    node.stop();
+}
+
+#[test]
+fn files_given_at_the_start_are_imported_before_the_node_says_it_is_ready() {
+    let (dir, state) = chain(30);
+    let mut bootstrap = Vec::new();
+    let node = start(dir.path(), &[]);
+    // The other way round: parents come last.
+    for height in (1..=30).rev() {
+        let hash = node.rpc("getblockhash", &[&height.to_string()]);
+        let hex = node.rpc("getblock", &[hash.as_str().expect("a hash"), "0"]);
+        let raw: Vec<u8> =
+            bitcoin::hex::FromHex::from_hex(hex.as_str().expect("hex")).expect("hex");
+        bootstrap.extend([0xfa, 0xbf, 0xb5, 0xda]);
+        bootstrap.extend(u32::try_from(raw.len()).expect("small").to_le_bytes());
+        bootstrap.extend(raw);
+    }
+    node.stop();
+    let other = tempfile::tempdir().expect("a temporary directory");
+    let file = other.path().join("bootstrap.dat");
+    fs::write(&file, bootstrap).expect("room");
+    let option = format!("-loadblock={}", file.display());
+    let node = start(other.path(), &[&option, "-loadblock=/missing.dat", "-debug"]);
+    assert_eq!(node.state(), state);
+    node.stop();
+    let log = log(other.path());
+    for line in [
+        "initload thread start",
+        "LoadExternalBlockFile: Out of order block",
+        "LoadExternalBlockFile: Processing out of order child",
+        "Could not open blocks file /missing.dat",
+    ] {
+        assert!(log.contains(line), "{line}");
+    }
+}
+
+#[test]
+fn the_files_of_another_node_are_taken_over_in_place() {
+    use std::os::unix::fs::MetadataExt as _;
+    let (core, state) = chain(700);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let from = core.path().to_str().expect("UTF-8");
+    let import = ["-regtest", "import", "--from-core", from];
+    let output = run(BINARY, dir.path(), &import);
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).contains(&state[3].replace('"', "")));
+    let links = |number: u32| {
+        let path = blocks_dir(dir.path()).join(format!("blk{number:05}.dat"));
+        fs::metadata(path).expect("there").nlink()
+    };
+    let last = *numbers(core.path(), "blk").last().expect("files");
+    assert!((0..last).all(|number| links(number) == 2) && links(last) == 1);
+
+    // Both go on, and neither is in the other's way.
+    let node = start(dir.path(), &["-fastprune"]);
+    assert_eq!(node.state(), state);
+    mine(&node, 200);
+    let further = node.state();
+    node.stop();
+    let node = start(core.path(), &["-fastprune"]);
+    assert_eq!(node.state(), state);
+    let _ = node.rpc("generatetoaddress", &["1", ADDRESS]);
+    node.stop();
+    // What the other has more than we is copied.
+    let output = run(BINARY, dir.path(), &import);
+    assert!(output.status.success(), "{}", said(&output));
+    let node = start(dir.path(), &["-reindex", "-fastprune"]);
+    assert_eq!(node.state(), further);
+    node.stop();
+}
