@@ -391,6 +391,11 @@ impl Worker {
                         describe(&error)
                     );
                     self.shared.shutdown.fail(&text);
+                    if matches!(error, cofferdam_ibd::Error::Disconnect { .. }) {
+                        // Only reading failed: what was acknowledged is kept, and the next start
+                        // finds what is gone.
+                        let _ = self.chainstate.shutdown();
+                    }
                 }
             },
         }

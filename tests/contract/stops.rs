@@ -23,6 +23,6 @@ fn a_block_that_cannot_be_taken_back_ends_the_node_and_the_next_start() {
     assert_eq!(heard.trim(), format!("Error: {fatal}"));
     assert!(text(&dirs[0].path().join("regtest/debug.log")).contains("Failed to disconnect block"));
     let heard = refusal(dirs[0].path(), &["-connect=0"]);
-    assert!(heard.starts_with("Error: ") && heard.contains("data that is not there"), "{heard}");
+    assert!(heard.starts_with("Error: Corrupted block database detected: "), "{heard}");
     other.stop();
 }

@@ -25,8 +25,6 @@ pub struct LogConfig {
     pub source_locations: bool,
     /// Whether every line has a category and a level.
     pub level_always: bool,
-    /// Whether addresses of peers are written.
-    pub ips: bool,
     /// Whether a place of the code may write so much only.
     pub rate_limit: bool,
     /// Whether a file that is too long is cut at the start.
@@ -45,7 +43,6 @@ impl Default for LogConfig {
             thread_names: false,
             source_locations: false,
             level_always: false,
-            ips: false,
             rate_limit: true,
             shrink: true,
         }
@@ -69,7 +66,6 @@ impl LogConfig {
             thread_names: settings.flag("logthreadnames", default.thread_names),
             source_locations: settings.flag("logsourcelocations", default.source_locations),
             level_always: settings.flag("loglevelalways", default.level_always),
-            ips: settings.flag("logips", default.ips),
             rate_limit: settings.flag("logratelimit", default.rate_limit),
             shrink: settings.flag("shrinkdebugfile", filter.is_empty()),
             filter,

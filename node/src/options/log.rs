@@ -1,7 +1,7 @@
 //! Options of `debug.log`.
 
 use super::Rule::{DebugOnly, NeedsValue, NoNegation};
-use super::{OptionSpec, option};
+use super::{OptionSpec, ignored, option};
 
 pub(super) const OPTIONS: &[OptionSpec] = &[
     option(
@@ -22,7 +22,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "The log, relative to the directory of the network; -nodebuglogfile: none (default: debug.log)",
         &[],
     ),
-    option("logips", "", "Write addresses of peers to the log (default: 0)", &[]),
+    ignored("logips"),
     option(
         "loglevel",
         "level>|<category>:<level",
