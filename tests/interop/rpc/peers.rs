@@ -26,7 +26,10 @@ fn peer(node: &Daemon, inbound: bool) -> Value {
     wait_until("a ping that was answered", || {
         let peers = node.rpc("getpeerinfo", json!([]));
         let peer = peers.as_array().expect("a list").iter().find(|peer| peer["inbound"] == inbound);
-        peer.filter(|peer| peer.get("pingtime").is_some()).cloned()
+        // A ping that is on its way has a field of its own.
+        let is_settled =
+            |peer: &&Value| peer.get("pingtime").is_some() && peer.get("pingwait").is_none();
+        peer.filter(is_settled).cloned()
     })
 }
 
