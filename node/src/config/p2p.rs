@@ -49,6 +49,14 @@ pub struct P2pConfig {
     pub v2_transport: bool,
     /// Whether peers are told that no transactions are wanted.
     pub blocks_only: bool,
+    /// Whether the node opens connections by itself.
+    pub automatic: bool,
+    /// Whether the seeds' names are resolved if there are no addresses.
+    pub dns_seed: bool,
+    /// Whether they are in any case.
+    pub force_dns_seed: bool,
+    /// Nodes that are asked for addresses if there are none.
+    pub seed_nodes: Vec<String>,
     /// How the node names itself.
     pub user_agent: String,
 }
@@ -79,6 +87,10 @@ impl P2pConfig {
             ));
         }
         Ok(Self {
+            automatic: !settings.is_set("connect"),
+            dns_seed: settings.flag("dnsseed", true),
+            force_dns_seed: settings.flag("forcednsseed", false),
+            seed_nodes: owned(settings.all("seednode")),
             // -connect=0 is -noconnect.
             connect: owned(settings.all("connect").into_iter().filter(|at| *at != "0").collect()),
             add_nodes: owned(settings.all("addnode")),

@@ -171,6 +171,10 @@ impl PeerManager {
                 Ok(())
             }
             Message::Relay(message) => self.on_relay(peer, message),
+            Message::GetAddr => {
+                self.serve_addresses(peer);
+                Ok(())
+            }
             _ => {
                 self.on_other(peer, command);
                 Ok(())
@@ -220,6 +224,7 @@ impl PeerManager {
             }
             Step::Probed(version) => {
                 self.note_version(peer, version);
+                self.note_good(peer);
                 // The peer has to learn who asked.
                 peer.wait_until_sent();
                 peer.disconnect("feeler connection completed");
@@ -268,6 +273,7 @@ impl PeerManager {
         }
         peer.state().ready = true;
         self.sync().headers.peer_ready(peer.id, peer.role());
+        self.addresses_ready(peer);
     }
 
     fn on_wish(&self, peer: &Peer, message: &Message) {

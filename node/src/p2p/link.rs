@@ -3,6 +3,7 @@
 use bitcoin::BlockHash;
 use cofferdam_ibd::sync::Role;
 
+use super::addresses::AddressLink;
 use super::compact::PartialBlock;
 use super::peer::{Kind, Peer};
 use super::permissions::Permissions;
@@ -24,6 +25,8 @@ pub(crate) struct Link {
     pub(super) partial: Option<PartialBlock>,
     /// The last block of an answer to `getblocks`: who fetches it is told of our tip, and asks on.
     pub(super) continuation: Option<BlockHash>,
+    /// What the exchange of addresses remembers.
+    pub(crate) addresses: AddressLink,
 }
 
 impl Peer {

@@ -20,10 +20,12 @@ use cofferdam_ibd::params::Network;
 use cofferdam_ibd::sync::PeerId;
 
 use super::SyncState;
+use super::addresses::AddressBook;
 use super::bans::BanList;
 use super::budget::ReceiveBudget;
 use super::dial::{Reconnect, Wanted};
 use super::filters::COMPACT_FILTERS;
+use super::outbound::Outbound;
 use super::peer::{Kind, NewPeer, Peer, Totals};
 use super::permissions::Permissions;
 use super::subnet::Subnet;
@@ -54,6 +56,8 @@ pub(crate) struct PeerManager {
     pub(super) sync: Mutex<SyncState>,
     /// Where filters are that are served.
     pub(super) filters: Option<Arc<Indexes>>,
+    pub(super) addresses: AddressBook,
+    outbound: Mutex<Outbound>,
     pub(super) shutdown: Shutdown,
     pub(super) default_port: u16,
     pub(super) totals: Arc<Totals>,
@@ -102,6 +106,8 @@ impl PeerManager {
             clock,
             sync: Mutex::new(SyncState::default()),
             filters,
+            addresses: AddressBook::default(),
+            outbound: Mutex::new(Outbound::default()),
             shutdown,
             default_port,
             totals: Arc::new(Totals { received: AtomicU64::new(0), upload }),
@@ -121,7 +127,9 @@ impl PeerManager {
                 manager.chain_event(event);
             }
         }))?;
+        manager.open_addresses(chain_dir);
         manager.listen_all()?;
+        manager.ask_seeds();
         let ticker = Arc::clone(&manager);
         manager.spawn("p2p-tick", move || ticker.run_tick())?;
         Ok(manager)
@@ -129,6 +137,7 @@ impl PeerManager {
 
     /// Closes all connections and ends all threads.
     pub(crate) fn stop(&self) {
+        self.save_addresses();
         self.wake_listeners();
         for peer in self.peers() {
             peer.close();
@@ -251,6 +260,7 @@ impl PeerManager {
         peer.close();
         self.budget.give_back(peer.id);
         self.sync().peer_gone(peer.id);
+        self.note_gone(peer);
         self.peer_table().remove(&peer.id);
         tracing::debug!("Cleared nodestate for peer={}", peer.id);
     }
@@ -275,8 +285,15 @@ impl PeerManager {
                 self.look_after(&peer);
             }
             self.tick_sync();
+            self.tick_addresses();
+            self.tick_outbound();
             self.threads().retain(|thread| !thread.is_finished());
         }
+    }
+
+    /// Returns when to open which connection.
+    pub(super) fn outbound(&self) -> MutexGuard<'_, Outbound> {
+        self.outbound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn peer_table(&self) -> MutexGuard<'_, BTreeMap<PeerId, Arc<Peer>>> {

@@ -1,5 +1,7 @@
 //! Peers: connections, their messages, and the sync with them.
 
+mod addresses;
+mod addrman;
 mod announce;
 mod bans;
 mod budget;
@@ -10,13 +12,16 @@ mod dispatch;
 mod eviction;
 mod fetch;
 mod filters;
+mod gossip_message;
 mod handshake;
 mod headers;
 mod link;
 mod listen;
 mod manager;
 mod message;
+mod outbound;
 mod peer;
+mod peers_file;
 mod permissions;
 mod ping;
 mod rate;
@@ -30,6 +35,7 @@ mod transport;
 mod upkeep;
 mod upload;
 
+pub(crate) use addrman::{Counts as AddressCounts, Entry as AddressEntry, Family};
 pub(crate) use manager::{PeerManager, seconds};
 pub(crate) use message::PROTOCOL_VERSION;
 pub(crate) use peer::{Kind, Peer, PeerState};

@@ -16,6 +16,8 @@ impl PeerManager {
             RelayMessage::CompactBlock(block) => self.on_compact_block(peer, *block),
             RelayMessage::GetBlockTxn(request) => self.serve_transactions(peer, &request),
             RelayMessage::BlockTxn(answer) => self.on_block_txn(peer, answer),
+            RelayMessage::Addr(list) => self.on_addresses(peer, "addr", list),
+            RelayMessage::AddrV2(list) => self.on_addresses(peer, "addrv2", list),
         }
     }
 }

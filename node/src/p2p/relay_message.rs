@@ -1,8 +1,10 @@
-//! The messages of relay: compact blocks (BIP-0152) and lists of blocks.
+//! The messages of relay: compact blocks (BIP-0152), lists of blocks, addresses.
 
 use bitcoin::BlockHash;
 use bitcoin::bip152::{BlockTransactions, BlockTransactionsRequest, HeaderAndShortIds};
 use bitcoin::consensus::encode::{Decodable, VarInt, deserialize_partial, serialize};
+
+use super::gossip_message::{self, Addresses};
 
 /// Most hashes of a locator (Bitcoin Core's `MAX_LOCATOR_SZ`).
 const LOCATOR_MAX: usize = 101;
@@ -18,6 +20,10 @@ pub(crate) enum RelayMessage {
     GetBlockTxn(BlockTransactionsRequest),
     /// `blocktxn`
     BlockTxn(BlockTransactions),
+    /// `addr`, received
+    Addr(Addresses),
+    /// `addrv2` (BIP-0155), received
+    AddrV2(Addresses),
 }
 
 impl RelayMessage {
@@ -28,6 +34,8 @@ impl RelayMessage {
             Self::CompactBlock(_) => "cmpctblock",
             Self::GetBlockTxn(_) => "getblocktxn",
             Self::BlockTxn(_) => "blocktxn",
+            Self::Addr(_) => "addr",
+            Self::AddrV2(_) => "addrv2",
         }
     }
 
@@ -44,6 +52,8 @@ impl RelayMessage {
             Self::CompactBlock(block) => serialize(block.as_ref()),
             Self::GetBlockTxn(request) => serialize(request),
             Self::BlockTxn(answer) => serialize(answer),
+            // Lists to send are encoded where they are made.
+            Self::Addr(_) | Self::AddrV2(_) => Vec::new(),
         }
     }
 
@@ -58,6 +68,8 @@ impl RelayMessage {
             "cmpctblock" => Self::CompactBlock(Box::new(whole(payload)?)),
             "getblocktxn" => Self::GetBlockTxn(whole(payload)?),
             "blocktxn" => Self::BlockTxn(whole(payload)?),
+            "addr" => Self::Addr(gossip_message::decode(payload, false)?),
+            "addrv2" => Self::AddrV2(gossip_message::decode(payload, true)?),
             _ => return Ok(None),
         }))
     }

@@ -4,6 +4,7 @@
 //! Bitcoin Core's.
 
 mod activity;
+mod addresses;
 mod amounts;
 mod auth;
 mod bans;
@@ -202,6 +203,7 @@ const CATEGORIES: &[(&str, &[Method])] = &[
     ("Rawtransactions", raw_tx::METHODS),
     ("Sending", send::METHODS),
     ("Signing", sign::METHODS),
+    ("Addresses", addresses::METHODS),
 ];
 
 /// Returns the method of that name.

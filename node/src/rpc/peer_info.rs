@@ -49,8 +49,8 @@ pub(super) fn peer_info(context: &Context, peer: &Peer) -> RpcResult {
         "addr_relay_enabled",
         json!(version.is_some() && !peer.is_inbound() && peer.kind.relays_addresses()),
     );
-    put("addr_processed", json!(0));
-    put("addr_rate_limited", json!(0));
+    put("addr_processed", json!(peer.link().addresses.processed));
+    put("addr_rate_limited", json!(peer.link().addresses.rate_limited));
     put("permissions", json!(peer.permissions.names()));
     put("minfeefilter", tx_json::amount(Amount::from_sat(state.fee_filter)));
     put("bytessent_per_msg", json!(state.sent.by_type));

@@ -1,0 +1,468 @@
+//! Addresses of nodes: told to us, told on, and kept.
+//!
+//! As Bitcoin Core does it: a peer may tell of one node in ten seconds, and of a thousand more when
+//! it was asked; a few fresh ones are told on to two others, which stay the same for a day, so that
+//! telling often makes no address better known.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bitcoin::hashes::{HashEngine as _, siphash24};
+
+use super::addrman::{AddrMan, Counts, Entry, Family};
+use super::dispatch::End;
+use super::gossip_message::{ADDRESSES_MAX, Addresses, Told, encode};
+use super::is_routable;
+use super::manager::{PeerManager, random_nonce};
+use super::peer::{Kind, Peer};
+use super::peers_file;
+use super::permissions::Permissions;
+
+/// Addresses a second that a peer may tell of, and how many it may save up.
+const TOKENS_PER_SECOND: f64 = 0.1;
+const TOKENS_MAX: f64 = 1000.0;
+
+/// Share of all addresses told to one peer, in percent.
+const TOLD_PERCENT: usize = 23;
+
+/// How long the same answer to `getaddr` is given, so that asking often tells no more.
+const ANSWER_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Mean time between two messages of addresses to one peer.
+const SEND_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Addresses that a peer is known to know; with more, all are forgotten.
+const KNOWN_MAX: usize = 5000;
+
+/// How much older addresses are taken to be that others tell of.
+const PENALTY_SECONDS: u64 = 2 * 60 * 60;
+
+/// How often the addresses are written.
+const SAVE_INTERVAL: Duration = Duration::from_secs(15 * 60);
+
+/// What the exchange of addresses remembers of one peer.
+#[derive(Debug)]
+pub(crate) struct AddressLink {
+    /// Whether addresses are exchanged with it.
+    pub(crate) enabled: bool,
+    /// Addresses that were taken in.
+    pub(crate) processed: u64,
+    /// Addresses that came too fast.
+    pub(crate) rate_limited: u64,
+    tokens: f64,
+    tokens_at: Option<Duration>,
+    was_answered: bool,
+    was_asked: bool,
+    known: HashSet<SocketAddr>,
+    to_send: Vec<Told>,
+    next_send: Duration,
+}
+
+impl Default for AddressLink {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            processed: 0,
+            rate_limited: 0,
+            tokens: 1.0,
+            tokens_at: None,
+            was_answered: false,
+            was_asked: false,
+            known: HashSet::new(),
+            to_send: Vec::new(),
+            next_send: Duration::ZERO,
+        }
+    }
+}
+
+impl AddressLink {
+    fn refill(&mut self, now: Duration) {
+        let passed = now.saturating_sub(self.tokens_at.unwrap_or(now)).as_secs_f64();
+        if self.tokens < TOKENS_MAX {
+            self.tokens = (self.tokens + passed * TOKENS_PER_SECOND).min(TOKENS_MAX);
+        }
+        self.tokens_at = Some(now);
+    }
+
+    /// Returns whether one more address may be taken in.
+    fn take_token(&mut self) -> bool {
+        let may = self.tokens >= 1.0;
+        if may {
+            self.tokens -= 1.0;
+        }
+        may
+    }
+
+    fn learn(&mut self, address: SocketAddr) -> bool {
+        if self.known.len() >= KNOWN_MAX {
+            self.known.clear();
+        }
+        self.known.insert(address)
+    }
+
+    fn push(&mut self, told: Told) {
+        let is_known = told.address.is_none_or(|address| self.known.contains(&address));
+        if is_known {
+            return;
+        }
+        if self.to_send.len() < ADDRESSES_MAX {
+            self.to_send.push(told);
+        } else if let Some(place) = self.to_send.get_mut(index(ADDRESSES_MAX)) {
+            *place = told;
+        }
+    }
+}
+
+/// The tables, and what is done with them from time to time.
+#[derive(Debug)]
+pub(super) struct AddressBook(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    manager: AddrMan,
+    file: Option<PathBuf>,
+    saved_at: Duration,
+    answer: Vec<Entry>,
+    answer_until: Duration,
+}
+
+impl Default for AddressBook {
+    fn default() -> Self {
+        Self(Mutex::new(State {
+            manager: AddrMan::new([random_nonce(), random_nonce()]),
+            file: None,
+            saved_at: Duration::ZERO,
+            answer: Vec::new(),
+            answer_until: Duration::ZERO,
+        }))
+    }
+}
+
+impl AddressBook {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PeerManager {
+    /// Reads the addresses of earlier runs.
+    pub(crate) fn open_addresses(&self, chain_dir: &Path) {
+        let path = chain_dir.join("peers.dat");
+        let key = [random_nonce(), random_nonce()];
+        let manager = peers_file::load(&path, self.chain.params().magic, key);
+        let Counts { new, tried } = manager.counts(None);
+        tracing::info!("Loaded {} addresses from peers.dat", new + tried);
+        let mut state = self.addresses.state();
+        state.manager = manager;
+        state.file = Some(path);
+        state.saved_at = self.clock.now();
+    }
+
+    /// Writes the addresses.
+    pub(super) fn save_addresses(&self) {
+        let (path, manager) = {
+            let mut state = self.addresses.state();
+            state.saved_at = self.clock.now();
+            (state.file.clone(), state.manager.clone())
+        };
+        if let Some(path) = path {
+            peers_file::save(&path, self.chain.params().magic, &manager);
+        }
+    }
+
+    /// Works on the tables, for a few lines.
+    pub(crate) fn with_addresses<T>(&self, work: impl FnOnce(&mut AddrMan) -> T) -> T {
+        work(&mut self.addresses.state().manager)
+    }
+
+    /// Returns addresses in random order; 0 means all.
+    pub(crate) fn sample_addresses(&self, max: usize, family: Option<Family>) -> Vec<Entry> {
+        let now = self.clock.now().as_secs();
+        self.with_addresses(|manager| manager.sample(max, 0, family, now, random_nonce))
+    }
+
+    /// Begins the exchange with a peer whose handshake is done.
+    pub(super) fn addresses_ready(&self, peer: &Peer) {
+        if peer.is_inbound() {
+            return;
+        }
+        self.note_good(peer);
+        if peer.kind.relays_addresses() {
+            let link = &mut peer.link().addresses;
+            link.enabled = true;
+            link.was_asked = true;
+            link.tokens += TOKENS_MAX;
+        }
+    }
+
+    /// Notes that a node was there until now.
+    pub(super) fn note_gone(&self, peer: &Peer) {
+        if peer.is_ready() && !peer.is_inbound() && peer.kind.relays_addresses() {
+            let now = self.clock.now().as_secs();
+            self.with_addresses(|manager| manager.connected(peer.address, now));
+        }
+    }
+
+    /// Notes that a node is where we found it.
+    pub(super) fn note_good(&self, peer: &Peer) {
+        let services = peer.state().version.as_ref().map_or(0, |version| version.services);
+        let now = self.clock.now().as_secs();
+        self.with_addresses(|manager| {
+            manager.set_services(peer.address, services);
+            manager.good(peer.address, now);
+        });
+    }
+
+    pub(super) fn on_addresses(
+        &self,
+        peer: &Arc<Peer>,
+        command: &'static str,
+        addresses: Addresses,
+    ) -> Result<(), End> {
+        if !peer.kind.relays_addresses() {
+            tracing::debug!(
+                "ignoring {command} message from {} peer={}",
+                peer.kind.name(),
+                peer.id
+            );
+            return Ok(());
+        }
+        let list = match addresses {
+            Addresses::List(list) => list,
+            Addresses::TooMany(count) => {
+                return Err(format!("{command} message size = {count}").into());
+            }
+        };
+        let (now, count) = (self.clock.now(), list.len());
+        let limited = !peer.may(Permissions::ADDR);
+        let mut fresh = Vec::new();
+        let mut kept = Vec::new();
+        let (mut processed, mut rate_limited) = (0_u64, 0_u64);
+        {
+            let mut link = peer.link();
+            let link = &mut link.addresses;
+            link.enabled = true;
+            link.refill(now);
+            for mut told in shuffled(list) {
+                if !link.take_token() && limited {
+                    rate_limited += 1;
+                    continue;
+                }
+                // Only nodes that serve blocks are of use.
+                if told.services & 1 == 0 && told.services & (1 << 10) == 0 {
+                    continue;
+                }
+                processed += 1;
+                let Some(address) = told.address else { continue };
+                let seconds = now.as_secs();
+                if told.time <= 100_000_000 || told.time > seconds + 600 {
+                    told.time = seconds.saturating_sub(5 * 24 * 60 * 60);
+                }
+                link.learn(address);
+                let is_fresh = told.time > seconds.saturating_sub(600);
+                if is_fresh && !link.was_asked && count <= 10 && is_routable(address.ip()) {
+                    fresh.push(told);
+                }
+                kept.push((address, told.services, told.time));
+            }
+            link.processed += processed;
+            link.rate_limited += rate_limited;
+            link.was_asked &= count >= ADDRESSES_MAX;
+        }
+        tracing::debug!(
+            "Received addr: {count} addresses ({processed} processed, {rate_limited} rate-limited) from peer={}",
+            peer.id
+        );
+        for told in fresh {
+            self.relay_address(peer, told);
+        }
+        self.keep_addresses(peer, &kept);
+        if peer.kind == Kind::AddrFetch && count > 1 {
+            peer.disconnect("addrfetch connection completed");
+        }
+        Ok(())
+    }
+
+    fn keep_addresses(&self, peer: &Peer, kept: &[(SocketAddr, u64, u64)]) {
+        let (now, source) = (self.clock.now().as_secs(), peer.address.ip());
+        let (added, counts) = self.with_addresses(|manager| {
+            let mut added = 0;
+            for told in kept {
+                if manager.add(*told, source, PENALTY_SECONDS, now) {
+                    tracing::debug!("Added {} to new", told.0);
+                    added += 1;
+                }
+            }
+            (added, manager.counts(None))
+        });
+        if added > 0 {
+            let Counts { new, tried } = counts;
+            let of = kept.len();
+            tracing::debug!(
+                "Added {added} addresses (of {of}) from {source}: {tried} tried, {new} new"
+            );
+        }
+    }
+
+    /// Tells two peers of an address, the same two for a day.
+    fn relay_address(&self, from: &Peer, told: Told) {
+        let Some(address) = told.address else { return };
+        let [a, b] = self.with_addresses(|manager| manager.key);
+        let hash = |words: &[u64]| {
+            let mut engine = siphash24::HashEngine::with_keys(a, b);
+            engine.input(address.to_string().as_bytes());
+            words.iter().for_each(|word| engine.input(&word.to_le_bytes()));
+            siphash24::Hash::from_engine_to_u64(engine)
+        };
+        // The change of the day is at another hour for each address.
+        let day = self.clock.now().as_secs().wrapping_add(hash(&[]) >> 1) / (24 * 60 * 60);
+        let mut others: Vec<Arc<Peer>> = self.peers();
+        others.retain(|peer| peer.id != from.id && peer.link().addresses.enabled);
+        others.sort_by_key(|peer| std::cmp::Reverse(hash(&[day, peer.id])));
+        for peer in others.into_iter().take(2) {
+            peer.link().addresses.push(told);
+        }
+    }
+
+    /// Answers `getaddr`.
+    pub(super) fn serve_addresses(&self, peer: &Peer) {
+        if !peer.is_inbound() {
+            let kind = peer.kind.name();
+            tracing::debug!("Ignoring \"getaddr\" from {kind} connection. peer={}", peer.id);
+            return;
+        }
+        let was_answered = {
+            let link = &mut peer.link().addresses;
+            link.enabled = true;
+            std::mem::replace(&mut link.was_answered, true)
+        };
+        if was_answered {
+            tracing::debug!("Ignoring repeated \"getaddr\". peer={}", peer.id);
+            return;
+        }
+        let answer = self.answer(peer.may(Permissions::ADDR));
+        let link = &mut peer.link().addresses;
+        link.to_send.clear();
+        for Entry { time, services, address, .. } in answer {
+            link.push(Told { time, services, address: Some(address) });
+        }
+    }
+
+    fn answer(&self, fresh: bool) -> Vec<Entry> {
+        let now = self.clock.now();
+        let mut state = self.addresses.state();
+        let sample = |manager: &AddrMan| {
+            manager.sample(ADDRESSES_MAX, TOLD_PERCENT, None, now.as_secs(), random_nonce)
+        };
+        if fresh {
+            return sample(&state.manager);
+        }
+        if now >= state.answer_until {
+            state.answer = sample(&state.manager);
+            state.answer_until = now + ANSWER_TIME;
+        }
+        state.answer.clone()
+    }
+
+    /// Sends each peer the addresses that it is to be told of, and writes the file when it is time.
+    pub(super) fn tick_addresses(&self) {
+        let now = self.clock.now();
+        let due = now.saturating_sub(self.addresses.state().saved_at) >= SAVE_INTERVAL;
+        if due {
+            self.save_addresses();
+        }
+        for peer in self.peers() {
+            self.send_addresses(&peer);
+        }
+    }
+
+    /// Sends a peer the addresses that it is to be told of, if it is time.
+    pub(super) fn send_addresses(&self, peer: &Peer) {
+        let now = self.clock.now();
+        let wants_v2 = peer.state().wants_addr_v2;
+        let (command, payload) = {
+            let mut link = peer.link();
+            let link = &mut link.addresses;
+            if !link.enabled || now < link.next_send {
+                return;
+            }
+            link.next_send = now + SEND_INTERVAL.mul_f64(exponential());
+            let mut list = std::mem::take(&mut link.to_send);
+            list.retain(|told| told.address.is_some_and(|address| link.learn(address)));
+            if list.is_empty() {
+                return;
+            }
+            let command = if wants_v2 { "addrv2" } else { "addr" };
+            (command, encode(&list, wants_v2))
+        };
+        peer.send_bytes(command.into(), payload);
+    }
+}
+
+/// A random place among `count`.
+fn index(count: usize) -> usize {
+    let count = u64::try_from(count).unwrap_or(u64::MAX).max(1);
+    usize::try_from(random_nonce() % count).unwrap_or(0)
+}
+
+fn shuffled<T>(mut items: Vec<T>) -> Vec<T> {
+    for end in (1..items.len()).rev() {
+        items.swap(end, index(end + 1));
+    }
+    items
+}
+
+/// A random time with mean 1, so that nobody can tell when the next message comes.
+fn exponential() -> f64 {
+    let high = u32::try_from(random_nonce() >> 32).unwrap_or(u32::MAX);
+    let uniform = (f64::from(high) + 1.0) / (f64::from(u32::MAX) + 2.0);
+    -uniform.ln()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(number: u8) -> Told {
+        let address = Some(SocketAddr::from(([1, 2, 3, number], 8333)));
+        Told { time: 1, services: 9, address }
+    }
+
+    #[test]
+    fn addresses_are_taken_in_at_a_tenth_a_second() {
+        let mut link = AddressLink::default();
+        let at = Duration::from_secs;
+        link.refill(at(100));
+        assert!(link.take_token() && !link.take_token(), "one at first");
+        link.refill(at(150));
+        assert_eq!((0..10).filter(|_| link.take_token()).count(), 5);
+        link.refill(at(1_000_000));
+        assert_eq!((0..2000).filter(|_| link.take_token()).count(), 1000, "no more is saved up");
+        // A clock that goes back gives nothing.
+        link.refill(at(10));
+        assert!(!link.take_token());
+    }
+
+    #[test]
+    fn nobody_is_told_what_he_knows_and_what_waits_is_bounded() {
+        let mut link = AddressLink::default();
+        link.learn(told(1).address.expect("some"));
+        link.push(told(1));
+        link.push(told(2));
+        assert_eq!(link.to_send, [told(2)]);
+        for _ in 0..5000 {
+            link.push(told(3));
+        }
+        assert_eq!(link.to_send.len(), ADDRESSES_MAX);
+    }
+
+    #[test]
+    fn random_times_have_the_mean_asked_for() {
+        let sum: f64 = (0..20_000).map(|_| exponential()).sum();
+        let mean = sum / 20_000.0;
+        assert!((0.9..1.1).contains(&mean), "{mean}");
+    }
+}

@@ -1,0 +1,197 @@
+//! The messages that carry addresses: `addr`, and `addrv2` (BIP-0155).
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use bitcoin::consensus::encode::{Decodable as _, VarInt, serialize};
+
+/// Most addresses of a message (Bitcoin Core's `MAX_ADDR_TO_SEND`).
+pub(crate) const ADDRESSES_MAX: usize = 1000;
+
+/// Longest address of any network (`MAX_ADDRV2_SIZE`).
+const ADDRESS_BYTES_MAX: u64 = 512;
+
+/// Networks of BIP-0155 and the bytes of their addresses.
+const IPV4: u8 = 1;
+const IPV6: u8 = 2;
+const SIZES: [(u8, &str, u64); 6] = [
+    (IPV4, "IPv4", 4),
+    (IPV6, "IPv6", 16),
+    (3, "TORv2", 10),
+    (4, "TORv3", 32),
+    (5, "I2P", 32),
+    (6, "CJDNS", 16),
+];
+
+/// A node that somebody tells of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Told {
+    /// When it was last heard of, in seconds since 1970.
+    pub(crate) time: u64,
+    /// What it is said to offer.
+    pub(crate) services: u64,
+    /// Where it listens; none: in a network that cannot be reached from here.
+    pub(crate) address: Option<SocketAddr>,
+}
+
+/// A list of addresses as it came.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Addresses {
+    /// The list.
+    List(Vec<Told>),
+    /// It has so many that it is refused.
+    TooMany(u64),
+}
+
+/// Encodes a list; in the old form if the other end does not know the new one.
+pub(crate) fn encode(list: &[Told], v2: bool) -> Vec<u8> {
+    let mut out = serialize(&VarInt::from(list.len()));
+    for told in list {
+        let Some(address) = told.address else { continue };
+        out.extend(u32::try_from(told.time).unwrap_or(u32::MAX).to_le_bytes());
+        let ip = address.ip();
+        if v2 {
+            out.extend(serialize(&VarInt(told.services)));
+            let (network, bytes) = match ip {
+                IpAddr::V4(ip) => (IPV4, ip.octets().to_vec()),
+                IpAddr::V6(ip) => (IPV6, ip.octets().to_vec()),
+            };
+            out.push(network);
+            out.extend(serialize(&VarInt::from(bytes.len())));
+            out.extend(bytes);
+        } else {
+            out.extend(told.services.to_le_bytes());
+            out.extend(super::addrman::wide(ip).octets());
+        }
+        out.extend(address.port().to_be_bytes());
+    }
+    out
+}
+
+/// Decodes a list.
+///
+/// # Errors
+///
+/// Returns what is wrong with it, in Bitcoin Core's words.
+pub(crate) fn decode(mut input: &[u8], v2: bool) -> Result<Addresses, String> {
+    let input = &mut input;
+    let count = length(input)?;
+    let mut list = Vec::new();
+    for number in 0..count {
+        let told = if v2 { decode_v2(input)? } else { decode_v1(input)? };
+        if usize::try_from(number).is_ok_and(|number| number < ADDRESSES_MAX) {
+            list.push(told);
+        }
+    }
+    let is_few = usize::try_from(count).is_ok_and(|count| count <= ADDRESSES_MAX);
+    Ok(if is_few { Addresses::List(list) } else { Addresses::TooMany(count) })
+}
+
+fn decode_v1(input: &mut &[u8]) -> Result<Told, String> {
+    let time = u64::from(u32::from_le_bytes(take(input)?));
+    let services = u64::from_le_bytes(take(input)?);
+    let ip = IpAddr::V6(Ipv6Addr::from(take::<16>(input)?)).to_canonical();
+    let port = u16::from_be_bytes(take(input)?);
+    Ok(Told { time, services, address: Some(SocketAddr::new(ip, port)) })
+}
+
+fn decode_v2(input: &mut &[u8]) -> Result<Told, String> {
+    let time = u64::from(u32::from_le_bytes(take(input)?));
+    let services = length(input)?;
+    let [network] = take(input)?;
+    let size = length(input)?;
+    if size > ADDRESS_BYTES_MAX {
+        return Err(format!("Address too long: {size} > {ADDRESS_BYTES_MAX}"));
+    }
+    if let Some((_, name, right)) = SIZES.iter().find(|(known, ..)| *known == network)
+        && size != *right
+    {
+        let text = format!("BIP155 {name} address with length {size}");
+        return Err(format!("{text} (should be {right})"));
+    }
+    let ip: Option<IpAddr> = match network {
+        IPV4 => Some(IpAddr::from(take::<4>(input)?)),
+        // Mapped addresses have a form of their own.
+        IPV6 => {
+            let ip = Ipv6Addr::from(take::<16>(input)?);
+            ip.to_ipv4_mapped().is_none().then_some(IpAddr::V6(ip))
+        }
+        _ => {
+            let size = usize::try_from(size).map_err(|_| END)?;
+            let (_, rest) = input.split_at_checked(size).ok_or(END)?;
+            *input = rest;
+            None
+        }
+    };
+    let port = u16::from_be_bytes(take(input)?);
+    Ok(Told { time, services, address: ip.map(|ip| SocketAddr::new(ip, port)) })
+}
+
+/// What Core says when bytes are missing.
+const END: &str = "DataStream::read(): end of data";
+
+fn take<const N: usize>(input: &mut &[u8]) -> Result<[u8; N], String> {
+    let (taken, rest) = input.split_first_chunk::<N>().ok_or(END)?;
+    *input = rest;
+    Ok(*taken)
+}
+
+fn length(input: &mut &[u8]) -> Result<u64, String> {
+    let length = VarInt::consensus_decode(input).map_err(|error| match error {
+        bitcoin::consensus::encode::Error::Io(_) => String::from(END),
+        _ => String::from("non-canonical ReadCompactSize()"),
+    })?;
+    Ok(length.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(address: &str) -> Told {
+        let address = Some(address.parse().expect("an address"));
+        Told { time: 1_800_000_000, services: 9, address }
+    }
+
+    #[test]
+    fn both_forms_carry_addresses_of_ipv4_and_ipv6() {
+        let list = vec![told("1.2.3.4:8333"), told("[2a00::7]:18444")];
+        for v2 in [false, true] {
+            assert_eq!(decode(&encode(&list, v2), v2), Ok(Addresses::List(list.clone())));
+        }
+        // Ten of IPv4 take as many bytes as Bitcoin Core's tests expect.
+        let ten = vec![told("123.123.123.1:8333"); 10];
+        assert_eq!((encode(&ten, false).len(), encode(&ten, true).len()), (301, 131));
+    }
+
+    #[test]
+    fn faults_are_named_in_cores_words() {
+        let end = |v2| decode(&[], v2).err();
+        assert_eq!(end(true).as_deref(), Some(END));
+        assert_eq!(end(false).as_deref(), Some(END));
+        let mut long = vec![1, 0, 0, 0, 0, 0, IPV4, 0xfd, 1, 2];
+        long.extend([0; 515]);
+        assert_eq!(decode(&long, true).err().as_deref(), Some("Address too long: 513 > 512"));
+        let mut short = vec![1, 0, 0, 0, 0, 0, IPV4, 5];
+        short.extend([0; 7]);
+        let text = "BIP155 IPv4 address with length 5 (should be 4)";
+        assert_eq!(decode(&short, true).err().as_deref(), Some(text));
+    }
+
+    #[test]
+    fn addresses_of_unknown_networks_are_passed_over() {
+        let mut bytes = vec![2, 1, 2, 3, 4, 9, 0x99, 3, 7, 7, 7, 0, 1];
+        bytes.extend(&encode(&[told("9.9.9.9:8333")], true)[1..]);
+        let Ok(Addresses::List(list)) = decode(&bytes, true) else { panic!("refused") };
+        assert_eq!(list[0].address, None);
+        assert_eq!(list[1], told("9.9.9.9:8333"));
+    }
+
+    #[test]
+    fn more_than_a_thousand_are_refused_and_a_claim_takes_no_memory() {
+        for v2 in [false, true] {
+            let many = encode(&vec![told("1.2.3.4:8333"); 1010], v2);
+            assert_eq!(decode(&many, v2), Ok(Addresses::TooMany(1010)));
+            assert!(decode(&[0xff; 9], v2).is_err());
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Calls about the addresses of nodes.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde_json::{Map, Value, json};
+
+use super::call::{Args, optional, optional_text, text};
+use super::{Context, Method, RpcError, RpcResult, code};
+use crate::p2p::Family;
+
+/// What a node is taken to offer that a user adds: blocks with their witnesses.
+const USUAL_SERVICES: u64 = 1 | 8;
+
+/// Networks that Bitcoin Core knows.
+const NETWORKS: [&str; 5] = ["ipv4", "ipv6", "onion", "i2p", "cjdns"];
+
+pub(super) const METHODS: &[Method] = &[
+    Method {
+        name: "addpeeraddress",
+        params: &[text("address"), optional("port"), optional("tried")],
+        help: "Add the address of a potential peer to an address manager table. This RPC is for testing only.",
+        run: add_peer_address,
+    },
+    Method {
+        name: "getaddrmaninfo",
+        params: &[],
+        help: "Provides information about the node's address manager by returning the number of addresses in the `new` and `tried` tables and their sum for all networks.",
+        run: get_addrman_info,
+    },
+    Method {
+        name: "getnodeaddresses",
+        params: &[optional("count"), optional_text("network")],
+        help: "Return known addresses, after filtering for quality and recency. These can potentially be used to find new peers in the network.",
+        run: get_node_addresses,
+    },
+];
+
+fn get_node_addresses(context: &Context, args: &Args) -> RpcResult {
+    let count = args.optional_integer(0)?.unwrap_or(1);
+    let count = usize::try_from(count)
+        .map_err(|_| RpcError::new(code::INVALID_PARAMETER, "Address count out of range"))?;
+    let network = args.optional_text(1)?;
+    if let Some(name) = network.filter(|name| !NETWORKS.contains(name)) {
+        let message = format!("Network not recognized: {name}");
+        return Err(RpcError::new(code::INVALID_PARAMETER, message));
+    }
+    let family = match network {
+        None => None,
+        Some("ipv4") => Some(Family::Ipv4),
+        Some("ipv6") => Some(Family::Ipv6),
+        Some(_) => return Ok(json!([])),
+    };
+    let found = context.peers.sample_addresses(count, family);
+    let describe = |entry: &crate::p2p::AddressEntry| {
+        json!({
+            "time": entry.time,
+            "services": entry.services,
+            "address": entry.address.ip().to_string(),
+            "port": entry.address.port(),
+            "network": if entry.address.is_ipv4() { "ipv4" } else { "ipv6" },
+        })
+    };
+    Ok(found.iter().map(describe).collect())
+}
+
+fn add_peer_address(context: &Context, args: &Args) -> RpcResult {
+    /// Bitcoin Core's `RPC_CLIENT_INVALID_IP_OR_SUBNET`.
+    const INVALID_IP: i32 = -30;
+    let ip: IpAddr = args
+        .text(0)?
+        .trim_matches(['[', ']'])
+        .parse()
+        .map_err(|_| RpcError::new(INVALID_IP, "Invalid IP address"))?;
+    let port = u16::try_from(args.integer(1)?)
+        .map_err(|_| RpcError::new(code::INVALID_PARAMETER, "Port out of range"))?;
+    let tried = args.optional_flag(2)?.unwrap_or(false);
+    let (address, now) = (SocketAddr::new(ip, port), context.clock.now().as_secs());
+    let (added, moved) = context.peers.with_addresses(|manager| {
+        let added = manager.add((address, USUAL_SERVICES, now), ip, 0, now);
+        let moved = added && tried && manager.good(address, now);
+        (added, moved)
+    });
+    Ok(match (added, tried, moved) {
+        (false, ..) => json!({"success": false, "error": "failed-adding-to-new"}),
+        (true, true, false) => json!({"success": false, "error": "failed-adding-to-tried"}),
+        _ => json!({"success": true}),
+    })
+}
+
+fn get_addrman_info(context: &Context, _: &Args) -> RpcResult {
+    let counts = |family| context.peers.with_addresses(|manager| manager.counts(family));
+    let show = |counts: crate::p2p::AddressCounts| json!({"new": counts.new, "tried": counts.tried, "total": counts.new + counts.tried});
+    let mut fields = Map::new();
+    for name in NETWORKS {
+        let counts = match name {
+            "ipv4" => counts(Some(Family::Ipv4)),
+            "ipv6" => counts(Some(Family::Ipv6)),
+            _ => crate::p2p::AddressCounts::default(),
+        };
+        fields.insert(name.into(), show(counts));
+    }
+    fields.insert("all_networks".into(), show(counts(None)));
+    Ok(Value::Object(fields))
+}
