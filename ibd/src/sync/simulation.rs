@@ -128,7 +128,7 @@ impl Simulation {
                     self.take(id, block);
                     self.take(id, hash(height(&block).saturating_sub(1).max(1)));
                 }
-                Behaviour::Leaves if height(&block) % 20 == 0 => return false,
+                Behaviour::Leaves if height(&block).is_multiple_of(20) => return false,
                 _ => self.take(id, block),
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cofferdam_ibd::params::ChainParams;
 
 use super::{bind_address, port};
-use crate::p2p::{Whitebind, Whitelist};
+use crate::p2p::{Permissions, Whitebind, Whitelist};
 use crate::settings::Settings;
 
 /// Longest user agent that peers accept (Bitcoin Core's `MAX_SUBVERSION_LENGTH`).
@@ -98,7 +98,9 @@ impl P2pConfig {
             onion_bind: doors.onion,
             whitebind: doors.white,
             any_v6_port: doors.any_v6_port,
-            whitelist: parse_all(settings.all("whitelist"), Whitelist::parse)?,
+            whitelist: parse_all(settings.all("whitelist"), |text| {
+                Whitelist::parse(text, usual_permissions(settings))
+            })?,
             max_connections: settings.number("maxconnections")?.unwrap_or(MAX_CONNECTIONS_DEFAULT),
             connect_timeout: Duration::from_millis(
                 settings.number("timeout")?.unwrap_or(5000).max(1),
@@ -134,7 +136,9 @@ impl Doors {
         }
         // The port next to the usual one is for the onion service.
         let onion_port = port.checked_add(1).unwrap_or(port);
-        let mut doors = Self { white: parse_all(white, Whitebind::parse)?, ..Self::default() };
+        let usual = usual_permissions(settings);
+        let white = parse_all(white, |text| Whitebind::parse(text, usual))?;
+        let mut doors = Self { white, ..Self::default() };
         for text in binds {
             match text.strip_suffix("=onion") {
                 Some(address) => doors.onion.push(bind_address("bind", address, onion_port)?),
@@ -157,6 +161,12 @@ fn parse_all<T>(
     parse: impl Fn(&str) -> Result<T, String>,
 ) -> Result<Vec<T>, String> {
     texts.into_iter().map(parse).collect()
+}
+
+/// What is meant by `-whitelist` and `-whitebind` without names of permissions.
+fn usual_permissions(settings: &Settings) -> Permissions {
+    let relay = settings.flag("whitelistrelay", true);
+    Permissions::usual(relay, settings.flag("whitelistforcerelay", false))
 }
 
 fn peer_timeout(settings: &Settings) -> Result<Duration, String> {

@@ -31,8 +31,18 @@ pub(super) const RELAY_OPTIONS: &[OptionSpec] = &[
     ),
     ignored("persistmempoolv1"),
     ignored("privatebroadcast"),
-    ignored("whitelistforcerelay"),
-    ignored("whitelistrelay"),
+    option(
+        "whitelistforcerelay",
+        "",
+        "Give forcerelay where -whitelist or -whitebind names no permissions (default: 0)",
+        &[],
+    ),
+    option(
+        "whitelistrelay",
+        "",
+        "Give relay where -whitelist or -whitebind names no permissions (default: 1)",
+        &[],
+    ),
 ];
 
 pub(super) const BLOCK_CREATION_OPTIONS: &[OptionSpec] = &[

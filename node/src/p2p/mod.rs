@@ -39,7 +39,7 @@ pub(crate) use addrman::{Counts as AddressCounts, Entry as AddressEntry, Family}
 pub(crate) use manager::{PeerManager, seconds};
 pub(crate) use message::PROTOCOL_VERSION;
 pub(crate) use peer::{Kind, Peer, PeerState};
-pub(crate) use permissions::{Whitebind, Whitelist};
+pub(crate) use permissions::{Permissions, Whitebind, Whitelist};
 pub(crate) use subnet::{Subnet, is_routable, unmapped};
 pub(crate) use upload::TIMEFRAME;
 

@@ -32,8 +32,13 @@ impl Permissions {
             | Self::MEMPOOL.0
             | Self::ADDR.0,
     );
-    /// None were named: the usual ones are meant.
-    const IMPLICIT: Self = Self(1 << 31);
+    /// Returns what is meant where no permissions are named.
+    #[must_use]
+    pub const fn usual(relay: bool, force_relay: bool) -> Self {
+        let usual = Self::MEMPOOL.with(Self::NO_BAN);
+        let usual = if relay { usual.with(Self::RELAY) } else { usual };
+        if force_relay { usual.with(Self::FORCE_RELAY) } else { usual }
+    }
 
     /// Returns whether all of these are in it.
     #[must_use]
@@ -94,13 +99,13 @@ pub struct Whitebind {
 }
 
 impl Whitelist {
-    /// Reads `[permission,...@]subnet`.
+    /// Reads `[permission,...@]subnet`; `usual` are meant if none are named.
     ///
     /// # Errors
     ///
     /// Returns the text for the user.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let named = Named::parse(text)?;
+    pub fn parse(text: &str, usual: Permissions) -> Result<Self, String> {
+        let named = Named::parse(text, usual)?;
         let subnet = Subnet::parse(named.rest)
             .ok_or_else(|| format!("Invalid netmask specified in -whitelist: '{}'", named.rest))?;
         let Named { permissions, outbound, .. } = named;
@@ -111,13 +116,13 @@ impl Whitelist {
 }
 
 impl Whitebind {
-    /// Reads `[permission,...@]address:port`.
+    /// Reads `[permission,...@]address:port`; `usual` are meant if none are named.
     ///
     /// # Errors
     ///
     /// Returns the text for the user.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let named = Named::parse(text)?;
+    pub fn parse(text: &str, usual: Permissions) -> Result<Self, String> {
+        let named = Named::parse(text, usual)?;
         if named.outbound {
             let text = "whitebind may only be used for incoming connections (\"out\" was passed)";
             return Err(text.into());
@@ -143,11 +148,11 @@ struct Named<'a> {
 }
 
 impl<'a> Named<'a> {
-    fn parse(text: &'a str) -> Result<Self, String> {
+    fn parse(text: &'a str, usual: Permissions) -> Result<Self, String> {
         let none = Permissions::default();
         let mut named = Named { permissions: none, inbound: false, outbound: false, rest: text };
         let Some((names, rest)) = text.split_once('@') else {
-            named.permissions = Permissions::IMPLICIT;
+            named.permissions = usual;
             return Ok(named);
         };
         named.rest = rest;
@@ -184,10 +189,6 @@ pub(crate) fn of_peer(
             all = all.with(list.permissions);
         }
     }
-    if all.has(Permissions::IMPLICIT) {
-        all = Permissions(all.0 & !Permissions::IMPLICIT.0);
-        all = all.with(Permissions::RELAY).with(Permissions::MEMPOOL).with(Permissions::NO_BAN);
-    }
     all
 }
 
@@ -195,8 +196,10 @@ pub(crate) fn of_peer(
 mod tests {
     use super::*;
 
+    const USUAL: Permissions = Permissions::usual(true, false);
+
     fn names(list: &str, ip: &str, inbound: bool) -> Vec<&'static str> {
-        let list = Whitelist::parse(list).unwrap();
+        let list = Whitelist::parse(list, USUAL).unwrap();
         let ip = Some(ip.parse().unwrap());
         of_peer(&[list], Permissions::default(), ip, inbound).names()
     }
@@ -216,16 +219,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_meant_unless_named_is_the_users_to_say() {
+        assert_eq!(Permissions::usual(false, false).names(), ["noban", "mempool", "download"]);
+        let all = ["noban", "forcerelay", "relay", "mempool", "download"];
+        assert_eq!(Permissions::usual(false, true).names(), all);
+    }
+
+    #[test]
     fn mistakes_are_told_in_cores_words() {
-        let list = |text| Whitelist::parse(text).unwrap_err();
+        let list = |text| Whitelist::parse(text, USUAL).unwrap_err();
         assert_eq!(list("oopsie@127.0.0.1"), "Invalid P2P permission: 'oopsie'");
         assert_eq!(list("in@127.0.0.1"), "Only direction was set, no permissions: 'in@127.0.0.1'");
         let text = "Invalid netmask specified in -whitelist: '127.0.0.1:230'";
         assert_eq!(list("noban@127.0.0.1:230"), text);
-        let bind = |text| Whitebind::parse(text).unwrap_err();
+        let bind = |text| Whitebind::parse(text, USUAL).unwrap_err();
         assert_eq!(bind("noban@127.0.0.1"), "Need to specify a port with -whitebind: '127.0.0.1'");
         assert_eq!(bind("noban@127.0.0.1/10"), "Cannot resolve -whitebind address: '127.0.0.1/10'");
         assert!(bind("noban,out@127.0.0.1:8000").contains("(\"out\" was passed)"));
-        assert!(Whitebind::parse("noban@127.0.0.1:8000").is_ok());
+        assert!(Whitebind::parse("noban@127.0.0.1:8000", USUAL).is_ok());
     }
 }
