@@ -80,6 +80,14 @@ fn a_transaction_is_sent_looked_at_mined_and_taken_back() {
     let outputs = json!([{"txid": parent, "vout": 0}]).to_string();
     assert_eq!(node.rpc("gettxspendingprevout", &[&outputs])[0]["spendingtxid"], child);
 
+    let watched = json!([format!("addr({OTHER})")]).to_string();
+    let activity = node.rpc("getdescriptoractivity", &["[]", &watched]);
+    let received = activity["activity"].as_array().expect("an array");
+    assert_eq!(received.len(), 2, "{activity}");
+    assert_eq!((&received[1]["txid"], &received[1]["height"]), (&json!(child), &Value::Null));
+    let none = node.rpc("getdescriptoractivity", &["[]", &watched, "false"]);
+    assert_eq!(none["activity"], json!([]));
+
     let template = node.rpc("getblocktemplate", &[r#"{"rules": ["segwit"]}"#]);
     assert_eq!(template["transactions"][1]["depends"], json!([1]));
     assert_eq!(template["coinbasevalue"], 5_000_110_000_u64);

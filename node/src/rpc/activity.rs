@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use bitcoin::{Amount, BlockHash, Network, Script, ScriptBuf, Transaction, TxIn};
+use cofferdam_ibd::Coin;
 use cofferdam_ibd::undo::TxUndo;
 use serde_json::{Value, json};
 
@@ -45,11 +46,11 @@ fn get_descriptor_activity(context: &Context, args: &Args) -> RpcResult {
     }
     let watched =
         scripts(args.get(1), network)?.into_iter().map(|derived| derived.script).collect();
-    args.optional_flag(2)?;
+    let with_queue = args.optional_flag(2)?.unwrap_or(true);
     let mut watcher = Watcher { network, watched, activity: Vec::new() };
     for stored in blocks.values() {
         let (block, undo) = (stored.block()?, stored.undo()?);
-        let place = (stored.entry.hash, stored.entry.height);
+        let place = Some((stored.entry.hash, stored.entry.height));
         for (index, transaction) in block.txdata.iter().enumerate() {
             // The coinbase spends nothing.
             if let Some(undo) = index.checked_sub(1).and_then(|index| undo.0.get(index)) {
@@ -58,11 +59,45 @@ fn get_descriptor_activity(context: &Context, args: &Args) -> RpcResult {
             watcher.receives(transaction, place);
         }
     }
+    if with_queue {
+        for (transaction, spent) in queued(context)? {
+            watcher.spends(&transaction, &spent, None);
+            watcher.receives(&transaction, None);
+        }
+    }
     Ok(json!({"activity": watcher.activity}))
 }
 
-/// A block that an event is in.
-type Place = (BlockHash, u32);
+/// The transactions that wait for a block, with what they spend.
+fn queued(context: &Context) -> Result<Vec<(Transaction, TxUndo)>, RpcError> {
+    let queue = context.chain.queue().read().clone();
+    context.chain.query(move |chain| {
+        let mut found = Vec::new();
+        for queued in queue.iter() {
+            let mut spent = Vec::new();
+            for input in &queued.tx.input {
+                let outpoint = input.previous_output;
+                let parent = queue.get(&outpoint.txid);
+                let output = parent.and_then(|parent| {
+                    parent.tx.output.get(usize::try_from(outpoint.vout).ok()?).cloned()
+                });
+                let coin = match output {
+                    Some(output) => Some(Coin { height: 0, coinbase: false, output }),
+                    None => chain.coin(&outpoint)?,
+                };
+                spent.extend(coin);
+            }
+            // Not all were found if a block came in between: then it does not wait any more.
+            if spent.len() == queued.tx.input.len() {
+                found.push((queued.tx.clone(), TxUndo(spent)));
+            }
+        }
+        Ok(found)
+    })?
+}
+
+/// A block that an event is in; none of what waits for one.
+type Place = Option<(BlockHash, u32)>;
 
 struct Watcher {
     network: Network,
@@ -108,13 +143,13 @@ impl Watcher {
     }
 }
 
-fn event(kind: &str, amount: Amount, (hash, height): Place) -> Value {
-    json!({
-        "type": kind,
-        "amount": tx_json::amount(amount),
-        "blockhash": hash.to_string(),
-        "height": height,
-    })
+fn event(kind: &str, amount: Amount, place: Place) -> Value {
+    let mut event = json!({"type": kind, "amount": tx_json::amount(amount)});
+    if let Some((hash, height)) = place {
+        put(&mut event, "blockhash", json!(hash.to_string()));
+        put(&mut event, "height", json!(height));
+    }
+    event
 }
 
 fn put(event: &mut Value, name: &str, value: Value) {
