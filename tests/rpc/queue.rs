@@ -215,6 +215,9 @@ fn a_proposal_is_judged_and_not_stored() {
     assert_eq!(propose(&wrong_root), "bad-txnmrklroot");
     let orphan = format!("{}{}{}", &hex[..8], "11".repeat(32), &hex[72..]);
     assert_eq!(propose(&orphan), "inconclusive-not-best-prevblk");
+    // Said before anything else, though bits and work are wrong too.
+    let lone = format!("{}{}", &orphan[..144], "ffff001d00000000");
+    refused(&node, "submitheader", &[&lone], "Must submit previous header");
     assert_eq!(node.rpc("submitblock", &[hex]), Value::Null);
     assert_eq!(propose(hex), "duplicate");
     refused(&node, "getblocktemplate", &["{}"], "must be called with the segwit rule set");

@@ -9,7 +9,7 @@ use bitcoin::hex::DisplayHex as _;
 use cofferdam_ibd::mining::minimum_time;
 use cofferdam_ibd::pow::next_work_required;
 use cofferdam_ibd::{
-    BlockAccepted, Chainstate, DECODE_FAILED, HeaderChain as _, QueuedTx, RejectionScope,
+    BlockAccepted, Chainstate, DECODE_FAILED, HeaderChain as _, QueuedTx, Rejection, RejectionScope,
 };
 use serde_json::{Map, Value, json};
 
@@ -188,6 +188,11 @@ fn submit_header(context: &Context, args: &Args) -> RpcResult {
     let header = raw.get(..bitcoin::block::Header::SIZE).ok_or_else(undecodable)?;
     let header: bitcoin::block::Header = deserialize(header).map_err(|_| undecodable())?;
     let accepted = context.chain.change(move |worker| {
+        if worker.chainstate.headers().get(&header.prev_blockhash).is_none() {
+            // Whatever else is wrong with it.
+            let rejection = Rejection::new("prev-blk-not-found", RejectionScope::MissingPrev);
+            return Ok(Err(rejection));
+        }
         let now = worker.clock.seconds();
         worker.chainstate.accept_headers(&[header], now)
     })?;
