@@ -94,3 +94,26 @@ fn we_import_the_block_files_of_core() {
     core.follow(&ours);
     assert_eq!(ours.state(), core.state());
 }
+
+/// The directory as it is: no list of files, and nothing in it changes.
+#[test]
+fn we_take_over_the_data_directory_of_core() {
+    let Some(pair) = Pair::new() else { return };
+    let state = core_with_a_chain(&pair);
+    let from = pair.dir(Who::Core).to_str().expect("UTF-8");
+    let contents = || {
+        let files = block_files(pair.dir(Who::Core)).into_iter();
+        files.map(|file| fs::read(file).expect("readable")).collect::<Vec<_>>()
+    };
+    let before = contents();
+    let args = ["-regtest", "import", "--from-core", from];
+    let imported = process::run(COFFERDAM, pair.dir(Who::Ours), &args);
+    assert!(imported.status.success(), "{}", process::said(&imported));
+    let ours = pair.start(Who::Ours, &["-connect=0"]);
+    assert_eq!(ours.state(), state);
+    let _ = ours.mine(3);
+    ours.stop();
+    assert!(contents() == before, "Core's files are as they were");
+    let core = pair.start(Who::Core, &["-connect=0"]);
+    assert_eq!(core.state(), state);
+}
