@@ -5,6 +5,7 @@
 #![expect(clippy::indexing_slicing, reason = "a test fails by a panic")]
 
 mod chain_file;
+mod corepc;
 mod crowd;
 mod files;
 mod kills;
