@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::config::{AssumeValidOption, Config, PruneMode, RebuildOption};
 use crate::data_dir::DataDir;
 use crate::import::{Import, InitLoad};
-use crate::index::Indexes;
+use crate::index::{self, Indexes};
 use crate::logging::Log;
 use crate::monitor::{Monitor, Recorder, Sources};
 use crate::notify::Notifier;
@@ -375,5 +375,6 @@ pub(crate) fn open_chainstate(
             recovery.torn
         );
     }
+    index::check_statistics(&chainstate)?;
     Ok(chainstate)
 }

@@ -30,7 +30,7 @@ pub(crate) struct Pruner {
     after_height: u32,
     /// Bytes of blocks connected when the files were last looked at, and the last file's number.
     looked_at: Option<(u64, u32)>,
-    /// The first height that each index still has to read.
+    /// The last height that each index has read.
     locks: BTreeMap<String, u32>,
 }
 
@@ -56,13 +56,22 @@ impl Pruner {
         self.after_height
     }
 
-    /// Keeps the blocks from a height on for `who`; with `None` not any more.
-    #[expect(dead_code, reason = "indexes that read block files ask for it")]
-    pub(crate) fn lock(&mut self, who: &str, first_height: Option<u32>) {
-        match first_height {
-            Some(height) => self.locks.insert(who.to_owned(), height),
-            None => self.locks.remove(who),
-        };
+    /// Keeps the blocks from a height on, which `who` has read last.
+    pub(crate) fn lock(&mut self, who: &str, height: u32) {
+        if self.mode == PruneMode::Off {
+            return;
+        }
+        let before = self.locks.insert(who.to_owned(), height);
+        if before.is_some_and(|before| before > height) {
+            tracing::debug!("[prune] {who} prune lock moved back to {height}");
+        }
+    }
+
+    /// Keeps what the coin statistics still have to read.
+    fn lock_statistics(&mut self, chainstate: &Chainstate) {
+        if let Some(at) = chainstate.coin_stats_reached() {
+            self.lock("coinstatsindex", at.height);
+        }
     }
 
     /// Removes files if there are too many bytes; called now and then.
@@ -81,6 +90,7 @@ impl Pruner {
             return Ok(());
         }
         self.looked_at = Some(now);
+        self.lock_statistics(chainstate);
         let used = chainstate.block_file_bytes()?;
         if used.saturating_add(CHUNK_BYTES) < target {
             return Ok(());
@@ -105,10 +115,11 @@ impl Pruner {
 
     /// Removes every file whose blocks are all at `height` or below, as far as they may go.
     pub(crate) fn prune_to(
-        &self,
+        &mut self,
         chainstate: &mut Chainstate,
         height: u32,
     ) -> cofferdam_ibd::Result<()> {
+        self.lock_statistics(chainstate);
         let last_height = self.last_height(chainstate.tip().height, height);
         let files = chainstate.finished_block_files()?;
         let chosen = choose(&files, u64::MAX, 0, last_height);

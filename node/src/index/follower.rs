@@ -103,7 +103,14 @@ impl Follower {
         shutdown: &Shutdown,
     ) -> Result<Self> {
         let position = read_position(&*database)?;
-        check_blocks::<I>(chain, position)?;
+        let missing = chain.change(move |worker| {
+            // From now on nothing goes that is needed.
+            worker.pruner.lock(I::NAME, position.map_or(0, |at| at.height));
+            Ok(misses_blocks(&worker.chainstate, position, I::NEEDS_UNDO))
+        })?;
+        if missing {
+            return Err(beyond_pruned(I::NAME));
+        }
         let shared = Arc::new(Shared {
             position: Mutex::new(position),
             moved: Condvar::new(),
@@ -166,32 +173,30 @@ impl Follower {
     }
 }
 
-/// Refuses to begin if blocks that have to be read were pruned.
-fn check_blocks<I: BlockIndex>(chain: &ChainHandle, position: Option<BlockRef>) -> Result<()> {
-    let missing = chain.query(move |chain| {
-        let first = match position.and_then(|at| chain.headers().get(&at.hash)) {
-            Some(at) => {
-                let fork = chain.headers().fork_point(at, chain.tip_ref());
-                chain.headers().entry(fork).height + 1
-            }
-            None => 0,
-        };
-        let tip = chain.tip().height;
-        (first..=tip).filter_map(|height| chain.headers().ancestor(chain.tip_ref(), height)).any(
-            |at| {
-                let entry = chain.headers().entry(at);
-                entry.block.is_none()
-                    || (I::NEEDS_UNDO && entry.undo.is_none() && entry.parent.is_some())
-            },
-        )
-    })?;
-    if missing {
-        return Err(anyhow!(
-            "{} best block of the index goes beyond pruned data (including undo data). Please disable the index or reindex (which will download the whole blockchain again)\nError: A fatal internal error occurred, see debug.log for details: Failed to start indexes, shutting down…",
-            I::NAME
-        ));
-    }
-    Ok(())
+/// Returns whether blocks that an index still has to read are gone.
+pub(super) fn misses_blocks(
+    chain: &Chainstate,
+    position: Option<BlockRef>,
+    needs_undo: bool,
+) -> bool {
+    let headers = chain.headers();
+    let first = match position.and_then(|at| headers.get(&at.hash)) {
+        Some(at) => headers.entry(headers.fork_point(at, chain.tip_ref())).height + 1,
+        None => 0,
+    };
+    let heights = first..=chain.tip().height;
+    heights.filter_map(|height| headers.ancestor(chain.tip_ref(), height)).any(|at| {
+        let entry = headers.entry(at);
+        let lacks_undo = needs_undo && entry.undo.is_none() && entry.parent.is_some();
+        entry.block.is_none() || lacks_undo
+    })
+}
+
+/// The error for an index that cannot go on, in Bitcoin Core's words.
+pub(super) fn beyond_pruned(name: &str) -> anyhow::Error {
+    anyhow!(
+        "{name} best block of the index goes beyond pruned data (including undo data). Please disable the index or reindex (which will download the whole blockchain again)\nError: A fatal internal error occurred, see debug.log for details: Failed to start indexes, shutting down…"
+    )
 }
 
 fn read_position(database: &dyn Database) -> Result<Option<BlockRef>> {
@@ -279,9 +284,14 @@ impl<I: BlockIndex> Worker<I> {
         let mut dirty = false;
         while !self.shared.is_stopping() {
             let position = *self.shared.position();
-            let Ok(step) = self.shared.chain.query(move |chain| next_step(chain, position)) else {
-                break;
-            };
+            let step = self.shared.chain.change(move |worker| {
+                let chain = &worker.chainstate;
+                let read = position.map_or(0, |at| at.height.min(chain.tip().height));
+                let step = next_step(chain, position);
+                worker.pruner.lock(I::NAME, read);
+                Ok(step)
+            });
+            let Ok(step) = step else { break };
             match step {
                 Step::Up(blocks, files) => {
                     for entry in blocks {

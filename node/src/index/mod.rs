@@ -15,11 +15,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use cofferdam_ibd::BlockRef;
+use cofferdam_ibd::{BlockRef, Chainstate};
 use cofferdam_storage::{BackendKind, BackendOptions, Database};
 
 pub(crate) use self::filter::BlockFilters;
-use self::follower::{Follower, TREES};
+use self::follower::{Follower, TREES, beyond_pruned, misses_blocks};
 pub(crate) use self::tx::TxIndex;
 use crate::chain::{ChainHandle, describe};
 use crate::config::IndexConfig;
@@ -119,6 +119,19 @@ impl Indexes {
             follower.stop();
         }
     }
+}
+
+/// Refuses a chain whose coin statistics have to read blocks that are gone.
+///
+/// # Errors
+///
+/// Returns the text for the user.
+pub(crate) fn check_statistics(chain: &Chainstate) -> Result<()> {
+    let reached = chain.coin_stats_reached();
+    if reached.is_some() && misses_blocks(chain, reached, true) {
+        return Err(beyond_pruned("coinstatsindex"));
+    }
+    Ok(())
 }
 
 fn open(kind: BackendKind, path: &Path) -> Result<Arc<dyn Database>> {
