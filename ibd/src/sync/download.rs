@@ -70,7 +70,8 @@ pub fn missing_blocks(
     if is_worse || best.status.has(HeaderStatus::FAILED) {
         return Missing::default();
     }
-    let base = tree.entry(tree.fork_point(tip, best_known)).height;
+    let fork = tree.entry(tree.fork_point(tip, best_known)).height;
+    let base = last_stored(tree, best_known, fork);
     let window_end = base.saturating_add(DOWNLOAD_WINDOW);
     let mut blocks = Vec::new();
     let mut walk = tree.ancestor(best_known, best.height.min(window_end.saturating_add(1)));
@@ -87,6 +88,23 @@ pub fn missing_blocks(
     }
     blocks.reverse();
     Missing { blocks, window_end }
+}
+
+/// Returns the height of the last block of a chain, from `from` on, whose ancestors are all stored:
+/// the window moves with what is stored, since a long fork is connected only once it is whole.
+fn last_stored(tree: &HeaderTree, best: HeaderRef, from: u32) -> u32 {
+    let is_stored =
+        |height| tree.ancestor(best, height).is_some_and(|at| tree.entry(at).chain_tx_count > 0);
+    let (mut low, mut high) = (from, tree.entry(best).height);
+    while low < high {
+        let middle = high - (high - low) / 2;
+        if is_stored(middle) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    low
 }
 
 /// What to do for a peer now.
@@ -519,6 +537,16 @@ mod tests {
         assert_eq!(heights(missing_blocks(&tree, chain[1], chain[5], false)), [2, 4, 5]);
         assert_eq!(missing_blocks(&tree, chain[5], chain[4], false), Missing::default());
         assert_eq!(missing_blocks(&tree, chain[0], chain[5], false).window_end, DOWNLOAD_WINDOW);
+        // The window moves with what is stored, connected or not.
+        for at in &chain[..=100] {
+            tree.set_chain_tx_count(*at, 1);
+        }
+        let moved = missing_blocks(&tree, chain[0], chain[300], false);
+        assert_eq!(moved.window_end, 100 + DOWNLOAD_WINDOW);
+        assert_eq!(moved.blocks.first().map(|block| block.height), Some(101));
+        for at in &chain[..=100] {
+            tree.set_chain_tx_count(*at, 0);
+        }
         let limited = missing_blocks(&tree, chain[0], chain[300], true);
         assert_eq!(limited.blocks.first().map(|block| block.height), Some(15));
     }

@@ -312,13 +312,6 @@ fn wanted_from(chain: &Chainstate, best: HeaderRef, limited: bool, now: Duration
     } else {
         missing_blocks(tree, chain.tip_ref(), best, limited)
     };
-    let mut missing = missing;
-    let fork = tree.entry(tree.fork_point(chain.tip_ref(), best)).height;
-    let next = tree.ancestor(best, fork.saturating_add(1));
-    if next.is_some_and(|next| tree.entry(next).chain_tx_count > 0) {
-        // Stored blocks wait to be connected, and the window moves with them: nobody holds it up.
-        missing.blocks.retain(|block| block.height <= missing.window_end);
-    }
     let first = missing.blocks.first().and_then(|first| tree.get(&first.hash));
     let parent = first.and_then(|first| tree.entry(first).parent);
     let joins_stored = parent.is_some_and(|parent| tree.entry(parent).chain_tx_count > 0);
