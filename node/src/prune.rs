@@ -85,8 +85,11 @@ impl Pruner {
         };
         let chunk = if self.fast { SMALL_CHUNK_BYTES } else { CHUNK_BYTES };
         let now = (chainstate.progress().bytes, chainstate.last_block_file());
-        let is_due = |(bytes, file)| now.1 != file || now.0.saturating_sub(bytes) >= chunk;
-        if !self.looked_at.is_none_or(is_due) || chainstate.tip().height <= self.after_height {
+        let is_due =
+            |(bytes, file): (u64, u32)| now.1 != file || now.0.saturating_sub(bytes) >= chunk;
+        // The first time the indexes have not said yet what they need.
+        let is_due = is_due(*self.looked_at.get_or_insert(now));
+        if !is_due || chainstate.tip().height <= self.after_height {
             return Ok(());
         }
         self.looked_at = Some(now);
