@@ -500,7 +500,7 @@ mod tests {
         let mut manager = AddrMan::new([1, 2]);
         assert_eq!(manager.select(false, NOW, random()), None);
         for number in 0..20 {
-            add(&mut manager, address(number), source(number as u8));
+            add(&mut manager, address(number), source(u8::try_from(number).unwrap()));
         }
         manager.good(address(3), NOW - 10_000);
         for _ in 0..8 {
