@@ -11,14 +11,13 @@
 //!
 //! Directories are made 0700 and the cookie 0600: what is inside is the user's alone.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
-use bitcoin::hex::DisplayHex as _;
 use cofferdam_ibd::params::Network;
 use cofferdam_storage::{BackendKind, FileSystem, write_atomic};
 
@@ -33,7 +32,7 @@ pub(crate) struct DataDir {
     chain_dir: PathBuf,
     blocks_dir: PathBuf,
     pid_file: PathBuf,
-    wrote_cookie: bool,
+    cookie_written: Option<PathBuf>,
     /// Held, and with them the locks, until the node has stopped.
     _locks: [File; 2],
 }
@@ -61,7 +60,7 @@ impl DataDir {
         }
         let pid_file = chain_dir.join(&config.pid_file);
         let _locks = [lock_of_chain, lock_of_blocks];
-        Ok(Self { chain_dir, blocks_dir, pid_file, wrote_cookie: false, _locks })
+        Ok(Self { chain_dir, blocks_dir, pid_file, cookie_written: None, _locks })
     }
 
     pub(crate) fn chain_dir(&self) -> &Path {
@@ -95,24 +94,23 @@ impl DataDir {
         }
     }
 
-    /// Returns a new secret for RPC clients (`user:password`).
-    pub(crate) fn new_cookie(&self) -> Result<String> {
-        let mut secret = [0_u8; 32];
-        fill_random(&mut secret)?;
-        Ok(format!("__cookie__:{}", secret.as_hex()))
-    }
-
-    /// Writes the file in which RPC clients find the secret.
-    pub(crate) fn write_cookie(&mut self, cookie: &str) -> Result<()> {
-        let (temporary, path) = (self.chain_dir.join(".cookie.tmp"), cookie_path(&self.chain_dir));
+    /// Writes the file in which RPC clients find the secret (`user:password`); a relative path is
+    /// one in the chain directory. It appears at once with all of its text.
+    pub(crate) fn write_cookie(&mut self, file: &Path, mode: u32, cookie: &str) -> Result<()> {
+        let path = self.chain_dir.join(file);
+        let mut temporary = path.clone().into_os_string();
+        temporary.push(".tmp");
         let what = || format!("Unable to write the cookie file {}", path.display());
         let _ = std::fs::remove_file(&temporary);
         let mut options = OpenOptions::new();
-        options.write(true).create_new(true).mode(0o600);
+        options.write(true).create_new(true).mode(mode);
         let mut file = options.open(&temporary).with_context(what)?;
         file.write_all(cookie.as_bytes()).with_context(what)?;
+        // The mode of a new file is cut by the process's mask.
+        file.set_permissions(Permissions::from_mode(mode)).with_context(what)?;
         std::fs::rename(&temporary, &path).with_context(what)?;
-        self.wrote_cookie = true;
+        tracing::info!("Generated RPC authentication cookie {}", path.display());
+        self.cookie_written = Some(path);
         Ok(())
     }
 
@@ -126,8 +124,8 @@ impl DataDir {
 impl Drop for DataDir {
     fn drop(&mut self) {
         // Only what this process wrote: a second one that found the lock taken never gets here.
-        if self.wrote_cookie {
-            let _ = std::fs::remove_file(cookie_path(&self.chain_dir));
+        if let Some(path) = &self.cookie_written {
+            let _ = std::fs::remove_file(path);
         }
         let _ = std::fs::remove_file(&self.pid_file);
     }
@@ -166,11 +164,6 @@ pub(crate) fn written_backend(chainstate: &Path) -> Result<Option<BackendKind>> 
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(e).with_context(|| format!("reading {}", path.display())),
     }
-}
-
-/// Returns where the cookie of a chain directory is.
-pub(crate) fn cookie_path(chain_dir: &Path) -> PathBuf {
-    chain_dir.join(".cookie")
 }
 
 /// Fills `bytes` from the system's random source.
@@ -216,7 +209,6 @@ fn lock(dir: &Path) -> Result<File> {
 mod tests {
     use super::*;
     use cofferdam_storage::StdFileSystem;
-    use std::os::unix::fs::PermissionsExt as _;
 
     fn open(dir: &Path) -> Result<DataDir> {
         DataDir::open(&Config::new(Network::Regtest, dir).unwrap())
@@ -226,13 +218,13 @@ mod tests {
     fn a_second_process_is_refused_and_takes_nothing_away() {
         let dir = tempfile::tempdir().unwrap();
         let mut first = open(dir.path()).unwrap();
-        first.write_cookie(&first.new_cookie().unwrap()).unwrap();
+        first.write_cookie(Path::new(".cookie"), 0o600, "__cookie__:secret").unwrap();
         first.write_pid().unwrap();
         let text = open(dir.path()).unwrap_err().to_string();
         assert!(text.starts_with("Cannot obtain a lock on directory"), "{text}");
         let cookie = dir.path().join("regtest/.cookie");
         assert_eq!(std::fs::metadata(&cookie).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(std::fs::read(&cookie).unwrap().len(), "__cookie__:".len() + 64);
+        assert_eq!(std::fs::read(&cookie).unwrap(), b"__cookie__:secret");
         drop(first);
         assert!(!cookie.exists() && !dir.path().join("regtest/bitcoind.pid").exists());
         open(dir.path()).unwrap();

@@ -48,6 +48,8 @@ pub use config::{
 };
 pub use logging::Filter;
 pub use node::Node;
+#[doc(hidden)]
+pub use rpc::fuzz;
 pub use rpc::{CallError, RpcClient};
 pub use run::run;
 pub use settings::{OptionValue, Options};

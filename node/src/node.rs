@@ -1,7 +1,8 @@
 //! `Node`: builds the parts of a node, and stops them in order.
 //!
-//! Order of the start: lock, chain, indexes, peers, RPC. Order of the stop: RPC answers its last calls,
-//! the peers' and the indexes' threads end, the chain's thread writes what is buffered, cookie and pid file go, and the
+//! Order of the start: lock, RPC (which tells callers to wait), chain, indexes, peers; then calls run.
+//! Order of the stop: RPC answers its last calls, the peers' and the indexes' threads end, the chain's
+//! thread writes what is buffered, cookie and pid file go, and the
 //! lock with them.
 
 use std::net::SocketAddr;
@@ -26,7 +27,7 @@ use crate::notify::Notifier;
 use crate::p2p::PeerManager;
 use crate::queue_file;
 use crate::rebuild::{NeedsRebuild, Rebuild};
-use crate::rpc::{Context, Credentials, MiningState, RpcServer, Scans};
+use crate::rpc::{self, ActiveCalls, Context, HeaderCache, MiningState, RpcServer, Scans, WarmUp};
 use crate::shutdown::Shutdown;
 use crate::waits::{self, EndedByStop};
 
@@ -67,7 +68,7 @@ impl Node {
 
     /// Starts a node in a data directory that is locked already.
     pub(crate) fn start_in(
-        data_dir: DataDir,
+        mut data_dir: DataDir,
         config: &Config,
         shutdown: Shutdown,
         log: Log,
@@ -81,11 +82,25 @@ impl Node {
             // Before the store is opened: its recovery is reported too.
             Recorder::install();
         }
+        data_dir.write_pid()?;
+        let warm_up = WarmUp::default();
+        let rpc = rpc::start(&config.rpc, &mut data_dir, &warm_up)?;
+        warm_up.say("Loading block index…");
         let rebuild = Rebuild::new(config, &data_dir);
-        let chainstate = open_or_rebuild(config, &data_dir, &rebuild, &shutdown)?;
-        let options = ChainOptions::new(config);
-        let (chain, chain_thread) =
-            ChainHandle::start(chainstate, clock.clone(), shutdown.clone(), options)?;
+        let started =
+            open_or_rebuild(config, &data_dir, &rebuild, &shutdown).and_then(|chainstate| {
+                let options = ChainOptions::new(config);
+                ChainHandle::start(chainstate, clock.clone(), shutdown.clone(), options)
+            });
+        let (chain, chain_thread) = match started {
+            Ok(started) => started,
+            Err(error) => {
+                if let Some(rpc) = rpc {
+                    rpc.stop();
+                }
+                return Err(error);
+            }
+        };
         chain.queue().write(|queue| queue.set_limits(config.mining.queue));
         let queue_file = config.mining.persist.then(|| queue_path(&data_dir));
         if let Some(path) = &queue_file {
@@ -99,16 +114,16 @@ impl Node {
             chain_thread,
             indexes,
             peers: None,
-            rpc: None,
+            rpc,
             load: None,
             monitor: None,
             log,
             notifier: None,
             data_dir,
         };
-        match node.start_services(config, &clock).and_then(|()| node.start_load(config, rebuild)) {
+        let started = node.start_services(config, &clock, &warm_up);
+        match started.and_then(|()| node.start_load(config, rebuild)) {
             Ok(()) => {
-                tracing::info!("init message: Done loading");
                 if let Some(notifier) = &node.notifier {
                     notifier.started();
                 }
@@ -190,7 +205,7 @@ impl Node {
         Ok(())
     }
 
-    fn start_services(&mut self, config: &Config, clock: &Clock) -> Result<()> {
+    fn start_services(&mut self, config: &Config, clock: &Clock, warm_up: &WarmUp) -> Result<()> {
         let fs: Arc<dyn FileSystem> = Arc::new(StdFileSystem);
         let kind = self.data_dir.backend(config.backend, &fs)?;
         let dir = self.data_dir.chain_dir().join("indexes");
@@ -199,7 +214,7 @@ impl Node {
         let notifier = Notifier::start(config.notify.clone(), &self.chain)?;
         let warnings = notifier.warnings();
         self.notifier = Some(notifier);
-        tracing::info!("init message: Starting network threads…");
+        warm_up.say("Starting network threads…");
         let peers = PeerManager::start(
             config.p2p.clone(),
             self.chain.clone(),
@@ -221,32 +236,26 @@ impl Node {
         let monitor = Monitor::start(sources, shutdown, config.metrics, config.show_bars)?;
         let seen = monitor.seen();
         self.monitor = Some(monitor);
-        if config.rpc.enabled {
-            let context = Context {
-                chain: self.chain.clone(),
-                peers,
-                clock: clock.clone(),
-                shutdown: self.shutdown.clone(),
-                started,
-                seen,
-                chain_dir: self.data_dir.chain_dir().to_owned(),
-                blocks_dir: self.data_dir.blocks_dir().to_owned(),
-                warnings,
-                log: self.log.clone(),
-                log_path: config.log.path(self.data_dir.chain_dir()),
-                user_agent: config.p2p.user_agent.clone(),
-                indexes: Arc::clone(&self.indexes),
-                scans: Scans::default(),
-                mining: MiningState::new(config.mining, queue_path(&self.data_dir)),
-            };
-            let user = config.rpc.user.iter().map(|(user, password)| format!("{user}:{password}"));
-            // Listening comes first: who finds the cookie can connect.
-            let cookie = self.data_dir.new_cookie()?;
-            let credentials = Credentials::new(user.chain([cookie.clone()]));
-            self.rpc = Some(RpcServer::start(&config.rpc, Arc::new(context), credentials)?);
-            self.data_dir.write_cookie(&cookie)?;
-        }
-        self.data_dir.write_pid()
+        warm_up.finish(Context {
+            chain: self.chain.clone(),
+            peers,
+            clock: clock.clone(),
+            shutdown: self.shutdown.clone(),
+            calls: ActiveCalls::default(),
+            started,
+            seen,
+            chain_dir: self.data_dir.chain_dir().to_owned(),
+            blocks_dir: self.data_dir.blocks_dir().to_owned(),
+            warnings,
+            log: self.log.clone(),
+            log_path: config.log.path(self.data_dir.chain_dir()),
+            user_agent: config.p2p.user_agent.clone(),
+            headers: HeaderCache::default(),
+            indexes: Arc::clone(&self.indexes),
+            scans: Scans::default(),
+            mining: MiningState::new(config.mining, queue_path(&self.data_dir)),
+        });
+        Ok(())
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::cli::{Args, Command};
 use crate::config::{Config, LogConfig};
 use crate::daemon;
-use crate::data_dir::{DataDir, chain_dir, cookie_path};
+use crate::data_dir::{DataDir, chain_dir};
 use crate::import;
 use crate::logging::Log;
 use crate::monitor::watch_status;
@@ -126,7 +126,10 @@ fn rpc_client(config: &Config) -> Result<RpcClient> {
     let secret = match &config.rpc.user {
         Some((user, password)) => format!("{user}:{password}"),
         None => {
-            let path = cookie_path(&chain_dir(config));
+            let file = config.rpc.cookie_file.as_ref().context(
+                "Cookie file was disabled via -norpccookiefile and no rpcpassword was specified.",
+            )?;
+            let path = chain_dir(config).join(file);
             std::fs::read_to_string(&path).with_context(|| {
                 format!(
                     "Could not read {}: is the node running? (or use -rpcuser and -rpcpassword)",

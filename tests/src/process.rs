@@ -148,6 +148,12 @@ impl Node {
         Ok(serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.trim().to_owned())))
     }
 
+    /// Returns where it answers RPC.
+    #[must_use]
+    pub const fn rpc_port(&self) -> u16 {
+        self.rpc_port
+    }
+
     /// Calls a method that has to work.
     #[must_use]
     pub fn rpc(&self, method: &str, args: &[&str]) -> Value {

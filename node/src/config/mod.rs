@@ -17,6 +17,7 @@ pub use mining::MiningConfig;
 pub use notify::NotifyConfig;
 pub use p2p::P2pConfig;
 pub use rpc::RpcConfig;
+pub(crate) use rpc::Subnet;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};

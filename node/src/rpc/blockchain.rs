@@ -127,11 +127,11 @@ fn get_block_header(context: &Context, args: &Args) -> RpcResult {
     // Core calls it so in this text alone.
     let hash: BlockHash = parse_hash("hash", args.text(0)?)?;
     let verbose = args.optional_flag(1)?.unwrap_or(true);
+    if verbose {
+        return Ok(Value::Object(context.headers.get(&context.chain, hash)?));
+    }
     context.chain.query(move |chain| {
         let at = find(chain, &hash)?;
-        if verbose {
-            return Ok(Value::Object(tx_json::header(chain, at)));
-        }
         Ok(json!(serialize(&chain.headers().entry(at).header).to_lower_hex_string()))
     })?
 }

@@ -3,6 +3,8 @@
 use bitcoin::hashes::Hash;
 use serde_json::Value;
 
+pub(super) use super::help::help;
+use super::param_docs::{JsonType, ParamDoc};
 use super::{Method, RpcError, code};
 
 /// What a parameter is, for `cofferdam rpc`, which reads all but texts as JSON, and for messages.
@@ -12,6 +14,10 @@ pub(crate) enum Kind {
     Text,
     /// Anything else.
     Json,
+    /// Anything, without a check.
+    Any,
+    /// As [`Kind::Json`], and not in the help.
+    Hidden,
 }
 
 /// A parameter of a method.
@@ -45,6 +51,16 @@ pub(crate) const fn optional(name: &'static str) -> Param {
     Param { name, kind: Kind::Json, required: false }
 }
 
+/// Declares a value that may be left out, and of which any type is taken.
+pub(crate) const fn optional_any(name: &'static str) -> Param {
+    Param { name, kind: Kind::Any, required: false }
+}
+
+/// Declares a value that may be left out and is not in the help.
+pub(crate) const fn hidden(name: &'static str) -> Param {
+    Param { name, kind: Kind::Hidden, required: false }
+}
+
 /// The arguments of a call.
 #[derive(Clone, Debug)]
 pub(crate) struct Args {
@@ -67,11 +83,35 @@ impl Args {
         };
         let required =
             method.params.iter().rposition(|param| param.required).map_or(0, |index| index + 1);
-        let given = values.iter().rposition(|value| !value.is_null()).map_or(0, |index| index + 1);
-        if given < required || values.len() > method.params.len() {
+        if values.len() < required || values.len() > method.params.len() {
             return Err(RpcError::new(code::MISC_ERROR, help(method)));
         }
-        Ok(Self { method, values })
+        let args = Self { method, values };
+        args.check_types()?;
+        Ok(args)
+    }
+
+    /// Checks every argument before the method runs, as Core's `RPCMethod::HandleRequest`.
+    fn check_types(&self) -> Result<(), RpcError> {
+        let wrong = self.method.params.iter().enumerate().filter_map(|(index, param)| {
+            let value = self.values.get(index).unwrap_or(&Value::Null);
+            let expected = param.json_type().in_errors()?;
+            let found = type_name(value);
+            let is_fine = found == expected || (value.is_null() && !param.required);
+            (!is_fine).then(|| mismatch(index, param.name, found, expected))
+        });
+        let wrong: Vec<String> = wrong.collect();
+        if wrong.is_empty() { Ok(()) } else { Err(wrong_type(&wrong)) }
+    }
+
+    /// Returns the number of arguments.
+    pub(crate) fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Returns the arguments.
+    pub(crate) fn values(&self) -> &[Value] {
+        &self.values
     }
 
     /// Returns an argument, if it was given.
@@ -151,12 +191,8 @@ impl Args {
     /// Returns the error for an argument of the wrong JSON type.
     pub(crate) fn wrong_type(&self, index: usize, expected: &str) -> RpcError {
         let found = self.get(index).map_or("null", type_name);
-        let message = format!(
-            "Wrong type passed:\n{{\n    \"Position {} ({})\": \"JSON value of type {found} is not of expected type {expected}\"\n}}",
-            index + 1,
-            self.name(index)
-        );
-        RpcError::new(code::TYPE_ERROR, message)
+        let name = self.method.params.get(index).map_or("", |param| param.name);
+        wrong_type(&[mismatch(index, name, found, expected)])
     }
 
     fn name(&self, index: usize) -> &'static str {
@@ -182,6 +218,29 @@ impl Param {
     pub(crate) fn first_name(&self) -> &'static str {
         self.name.split('|').next().unwrap_or(self.name)
     }
+
+    /// Returns the JSON type.
+    pub(super) fn json_type(&self) -> JsonType {
+        match self.kind {
+            Kind::Text => JsonType::Text,
+            Kind::Any => JsonType::Unchecked,
+            Kind::Json | Kind::Hidden => {
+                ParamDoc::find(self.first_name()).map_or(JsonType::Unchecked, |doc| doc.kind)
+            }
+        }
+    }
+}
+
+fn mismatch(index: usize, name: &str, found: &str, expected: &str) -> String {
+    format!(
+        "    \"Position {} ({name})\": \"JSON value of type {found} is not of expected type {expected}\"",
+        index + 1
+    )
+}
+
+fn wrong_type(mismatches: &[String]) -> RpcError {
+    let message = format!("Wrong type passed:\n{{\n{}\n}}", mismatches.join(",\n"));
+    RpcError::new(code::TYPE_ERROR, message)
 }
 
 fn by_name(
@@ -192,7 +251,7 @@ fn by_name(
         Some(Value::Array(values)) => values,
         None => Vec::new(),
         Some(_) => {
-            return Err(RpcError::new(code::INVALID_PARAMETER, "Parameter args must be an array"));
+            return Err(RpcError::new(code::INVALID_PARAMETER, "Unknown named parameter args"));
         }
     };
     let positional = values.len();
@@ -215,26 +274,6 @@ fn by_name(
         }
     }
     Ok(values)
-}
-
-/// Returns a method's help: usage on the first line.
-pub(crate) fn help(method: &Method) -> String {
-    let mut usage = method.name.to_owned();
-    let mut open = 0;
-    for param in method.params {
-        if !param.required {
-            usage.push_str(" (");
-            open += 1;
-        }
-        let name = param.first_name();
-        usage.push_str(&if param.kind == Kind::Text {
-            format!(" \"{name}\"")
-        } else {
-            format!(" {name}")
-        });
-    }
-    usage.push_str(&" )".repeat(open));
-    format!("{usage}\n\n{}\n", method.help)
 }
 
 /// Returns what JSON calls a value's type.
@@ -289,22 +328,26 @@ mod tests {
 
     #[test]
     fn a_wrong_number_of_arguments_shows_the_help() {
-        for params in [json!([]), json!([null]), json!(["a", 1, "b", 2])] {
+        for params in [json!([]), json!(["a", 1, "b", 2])] {
             let error = bind(params).unwrap_err();
             assert_eq!(error.code, -1);
             assert_eq!(
                 error.message.lines().next(),
-                Some("test \"blockhash\" ( verbosity ( \"third\" ) )")
+                Some("test \"blockhash\" ( verbosity \"third\" )")
             );
         }
     }
 
     #[test]
     fn wrong_types_and_hashes_are_named() {
-        let args = bind(json!([5, "x"])).unwrap();
-        let error = args.text(0).unwrap_err();
+        let error = bind(json!([5, "x", true])).unwrap_err();
         assert_eq!(error.code, -3);
-        assert!(error.message.contains("JSON value of type number is not of expected type string"));
+        assert_eq!(
+            error.message,
+            "Wrong type passed:\n{\n    \"Position 1 (blockhash)\": \"JSON value of type number is not of expected type string\",\n    \"Position 3 (third)\": \"JSON value of type bool is not of expected type string\"\n}"
+        );
+        assert_eq!(bind(json!([null])).unwrap_err().code, -3);
+        let args = bind(json!(["a", "x"])).unwrap();
         assert!(args.integer(1).is_err() && args.optional_flag(1).is_err());
         let args = bind(json!(["zz"])).unwrap();
         let error = args.hash::<BlockHash>(0).unwrap_err();

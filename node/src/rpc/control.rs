@@ -1,14 +1,54 @@
 //! Methods about the node itself.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
-use super::call::{Args, Param, help, json as required, optional, optional_text};
-use super::{CATEGORIES, Context, Method, RpcError, RpcResult, code};
+use super::call::{Args, Param, hidden, json as required, optional_any, optional_text, text};
+use super::{Context, Method, RpcError, RpcResult, code, help};
 use crate::monitor::lock;
 
-const HELP_PARAMS: &[Param] = &[optional_text("command")];
+/// How long `stop` may be told to wait.
+const STOP_WAIT_MAX: Duration = Duration::from_secs(60);
+
+const ECHO_PARAMS: &[Param] = &[
+    optional_any("arg0"),
+    optional_any("arg1"),
+    optional_any("arg2"),
+    optional_any("arg3"),
+    optional_any("arg4"),
+    optional_any("arg5"),
+    optional_any("arg6"),
+    optional_any("arg7"),
+    optional_any("arg8"),
+    optional_any("arg9"),
+];
 
 pub(super) const METHODS: &[Method] = &[
+    Method {
+        name: "echo",
+        params: ECHO_PARAMS,
+        help: "Simply echo back the input arguments. This command is for testing.",
+        run: echo,
+    },
+    Method {
+        name: "echoipc",
+        params: &[text("arg")],
+        help: "Echo back the input argument. This command is for testing.",
+        run: |_, args| Ok(json!(args.text(0)?)),
+    },
+    Method {
+        name: "echojson",
+        params: ECHO_PARAMS,
+        help: "Simply echo back the input arguments. This command is for testing.",
+        run: echo,
+    },
+    Method {
+        name: "getmemoryinfo",
+        params: &[optional_text("mode")],
+        help: "Returns an object containing information about memory usage.",
+        run: get_memory_info,
+    },
     Method {
         name: "getsyncstatus",
         params: &[],
@@ -21,14 +61,21 @@ pub(super) const METHODS: &[Method] = &[
         help: "Returns details of the RPC server.",
         run: |context, _| {
             let path = context.log_path.clone().unwrap_or_default();
-            Ok(json!({"active_commands": [], "logpath": path.display().to_string()}))
+            let logpath = path.display().to_string();
+            Ok(json!({"active_commands": context.calls.list(), "logpath": logpath}))
         },
     },
     Method {
         name: "help",
-        params: HELP_PARAMS,
-        help: "Lists all commands, or gets help for a specified command.",
+        params: &[optional_text("command")],
+        help: "List all commands, or get help for a specified command.",
         run: get_help,
+    },
+    Method {
+        name: "mockscheduler",
+        params: &[required("delta_time")],
+        help: "Bump the scheduler into the future (-regtest only)",
+        run: mock_scheduler,
     },
     Method {
         name: "setmocktime",
@@ -38,12 +85,9 @@ pub(super) const METHODS: &[Method] = &[
     },
     Method {
         name: "stop",
-        params: &[optional("wait")],
-        help: "Requests a graceful shutdown.",
-        run: |context, _| {
-            context.shutdown.request();
-            Ok(json!("Cofferdam stopping"))
-        },
+        params: &[hidden("wait")],
+        help: "Request a graceful shutdown of Cofferdam.",
+        run: stop,
     },
     Method {
         name: "uptime",
@@ -54,24 +98,57 @@ pub(super) const METHODS: &[Method] = &[
 ];
 
 fn get_help(_: &Context, args: &Args) -> RpcResult {
-    if let Some(name) = args.optional_text(0)?.filter(|name| !name.is_empty()) {
-        return Ok(match super::method(name) {
-            Some(method) => json!(help(method).trim_end()),
+    match args.optional_text(0)?.filter(|name| !name.is_empty()) {
+        None => Ok(json!(help::list())),
+        // As in Core: for tests that compare a client's table with the node's.
+        Some("dump_all_command_conversions") => Ok(help::conversions()),
+        Some(name) => Ok(match super::method(name) {
+            Some(method) => json!(help::help(method).trim_end()),
             None => json!(format!("help: unknown command: {name}")),
-        });
+        }),
     }
-    let mut text = String::new();
-    for (category, methods) in CATEGORIES {
-        if !text.is_empty() {
-            text.push('\n');
-        }
-        text.push_str(&format!("== {category} ==\n"));
-        for method in *methods {
-            text.push_str(help(method).lines().next().unwrap_or_default());
-            text.push('\n');
-        }
+}
+
+fn stop(context: &Context, args: &Args) -> RpcResult {
+    let wait = args.get(0).and_then(Value::as_u64).unwrap_or_default();
+    context.shutdown.request();
+    std::thread::sleep(Duration::from_millis(wait).min(STOP_WAIT_MAX));
+    Ok(json!("Cofferdam stopping"))
+}
+
+fn echo(_: &Context, args: &Args) -> RpcResult {
+    if args.get(9).and_then(Value::as_str) == Some("trigger_internal_bug") {
+        let text = "Internal bug detected: request.params[9].get_str() != \"trigger_internal_bug\"";
+        return Err(RpcError::new(code::MISC_ERROR, text));
     }
-    Ok(json!(text.trim_end()))
+    Ok(Value::Array(args.values().to_vec()))
+}
+
+fn get_memory_info(_: &Context, args: &Args) -> RpcResult {
+    match args.optional_text(0)?.unwrap_or("stats") {
+        // There is no wallet, and so no memory that must not be swapped out.
+        "stats" => Ok(json!({"locked": {
+            "used": 0, "free": 0, "total": 0, "locked": 0, "chunks_used": 0, "chunks_free": 0,
+        }})),
+        "mallocinfo" => {
+            Err(RpcError::new(code::INVALID_PARAMETER, "mallocinfo mode not available"))
+        }
+        mode => Err(RpcError::new(code::INVALID_PARAMETER, format!("unknown mode {mode}"))),
+    }
+}
+
+fn mock_scheduler(context: &Context, args: &Args) -> RpcResult {
+    if context.chain.params().network != cofferdam_ibd::Network::Regtest {
+        let message = "mockscheduler is for regression testing (-regtest mode) only";
+        return Err(RpcError::new(code::MISC_ERROR, message));
+    }
+    if !(1..=3600).contains(&args.integer(0)?) {
+        let message = "delta_time must be between 1 and 3600 seconds (1 hr)";
+        return Err(RpcError::new(code::MISC_ERROR, message));
+    }
+    // What a scheduler would do late, this node does at once.
+    context.chain.query(|_| ())?;
+    Ok(Value::Null)
 }
 
 fn set_mock_time(context: &Context, args: &Args) -> RpcResult {

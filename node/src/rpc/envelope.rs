@@ -1,25 +1,31 @@
-//! Requests and replies: JSON-RPC 1.0, 1.1 and 2.0 as Bitcoin Core answers them.
+//! Requests and replies: JSON-RPC 1.0 and 2.0 as Bitcoin Core answers them.
 //!
 //! | request | success | failure |
 //! |---|---|---|
 //! | `"jsonrpc":"2.0"` | 200, no key `error` | 200, no key `result` |
-//! | others | 200, `error` is null | 404 unknown method, 400 bad request, 500 others; `result` is null |
+//! | others | 200, `error` is null | 404 unknown method, 500 others; `result` is null |
+//! | no request (no method, wrong version) | | 400 |
 //! | 2.0 without id (a notification) | 204, no body | 204, no body |
 //! | array | 200, array of replies | errors are inside |
+
+use std::collections::HashSet;
 
 use serde_json::{Map, Value, json};
 
 use super::{RpcError, RpcResult, code};
 
-/// Requests of one array: each may be slow.
-const BATCH_MAX: usize = 1000;
+/// Requests of one array: more than any program sends at a time.
+const BATCH_MAX: usize = 100_000;
+
+/// Bytes of the reply to an array: requests are short, replies may be blocks.
+const BATCH_REPLY_BYTES_MAX: usize = 512 << 20;
 
 /// Status and body of an HTTP reply.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Reply {
     /// The status.
     pub(crate) status: u16,
-    /// The body.
+    /// The body; JSON if there is one.
     pub(crate) body: String,
 }
 
@@ -29,19 +35,21 @@ struct Request {
     is_v2: bool,
 }
 
-/// Answers the body of a request; `run` executes a method.
-pub(crate) fn answer(body: &[u8], run: impl Fn(&str, Value) -> RpcResult) -> Reply {
-    match serde_json::from_slice::<Value>(body) {
-        Ok(Value::Array(requests)) if requests.len() <= BATCH_MAX => {
-            let is_empty = requests.is_empty();
-            let answers: Vec<Value> =
-                requests.into_iter().filter_map(|request| reply_value(request, &run).1).collect();
-            // A batch of notifications alone has no reply.
-            if answers.is_empty() && !is_empty {
-                return Reply { status: 204, body: String::new() };
-            }
-            Reply::json(200, &Value::Array(answers))
-        }
+/// Answers the body of a request; `run` executes a method, `allowed` has the methods that the user
+/// may call, if not all.
+pub(crate) fn answer(
+    body: &[u8],
+    allowed: Option<&HashSet<String>>,
+    run: impl Fn(&str, Value) -> RpcResult,
+) -> Reply {
+    let parsed = serde_json::from_slice::<Value>(body);
+    if let Some(allowed) = allowed
+        && !parsed.as_ref().is_ok_and(|value| may_call(value, allowed))
+    {
+        return Reply { status: 403, body: String::new() };
+    }
+    match parsed {
+        Ok(Value::Array(requests)) if requests.len() <= BATCH_MAX => batch(requests, &run),
         Ok(Value::Array(_)) => Reply::error(code::INVALID_REQUEST, "Too many requests in a batch"),
         Ok(value @ Value::Object(_)) => match reply_value(value, &run) {
             (status, Some(value)) => Reply::json(status, &value),
@@ -52,13 +60,49 @@ pub(crate) fn answer(body: &[u8], run: impl Fn(&str, Value) -> RpcResult) -> Rep
     }
 }
 
+/// Returns whether all methods of a request are on the list. What is no request is answered with
+/// its fault, unless there is nothing at all that the user may call.
+fn may_call(value: &Value, allowed: &HashSet<String>) -> bool {
+    let is_fine = |request: &Value| {
+        let method = request.get("method").and_then(Value::as_str);
+        method.is_none_or(|method| allowed.contains(method))
+    };
+    !allowed.is_empty()
+        && match value {
+            Value::Array(requests) => requests.iter().all(is_fine),
+            request => is_fine(request),
+        }
+}
+
+fn batch(requests: Vec<Value>, run: &impl Fn(&str, Value) -> RpcResult) -> Reply {
+    let is_empty = requests.is_empty();
+    let mut body = String::from("[");
+    for request in requests {
+        if let (_, Some(reply)) = reply_value(request, run) {
+            if body.len() > 1 {
+                body.push(',');
+            }
+            body.push_str(&reply.to_string());
+        }
+        if body.len() > BATCH_REPLY_BYTES_MAX {
+            return Reply::error(code::MISC_ERROR, "The reply to this batch is too large");
+        }
+    }
+    // A batch of notifications alone has no reply.
+    if body.len() == 1 && !is_empty {
+        return Reply { status: 204, body: String::new() };
+    }
+    body.push_str("]\n");
+    Reply { status: 200, body }
+}
+
 impl Reply {
     fn json(status: u16, value: &Value) -> Self {
         Self { status, body: format!("{value}\n") }
     }
 
     fn error(code: i32, message: &str) -> Self {
-        let request = Request { id: None, is_v2: false };
+        let request = Request { id: Some(Value::Null), is_v2: false };
         let (status, value) = request.reply(Err(RpcError::new(code, message)));
         Self::json(status, &value.unwrap_or_default())
     }
@@ -67,7 +111,7 @@ impl Reply {
 /// Returns the HTTP status and the reply; none to a notification.
 fn reply_value(value: Value, run: &impl Fn(&str, Value) -> RpcResult) -> (u16, Option<Value>) {
     let Value::Object(mut fields) = value else {
-        let request = Request { id: None, is_v2: false };
+        let request = Request { id: Some(Value::Null), is_v2: false };
         return request.reply(Err(RpcError::new(code::INVALID_REQUEST, "Invalid Request object")));
     };
     let mut request = Request { id: fields.remove("id"), is_v2: false };
@@ -75,14 +119,23 @@ fn reply_value(value: Value, run: &impl Fn(&str, Value) -> RpcResult) -> (u16, O
         Ok(is_v2) => request.is_v2 = is_v2,
         Err(error) => return request.reply(Err(error)),
     }
-    let result = call(&mut fields).and_then(|(method, params)| run(&method, params));
-    request.reply(result)
+    match call(&mut fields) {
+        Ok((method, params)) => {
+            let result = run(&method, params);
+            if request.is_v2 && request.id.is_none() {
+                return (204, None);
+            }
+            request.reply(result)
+        }
+        // What cannot be run is no request of any version: the status says so.
+        Err(error) => (400, request.reply(Err(error)).1),
+    }
 }
 
 fn version(fields: &Map<String, Value>) -> Result<bool, RpcError> {
     match fields.get("jsonrpc") {
-        None => Ok(false),
-        Some(Value::String(version)) if version == "1.0" || version == "1.1" => Ok(false),
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::String(version)) if version == "1.0" => Ok(false),
         Some(Value::String(version)) if version == "2.0" => Ok(true),
         Some(Value::String(_)) => {
             Err(RpcError::new(code::INVALID_REQUEST, "JSON-RPC version not supported"))
@@ -106,30 +159,29 @@ fn call(fields: &mut Map<String, Value>) -> Result<(String, Value), RpcError> {
 }
 
 impl Request {
-    fn reply(&self, result: RpcResult) -> (u16, Option<Value>) {
-        if self.is_v2 && self.id.is_none() {
-            return (204, None);
-        }
-        let id = self.id.clone().unwrap_or_default();
-        let error = |error: &RpcError| json!({"code": error.code, "message": error.message});
-        if self.is_v2 {
-            let reply = match result {
-                Ok(result) => json!({"jsonrpc": "2.0", "result": result, "id": id}),
-                Err(failure) => json!({"jsonrpc": "2.0", "error": error(&failure), "id": id}),
-            };
-            return (200, Some(reply));
-        }
-        match result {
-            Ok(result) => (200, Some(json!({"result": result, "error": null, "id": id}))),
+    fn reply(self, result: RpcResult) -> (u16, Option<Value>) {
+        let (status, mut fields) = match result {
+            Ok(result) if self.is_v2 => (200, json!({"jsonrpc": "2.0", "result": result})),
+            Ok(result) => (200, json!({"result": result, "error": null})),
             Err(failure) => {
-                let status = match failure.code {
-                    code::METHOD_NOT_FOUND => 404,
-                    code::INVALID_REQUEST => 400,
-                    _ => 500,
-                };
-                (status, Some(json!({"result": null, "error": error(&failure), "id": id})))
+                let error = json!({"code": failure.code, "message": failure.message});
+                if self.is_v2 {
+                    (200, json!({"jsonrpc": "2.0", "error": error}))
+                } else {
+                    let status = match failure.code {
+                        code::METHOD_NOT_FOUND => 404,
+                        code::INVALID_REQUEST => 400,
+                        _ => 500,
+                    };
+                    (status, json!({"result": null, "error": error}))
+                }
             }
+        };
+        // As in Core, who gives no id gets none.
+        if let (Some(fields), Some(id)) = (fields.as_object_mut(), self.id) {
+            fields.insert("id".into(), id);
         }
+        (status, Some(fields))
     }
 }
 
@@ -143,7 +195,7 @@ mod tests {
             "fail" => Err(RpcError::new(-5, "Block not found")),
             _ => Err(RpcError::new(code::METHOD_NOT_FOUND, "Method not found")),
         };
-        let reply = answer(request.as_bytes(), run);
+        let reply = answer(request.as_bytes(), None, run);
         assert_eq!((reply.status, reply.body.trim_end()), (status, body), "{request}");
     }
 
@@ -203,9 +255,54 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_request_has_status_400_in_every_version() {
+        check(
+            r#"{"jsonrpc":"2.0","id":1}"#,
+            400,
+            r#"{"jsonrpc":"2.0","error":{"code":-32600,"message":"Missing method"},"id":1}"#,
+        );
+        check(
+            r#"{"jsonrpc":"2.1","method":"echo","id":1}"#,
+            400,
+            r#"{"result":null,"error":{"code":-32600,"message":"JSON-RPC version not supported"},"id":1}"#,
+        );
+        check(
+            r#"{"jsonrpc":2,"method":"echo","id":1}"#,
+            400,
+            r#"{"result":null,"error":{"code":-32600,"message":"jsonrpc field must be a string"},"id":1}"#,
+        );
+        check(
+            r#"{"method":"echo","params":1,"id":1}"#,
+            400,
+            r#"{"result":null,"error":{"code":-32600,"message":"Params must be an array or object"},"id":1}"#,
+        );
+        check(r#"{"method":"echo"}"#, 200, r#"{"result":[],"error":null}"#);
+        check(
+            r#"{"jsonrpc":"2.0","method":"echo","id":null}"#,
+            200,
+            r#"{"jsonrpc":"2.0","result":[],"id":null}"#,
+        );
+    }
+
+    #[test]
+    fn a_user_with_a_list_calls_what_is_on_it() {
+        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let status = |request: &str, allowed: &HashSet<String>| {
+            answer(request.as_bytes(), Some(allowed), |_, params| Ok(params)).status
+        };
+        let (one, none): (HashSet<String>, HashSet<String>) = (list(&["echo"]), list(&[]));
+        assert_eq!(status(r#"{"method":"echo"}"#, &one), 200);
+        assert_eq!(status(r#"{"method":"stop"}"#, &one), 403);
+        assert_eq!(status(r#"[{"method":"echo"},{"method":"stop"}]"#, &one), 403);
+        assert_eq!(status(r#"[{"method":"echo"}]"#, &one), 200);
+        assert_eq!(status(r#"{"method":"echo"}"#, &none), 403);
+        assert_eq!(status("[]", &none), 403);
+    }
+
+    #[test]
     fn hostile_depth_is_an_error() {
         let deep = "[".repeat(100_000);
-        let reply = answer(deep.as_bytes(), |_, _| Ok(Value::Null));
+        let reply = answer(deep.as_bytes(), None, |_, _| Ok(Value::Null));
         assert_eq!(reply.status, 500);
     }
 }

@@ -4,10 +4,12 @@
 //! Bitcoin Core's.
 
 mod activity;
+mod address;
 mod addresses;
 mod amounts;
 mod auth;
 mod bans;
+mod bech32_errors;
 mod block_fetch;
 mod block_stats;
 mod blockchain;
@@ -17,19 +19,30 @@ mod chain_info;
 mod chain_wait;
 mod client;
 mod control;
+mod cookie;
 mod decode_script;
 mod deployments;
 mod descriptor;
 mod envelope;
 mod filters;
+pub mod fuzz;
 mod generate;
+mod header_cache;
+mod help;
+mod http;
 mod logging;
 mod mempool;
+mod message;
 mod mining;
 mod network;
+mod output_script;
+mod param_docs;
 mod peer_info;
 mod prune;
 mod raw_tx;
+mod rest;
+mod rest_coins;
+mod result_docs;
 mod scan;
 mod send;
 mod server;
@@ -41,14 +54,19 @@ mod template;
 mod tx_bytes;
 mod tx_json;
 mod tx_out_proof;
+mod util;
 mod utxo_set;
+mod warm_up;
 
 pub(crate) use amounts::parse_money;
 pub(crate) use auth::Credentials;
 pub(crate) use client::typed_arguments;
 pub use client::{CallError, RpcClient};
+pub(crate) use cookie::start;
+pub(crate) use header_cache::HeaderCache;
 pub(crate) use mining::MiningState;
 pub(crate) use server::RpcServer;
+pub(crate) use warm_up::{ActiveCalls, WarmUp};
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU32;
@@ -81,6 +99,7 @@ pub(crate) mod code {
     pub(crate) const VERIFY_ERROR: i32 = -25;
     pub(crate) const VERIFY_REJECTED: i32 = -26;
     pub(crate) const VERIFY_ALREADY_IN_UTXO_SET: i32 = -27;
+    pub(crate) const IN_WARMUP: i32 = -28;
     pub(crate) const CLIENT_NODE_NOT_CONNECTED: i32 = -29;
     pub(crate) const CLIENT_INVALID_IP_OR_SUBNET: i32 = -30;
     pub(crate) const CLIENT_NODE_CAPACITY_REACHED: i32 = -34;
@@ -135,6 +154,8 @@ pub(crate) struct Context {
     pub(crate) shutdown: Shutdown,
     /// What the monitor saw last.
     pub(crate) seen: Arc<Mutex<Seen>>,
+    /// The calls that run.
+    pub(crate) calls: ActiveCalls,
     /// When the node was started.
     pub(crate) started: Instant,
     /// The chain directory.
@@ -152,6 +173,8 @@ pub(crate) struct Context {
     pub(crate) indexes: Arc<Indexes>,
     /// How blocks are built.
     pub(crate) mining: MiningState,
+    /// Headers that were described.
+    pub(crate) headers: HeaderCache,
     /// Scans that are going on.
     pub(crate) scans: Scans,
 }
@@ -181,29 +204,32 @@ pub(crate) struct Method {
 /// The methods by category, as `help` lists them.
 const CATEGORIES: &[(&str, &[Method])] = &[
     ("Blockchain", blockchain::METHODS),
-    ("Chain", chain_info::METHODS),
-    ("Block statistics", block_stats::METHODS),
-    ("Proofs", tx_out_proof::METHODS),
-    ("Scanning", scan::METHODS),
-    ("Activity", activity::METHODS),
-    ("Filters", filters::METHODS),
-    ("Snapshots", snapshot::METHODS),
-    ("Fetching", block_fetch::METHODS),
-    ("Chain control", chain_control::METHODS),
-    ("Pruning", prune::METHODS),
-    ("Waiting", chain_wait::METHODS),
+    ("Blockchain", activity::METHODS),
+    ("Blockchain", block_fetch::METHODS),
+    ("Blockchain", block_stats::METHODS),
+    ("Blockchain", chain_control::METHODS),
+    ("Blockchain", chain_info::METHODS),
+    ("Blockchain", chain_wait::METHODS),
+    ("Blockchain", filters::METHODS),
+    ("Blockchain", mempool::METHODS),
+    ("Blockchain", prune::METHODS),
+    ("Blockchain", scan::METHODS),
+    ("Blockchain", snapshot::METHODS),
+    ("Blockchain", tx_out_proof::METHODS),
     ("Control", control::METHODS),
-    ("Logging", logging::METHODS),
-    ("Generating", generate::METHODS),
+    ("Control", logging::METHODS),
+    ("Mining", generate::METHODS),
     ("Mining", mining::METHODS),
-    ("Block template", template::METHODS),
-    ("Mempool", mempool::METHODS),
+    ("Mining", template::METHODS),
     ("Network", network::METHODS),
-    ("Bans", bans::METHODS),
+    ("Network", bans::METHODS),
     ("Rawtransactions", raw_tx::METHODS),
-    ("Sending", send::METHODS),
-    ("Signing", sign::METHODS),
-    ("Addresses", addresses::METHODS),
+    ("Network", addresses::METHODS),
+    ("Rawtransactions", send::METHODS),
+    ("Rawtransactions", sign::METHODS),
+    ("Util", message::METHODS),
+    ("Util", output_script::METHODS),
+    ("Util", util::METHODS),
 ];
 
 /// Returns the method of that name.
@@ -212,9 +238,11 @@ pub(crate) fn method(name: &str) -> Option<&'static Method> {
 }
 
 /// Runs a method; parameters are a JSON array or object.
-pub(crate) fn execute(context: &Context, name: &str, params: Value) -> RpcResult {
+pub(crate) fn execute(warm_up: &WarmUp, name: &str, params: Value) -> RpcResult {
+    let context = warm_up.context()?;
     let method =
         method(name).ok_or_else(|| RpcError::new(code::METHOD_NOT_FOUND, "Method not found"))?;
+    let _active = context.calls.enter(method.name);
     let args = Args::bind(method, params)?;
     (method.run)(context, &args)
 }

@@ -1,46 +1,43 @@
-//! HTTP/1.1 for JSON-RPC: who may connect, how much may be sent, how many calls run at a time.
+//! HTTP/1.1 connections: who is let in, how many, for how long, and in which order they end.
 //!
-//! Order of the checks: method and path, `Host` and `Origin` (a web page must not reach the node
-//! through a name that resolves to this machine), credentials, then the body. Calls run on threads
-//! of their own; a failed login waits without holding one.
+//! hyper reads and writes the messages. Of the connections that never gave a right password the
+//! oldest makes room for a new one when there are too many; a header that does not arrive, and a
+//! connection without a request, end after `-rpcservertimeout`.
 
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context as TaskContext, Poll};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use axum::Router;
-use axum::body::{Body, to_bytes};
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method as HttpMethod, StatusCode, header};
-use axum::response::Response;
-use axum::serve::Listener;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use anyhow::{Context as _, Result, bail};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinHandle, JoinSet};
 
-use super::envelope::{Reply, answer};
-use super::{Context, Credentials, execute};
+use super::http::Http;
+use super::{Credentials, WarmUp};
 use crate::config::RpcConfig;
 
-/// Connections at a time; more wait to be accepted.
-const CONNECTIONS_MAX: usize = 64;
+/// Connections at a time.
+const CONNECTIONS_MAX: usize = 512;
 
-/// Most bytes of a body: a block of 4 MB in hexadecimal digits, and a little more.
-const BODY_BYTES_MAX: usize = 9 << 20;
+/// Most bytes that are read ahead of a header: larger than what is accepted, so that too large a
+/// header is answered as Bitcoin Core does.
+const READ_BYTES_MAX: usize = 128 << 10;
 
-/// How long a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// What a wrong password costs (as in Bitcoin Core).
-const WRONG_PASSWORD_PAUSE: Duration = Duration::from_millis(250);
+/// Lines of a header: as many as are worth sending within its size.
+const HEADERS_MAX: usize = 512;
 
 /// How long calls may go on when the node stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long nothing is accepted after the system refused to: it is out of files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The server; it answers until it is stopped.
 #[derive(Debug)]
@@ -51,50 +48,45 @@ pub(crate) struct RpcServer {
     addresses: Vec<SocketAddr>,
 }
 
-#[derive(Clone)]
-struct Shared {
-    context: Arc<Context>,
-    credentials: Credentials,
-    /// One permit for each call that runs or waits.
-    queue: Arc<Semaphore>,
-}
-
 impl RpcServer {
-    /// Listens on all addresses of the configuration.
+    /// Listens on the addresses of the configuration; one that can be had is enough.
     pub(crate) fn start(
         config: &RpcConfig,
-        context: Arc<Context>,
+        warm_up: WarmUp,
         credentials: Credentials,
     ) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .max_blocking_threads(config.threads)
-            .thread_name("rpc")
+            .thread_name("http")
             .enable_all()
             .build()
             .context("starting the RPC threads")?;
         let (stop, stopped) = watch::channel(false);
-        let queue = Arc::new(Semaphore::new(config.threads.saturating_add(config.work_queue)));
-        let shared = Shared { context, credentials, queue };
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let shared = Arc::new(Shared {
+            http: Http::new(config, warm_up, credentials),
+            peers: Mutex::default(),
+            timeout: config.server_timeout,
+        });
         let (mut tasks, mut addresses) = (Vec::new(), Vec::new());
         for address in &config.bind {
-            let listener = runtime
-                .block_on(TcpListener::bind(address))
-                .with_context(|| format!("Unable to bind to {address} for RPC"))?;
-            addresses.push(listener.local_addr().unwrap_or(*address));
-            let listener = BoundedListener { listener, permits: Arc::clone(&permits) };
-            let app = Router::new().fallback(handle).with_state(shared.clone());
-            let mut stopped = stopped.clone();
-            let until = async move {
-                let _ = stopped.wait_for(|stop| *stop).await;
-            };
-            tasks.push(runtime.spawn(async move {
-                if let Err(error) = axum::serve(listener, app).with_graceful_shutdown(until).await {
-                    tracing::error!("RPC server failed: {error}");
+            let (ip, port) = (address.ip(), address.port());
+            tracing::info!("Binding RPC on address {ip} port {port}");
+            match runtime.block_on(TcpListener::bind(address)) {
+                Ok(listener) => {
+                    addresses.push(listener.local_addr().unwrap_or(*address));
+                    let accepting = accept(listener, Arc::clone(&shared), stopped.clone());
+                    tasks.push(runtime.spawn(accepting));
                 }
-            }));
+                Err(error) => {
+                    tracing::warn!("Binding RPC on address {ip} port {port} failed: {error}");
+                }
+            }
         }
+        if addresses.is_empty() {
+            bail!("Unable to bind any endpoint for RPC server");
+        }
+        tracing::info!("Starting HTTP server with {} worker threads", config.threads);
         Ok(Self { runtime, stop, tasks, addresses })
     }
 
@@ -115,164 +107,153 @@ impl RpcServer {
     }
 }
 
-async fn handle(State(shared): State<Shared>, request: Request) -> Response {
-    let (parts, body) = request.into_parts();
-    if parts.method != HttpMethod::POST {
-        return plain(StatusCode::METHOD_NOT_ALLOWED, "JSONRPC server handles only POST requests");
+/// A connection, as what is answered on it sees it.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// The other end.
+    pub(super) address: SocketAddr,
+    authenticated: AtomicBool,
+    close: Notify,
+}
+
+impl Peer {
+    fn new(address: SocketAddr) -> Self {
+        Self { address, authenticated: AtomicBool::new(false), close: Notify::new() }
     }
-    if parts.uri.path() != "/" {
-        return plain(StatusCode::NOT_FOUND, "");
+
+    /// Returns the address of the other end.
+    pub(super) fn ip(&self) -> IpAddr {
+        self.address.ip().to_canonical()
     }
-    if !is_from_this_machine(&parts.headers) {
-        return plain(StatusCode::FORBIDDEN, "");
+
+    /// Notes that a right password was given.
+    pub(super) fn set_authenticated(&self) {
+        self.authenticated.store(true, Ordering::Relaxed);
     }
-    let given = parts.headers.get(header::AUTHORIZATION);
-    if !given.is_some_and(|given| shared.credentials.accept(given.as_bytes())) {
-        if given.is_some() {
-            tracing::warn!("ThreadRPCServer incorrect password attempt");
-            tokio::time::sleep(WRONG_PASSWORD_PAUSE).await;
+}
+
+struct Shared {
+    http: Http,
+    /// The oldest first.
+    peers: Mutex<Vec<Arc<Peer>>>,
+    timeout: Option<Duration>,
+}
+
+impl Shared {
+    /// Takes a connection in, if there is room or can be made.
+    fn enter(&self, address: SocketAddr) -> Option<Arc<Peer>> {
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        if peers.len() >= CONNECTIONS_MAX {
+            let oldest = peers.iter().position(|peer| !peer.authenticated.load(Ordering::Relaxed));
+            peers.remove(oldest?).close.notify_one();
         }
-        let mut response = plain(StatusCode::UNAUTHORIZED, "");
-        let realm = header::HeaderValue::from_static("Basic realm=\"jsonrpc\"");
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
-        return response;
+        let peer = Arc::new(Peer::new(address));
+        peers.push(Arc::clone(&peer));
+        Some(peer)
     }
-    let Ok(body) = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_BYTES_MAX)).await else {
-        return plain(StatusCode::REQUEST_TIMEOUT, "");
-    };
-    let Ok(body) = body else {
-        return plain(StatusCode::PAYLOAD_TOO_LARGE, "");
-    };
-    let Ok(permit) = Arc::clone(&shared.queue).try_acquire_owned() else {
-        return plain(StatusCode::SERVICE_UNAVAILABLE, "Work queue depth exceeded");
-    };
-    let context = Arc::clone(&shared.context);
-    let call = tokio::task::spawn_blocking(move || {
-        let _permit = permit;
-        answer(&body, |method, params| {
-            tracing::debug!("ThreadRPCServer method={method}");
-            execute(&context, method, params)
-        })
-    });
-    match call.await {
-        Ok(reply) => json(reply),
-        Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "the call failed"),
+
+    fn leave(&self, peer: &Arc<Peer>) {
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.retain(|known| !Arc::ptr_eq(known, peer));
     }
 }
 
-/// Returns whether a request names this machine: programs do, pages of other sites do not.
-fn is_from_this_machine(headers: &HeaderMap) -> bool {
-    let names_this_machine = |host: &str| {
-        let host = host.strip_prefix("http://").unwrap_or(host);
-        let name = host
-            .rsplit_once(':')
-            .map_or(host, |(name, port)| if port.parse::<u16>().is_ok() { name } else { host });
-        let name = name.trim_matches(['[', ']']);
-        name == "localhost" || name.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
-    };
-    let is_fine =
-        |name| headers.get(name).is_none_or(|value| value.to_str().is_ok_and(names_this_machine));
-    is_fine(header::HOST) && is_fine(header::ORIGIN)
-}
-
-fn json(reply: Reply) -> Response {
-    let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut response = Response::new(Body::from(reply.body));
-    *response.status_mut() = status;
-    if status != StatusCode::NO_CONTENT {
-        let json = header::HeaderValue::from_static("application/json");
-        response.headers_mut().insert(header::CONTENT_TYPE, json);
+async fn accept(listener: TcpListener, shared: Arc<Shared>, mut stopped: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
+    let for_connections = stopped.clone();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, address)) => {
+                    let _ = stream.set_nodelay(true);
+                    let Some(peer) = shared.enter(address) else {
+                        tracing::warn!("HTTP connection from {address} dropped: too many");
+                        continue;
+                    };
+                    let served = serve(stream, peer, Arc::clone(&shared), for_connections.clone());
+                    connections.spawn(served);
+                }
+                Err(error) => {
+                    tracing::warn!("Cannot accept new connection: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            () = is_stopped(&mut stopped) => break,
+        }
     }
-    response
+    drop(listener);
+    while connections.join_next().await.is_some() {}
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Response {
-    let mut response = Response::new(Body::from(text));
-    *response.status_mut() = status;
-    response
+/// Waits for the stop; the guard that the channel returns must not live on in a task.
+async fn is_stopped(stopped: &mut watch::Receiver<bool>) {
+    let _ = stopped.wait_for(|stop| *stop).await;
 }
 
-/// Accepts a connection when fewer than [`CONNECTIONS_MAX`] are open.
-struct BoundedListener {
-    listener: TcpListener,
-    permits: Arc<Semaphore>,
-}
-
-impl Listener for BoundedListener {
-    type Io = BoundedStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (BoundedStream, SocketAddr) {
-        let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
-        let (stream, address) = Listener::accept(&mut self.listener).await;
-        let _ = stream.set_nodelay(true);
-        (BoundedStream { stream, _permit: permit }, address)
-    }
-
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A connection with its permit.
-struct BoundedStream {
+async fn serve(
     stream: TcpStream,
-    _permit: Option<OwnedSemaphorePermit>,
-}
-
-impl AsyncRead for BoundedStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut TaskContext<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+    peer: Arc<Peer>,
+    shared: Arc<Shared>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let service = service_fn(|request| {
+        let (shared, peer) = (Arc::clone(&shared), Arc::clone(&peer));
+        async move { Ok::<_, Infallible>(shared.http.answer(&peer, request).await) }
+    });
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(shared.timeout);
+    builder.max_buf_size(READ_BYTES_MAX).max_header_size(READ_BYTES_MAX).max_headers(HEADERS_MAX);
+    let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut stopping = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                match ended {
+                    Err(error) if error.is_timeout() => {
+                        tracing::debug!("HTTP client idle timeout {}", peer.address);
+                    }
+                    Err(error) => tracing::debug!("HTTP client {}: {error}", peer.address),
+                    Ok(()) => {}
+                }
+                break;
+            }
+            () = peer.close.notified() => break,
+            () = is_stopped(&mut stopped), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
     }
-}
-
-impl AsyncWrite for BoundedStream {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut TaskContext<'_>,
-        bytes: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(
-        mut self: Pin<&mut Self>,
-        context: &mut TaskContext<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(
-        mut self: Pin<&mut Self>,
-        context: &mut TaskContext<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
+    shared.leave(&peer);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use cofferdam_ibd::params::Network;
 
     #[test]
-    fn only_names_of_this_machine_are_served() {
-        let check = |name: &'static str, value: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(name, header::HeaderValue::from_static(value));
-            is_from_this_machine(&headers)
+    fn a_new_connection_takes_the_place_of_the_oldest_that_never_logged_in() {
+        let config = Config::new(Network::Regtest, std::path::Path::new("/")).unwrap().rpc;
+        let http = Http::new(&config, WarmUp::default(), Credentials::default());
+        let shared = Shared { http, peers: Mutex::default(), timeout: None };
+        let address = "127.0.0.1:1".parse().unwrap();
+        let peers: Vec<_> =
+            (0..CONNECTIONS_MAX).map(|_| shared.enter(address).expect("room")).collect();
+        peers[0].set_authenticated();
+        let next = shared.enter(address).expect("room is made");
+        let is_in = |peer: &Arc<Peer>| {
+            shared.peers.lock().unwrap().iter().any(|known| Arc::ptr_eq(known, peer))
         };
-        for host in ["127.0.0.1:18443", "localhost", "[::1]:8332", "127.0.0.1"] {
-            assert!(check("host", host), "{host}");
+        assert!(is_in(&peers[0]) && !is_in(&peers[1]) && is_in(&peers[2]) && is_in(&next));
+        for peer in &peers {
+            peer.set_authenticated();
         }
-        for host in ["evil.example", "evil.example:18443", "127.0.0.1.evil.example", ""] {
-            assert!(!check("host", host), "{host}");
-        }
-        assert!(!check("origin", "https://evil.example"));
-        assert!(check("origin", "http://localhost:3000"));
-        assert!(is_from_this_machine(&HeaderMap::new()));
+        next.set_authenticated();
+        assert!(shared.enter(address).is_none(), "those who logged in stay");
+        shared.leave(&next);
+        assert!(shared.enter(address).is_some());
     }
 }

@@ -17,8 +17,7 @@ use bitcoin::key::TweakedPublicKey;
 use bitcoin::{Address, Network, PublicKey, Script, ScriptBuf};
 use miniscript::{TranslateErr, Translator, hash256};
 
-pub(crate) use self::checksum::with_checksum;
-use self::checksum::without_checksum;
+pub(crate) use self::checksum::{with_checksum, without_checksum};
 use self::keys::{DerivedKey, KeyExpression};
 use super::{RpcError, code};
 
@@ -188,7 +187,7 @@ fn sorted(text: &str) -> String {
 }
 
 /// Writes a text with multipath keys, `<0;1>`, once for each of their values.
-fn alternatives(text: &str) -> Result<Vec<String>, String> {
+pub(crate) fn alternatives(text: &str) -> Result<Vec<String>, String> {
     let mut all = vec![String::new()];
     let mut rest = text;
     let mut count = 1;

@@ -1,0 +1,122 @@
+//! Headers as `getblockheader` describes them, kept so that who walks along the chain does not wait
+//! for its thread at every step.
+//!
+//! Invariant: rows belong to one tip; when the chain's tip is another one they are not used. What a
+//! row says beyond the header (confirmations, the next block) depends on the tip alone.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use bitcoin::BlockHash;
+use cofferdam_ibd::Chainstate;
+use serde_json::{Map, Value};
+
+use super::blockchain::find;
+use super::{RpcError, tx_json};
+use crate::chain::ChainHandle;
+
+/// Headers that one visit to the chain's thread fetches: a few hundred microseconds of its time.
+const RUN: u32 = 128;
+
+/// Headers that are kept: some 4 MiB.
+const ROWS_MAX: usize = 4096;
+
+/// The headers of one tip.
+#[derive(Debug, Default)]
+pub(crate) struct HeaderCache(Mutex<Rows>);
+
+#[derive(Debug, Default)]
+struct Rows {
+    tip: Option<BlockHash>,
+    by_hash: HashMap<BlockHash, Map<String, Value>>,
+}
+
+impl HeaderCache {
+    /// Returns the description of a header.
+    ///
+    /// # Errors
+    ///
+    /// Returns the error of a block that is not known.
+    pub(super) fn get(
+        &self,
+        chain: &ChainHandle,
+        hash: BlockHash,
+    ) -> Result<Map<String, Value>, RpcError> {
+        let tip = chain.view().tip.hash;
+        if let Some(row) = self.rows().get(tip, &hash) {
+            return Ok(row);
+        }
+        let (tip, found) = chain.query(move |chain| run_from(chain, &hash))??;
+        let first = found.first().map(|(_, row)| row.clone()).unwrap_or_default();
+        self.rows().insert(tip, found);
+        Ok(first)
+    }
+
+    fn rows(&self) -> std::sync::MutexGuard<'_, Rows> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Rows {
+    fn get(&self, tip: BlockHash, hash: &BlockHash) -> Option<Map<String, Value>> {
+        let row = self.by_hash.get(hash).filter(|_| self.tip == Some(tip));
+        row.cloned()
+    }
+
+    fn insert(&mut self, tip: BlockHash, found: Vec<(BlockHash, Map<String, Value>)>) {
+        if self.tip != Some(tip) || self.by_hash.len() + found.len() > ROWS_MAX {
+            self.by_hash.clear();
+            self.tip = Some(tip);
+        }
+        self.by_hash.extend(found);
+    }
+}
+
+type Run = (BlockHash, Vec<(BlockHash, Map<String, Value>)>);
+
+/// Describes a header and, if it is connected, those that follow it.
+fn run_from(chain: &Chainstate, hash: &BlockHash) -> Result<Run, RpcError> {
+    let at = find(chain, hash)?;
+    let mut found = vec![(*hash, tx_json::header(chain, at))];
+    if chain.is_connected(at) {
+        let height = chain.headers().entry(at).height;
+        for next in height.saturating_add(1)..height.saturating_add(RUN) {
+            let Some(block) = chain.block_at(next) else { break };
+            let at = find(chain, &block.hash)?;
+            found.push((block.hash, tx_json::header(chain, at)));
+        }
+    }
+    Ok((chain.tip().hash, found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::hashes::Hash as _;
+
+    fn hash(byte: u8) -> BlockHash {
+        BlockHash::from_byte_array([byte; 32])
+    }
+
+    #[test]
+    fn rows_of_another_tip_are_not_used() {
+        let mut rows = Rows::default();
+        rows.insert(hash(1), vec![(hash(7), Map::new())]);
+        assert!(rows.get(hash(1), &hash(7)).is_some());
+        assert!(rows.get(hash(2), &hash(7)).is_none());
+        rows.insert(hash(2), vec![(hash(8), Map::new())]);
+        assert!(rows.get(hash(2), &hash(7)).is_none());
+        assert!(rows.get(hash(2), &hash(8)).is_some());
+    }
+
+    #[test]
+    fn no_more_is_kept_than_the_bound() {
+        let mut rows = Rows::default();
+        for number in 0..u32::try_from(2 * ROWS_MAX).unwrap() {
+            let mut bytes = [0; 32];
+            bytes[..4].copy_from_slice(&number.to_le_bytes());
+            rows.insert(hash(1), vec![(BlockHash::from_byte_array(bytes), Map::new())]);
+            assert!(rows.by_hash.len() <= ROWS_MAX);
+        }
+    }
+}

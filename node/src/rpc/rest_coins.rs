@@ -1,0 +1,213 @@
+//! REST about outputs: which are unspent (BIP64), and which a block spent.
+
+use bitcoin::consensus::encode::{deserialize, serialize};
+use bitcoin::hashes::Hash as _;
+use bitcoin::hex::FromHex as _;
+use bitcoin::{Amount, OutPoint, ScriptBuf, TxOut, VarInt};
+use serde_json::{Value, json};
+
+use super::rest::{Asked, Data, Fault, Format, bytes, field, hash, no_block};
+
+/// Most outputs of one request.
+const OUTPOINTS_MAX: usize = 15;
+
+/// How often a reply is begun again because the chain moved on meanwhile.
+const TRIES: usize = 3;
+
+/// Height of what is in no block yet (Core's `MEMPOOL_HEIGHT`).
+const MEMPOOL_HEIGHT: u32 = 0x7fff_ffff;
+
+/// Answers `/rest/getutxos`.
+pub(super) fn utxos(asked: &Asked<'_>) -> Result<Data, Fault> {
+    let (with_mempool, outpoints) = read_request(asked)?;
+    if outpoints.len() > OUTPOINTS_MAX {
+        return Err(Fault::bad(format_args!(
+            "Error: max outpoints exceeded (max: {OUTPOINTS_MAX}, tried: {})",
+            outpoints.len()
+        )));
+    }
+    for _ in 0..TRIES {
+        let tip = asked.call("getbestblockhash", json!([]))?;
+        let height = field(&asked.call("getblockheader", json!([tip]))?, "height").as_u64();
+        let height = height.and_then(|height| u32::try_from(height).ok()).unwrap_or_default();
+        let mut coins = Vec::new();
+        for outpoint in &outpoints {
+            let params = json!([outpoint.txid.to_string(), outpoint.vout, with_mempool]);
+            let coin = asked.call("gettxout", params)?;
+            coins.push(Some(coin).filter(|coin| !coin.is_null()));
+        }
+        if asked.call("getbestblockhash", json!([]))? == tip {
+            return describe(asked.format, height, &tip, &coins);
+        }
+    }
+    Err(Fault::bad("The chain moves too fast"))
+}
+
+fn read_request(asked: &Asked<'_>) -> Result<(bool, Vec<OutPoint>), Fault> {
+    let parts: Vec<&str> =
+        asked.path.strip_prefix('/').into_iter().flat_map(|path| path.split('/')).collect();
+    let parts: &[&str] = if parts == [""] { &[] } else { &parts };
+    let empty = || Fault::bad("Error: empty request");
+    if parts.is_empty() && asked.body.is_empty() {
+        return Err(empty());
+    }
+    let with_mempool = parts.first() == Some(&"checkmempool");
+    let named = parts.get(usize::from(with_mempool)..).unwrap_or_default();
+    let mut outpoints = Vec::new();
+    for text in named {
+        outpoints.push(outpoint(text).ok_or_else(|| Fault::bad("Parse error"))?);
+    }
+    if !parts.is_empty() && outpoints.is_empty() {
+        return Err(empty());
+    }
+    match asked.format {
+        Format::Json if outpoints.is_empty() => Err(empty()),
+        Format::Bin | Format::Hex if !asked.body.is_empty() => {
+            if !outpoints.is_empty() {
+                return Err(Fault::bad(
+                    "Combination of URI scheme inputs and raw post data is not allowed",
+                ));
+            }
+            let body = if asked.format == Format::Hex {
+                let text = String::from_utf8_lossy(asked.body);
+                Vec::from_hex(text.trim()).unwrap_or_default()
+            } else {
+                asked.body.to_vec()
+            };
+            decode(&body).ok_or_else(|| Fault::bad("Parse error"))
+        }
+        _ => Ok((with_mempool, outpoints)),
+    }
+}
+
+fn outpoint(text: &str) -> Option<OutPoint> {
+    let (txid, vout) = text.split_once('-')?;
+    let is_number = vout.bytes().all(|byte| byte.is_ascii_digit());
+    (txid.len() == 64 && is_number).then_some(())?;
+    Some(OutPoint { txid: txid.parse().ok()?, vout: vout.parse().ok()? })
+}
+
+fn decode(body: &[u8]) -> Option<(bool, Vec<OutPoint>)> {
+    let (with_mempool, rest) = body.split_first()?;
+    let (count, used) = bitcoin::consensus::encode::deserialize_partial::<VarInt>(rest).ok()?;
+    let bytes = rest.get(used..)?;
+    let count = usize::try_from(count.0).ok()?;
+    // What is too many is counted, and not read.
+    if bytes.len() / 36 < count {
+        return None;
+    }
+    let outpoints = bytes.chunks_exact(36).take(count).map(deserialize);
+    Some((*with_mempool != 0, outpoints.collect::<Result<_, _>>().ok()?))
+}
+
+fn describe(
+    format: Format,
+    height: u32,
+    tip: &Value,
+    coins: &[Option<Value>],
+) -> Result<Data, Fault> {
+    let coin_height = |coin: &Value| match field(coin, "confirmations").as_u64() {
+        Some(0) | None => MEMPOOL_HEIGHT,
+        Some(confirmations) => {
+            (height + 1).saturating_sub(u32::try_from(confirmations).unwrap_or_default())
+        }
+    };
+    let present = || coins.iter().flatten();
+    if format == Format::Json {
+        let bits: String =
+            coins.iter().map(|coin| if coin.is_some() { '1' } else { '0' }).collect();
+        let utxos: Vec<Value> = present()
+            .map(|coin| {
+                json!({
+                    "height": coin_height(coin),
+                    "value": field(coin, "value"),
+                    "scriptPubKey": field(coin, "scriptPubKey"),
+                })
+            })
+            .collect();
+        return Ok(Data::Json(json!({
+            "chainHeight": height, "chaintipHash": tip, "bitmap": bits, "utxos": utxos,
+        })));
+    }
+    let mut all = height.to_le_bytes().to_vec();
+    all.extend(hash(tip.as_str().unwrap_or_default())?.to_byte_array());
+    let bitmap: Vec<u8> = coins
+        .chunks(8)
+        .map(|eight| {
+            let bits = eight.iter().enumerate();
+            bits.fold(0, |byte, (at, coin)| byte | (u8::from(coin.is_some()) << at))
+        })
+        .collect();
+    all.extend(serialize(&bitmap));
+    all.extend(serialize(&VarInt::from(present().count())));
+    for coin in present() {
+        // The version of the transaction is not known any more.
+        all.extend([0; 4]);
+        all.extend(coin_height(coin).to_le_bytes());
+        all.extend(serialize(&output(coin)?));
+    }
+    Ok(Data::Bytes(all))
+}
+
+/// Returns an output from what `gettxout` and `getblock` say of it.
+fn output(coin: &Value) -> Result<TxOut, Fault> {
+    let value =
+        Amount::from_str_in(&field(coin, "value").to_string(), bitcoin::Denomination::Bitcoin);
+    let script_pubkey = ScriptBuf::from_bytes(bytes(field(field(coin, "scriptPubKey"), "hex"))?);
+    Ok(TxOut { value: value.map_err(Fault::bad)?, script_pubkey })
+}
+
+/// Answers `/rest/spenttxouts`: the outputs that each transaction of a block spent.
+pub(super) fn spent(asked: &Asked<'_>) -> Result<Data, Fault> {
+    let text = asked.path;
+    if text.contains('/') {
+        return Err(Fault::bad("Invalid URI format. Expected /rest/spenttxouts/<hash>.<ext>"));
+    }
+    let block = asked.call("getblock", json!([hash(text)?.to_string(), 3]));
+    let block = block.map_err(|error| no_block(text, &error))?;
+    let transactions = field(&block, "tx").as_array().map(Vec::as_slice).unwrap_or_default();
+    let inputs = |transaction: &Value| -> Vec<Value> {
+        let inputs = field(transaction, "vin").as_array().map(Vec::as_slice).unwrap_or_default();
+        inputs
+            .iter()
+            .map(|input| field(input, "prevout").clone())
+            .filter(Value::is_object)
+            .collect()
+    };
+    if asked.format == Format::Json {
+        let describe = |prevout: &Value| json!({"value": field(prevout, "value"), "scriptPubKey": field(prevout, "scriptPubKey")});
+        let of = |tx: &Value| Value::Array(inputs(tx).iter().map(describe).collect());
+        return Ok(Data::Json(transactions.iter().map(of).collect()));
+    }
+    let mut all = serialize(&VarInt::from(transactions.len()));
+    for transaction in transactions {
+        let prevouts = inputs(transaction);
+        all.extend(serialize(&VarInt::from(prevouts.len())));
+        for prevout in &prevouts {
+            all.extend(serialize(&output(prevout)?));
+        }
+    }
+    Ok(Data::Bytes(all))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outpoints_are_read_from_a_path_and_from_bytes() {
+        let txid = "ab".repeat(32);
+        assert_eq!(outpoint(&format!("{txid}-7")).map(|outpoint| outpoint.vout), Some(7));
+        for wrong in [String::new(), txid.clone(), format!("{txid}-"), format!("{txid}-+7")] {
+            assert_eq!(outpoint(&wrong), None, "{wrong}");
+        }
+        let mut body = vec![1, 1];
+        body.extend([0xab; 32]);
+        body.extend(7_u32.to_le_bytes());
+        let (with_mempool, outpoints) = decode(&body).unwrap();
+        assert!(with_mempool && outpoints.len() == 1 && outpoints[0].vout == 7);
+        assert_eq!(decode(&body[..body.len() - 1]), None);
+        assert_eq!(decode(b"{\"checkmempool"), None);
+        assert_eq!(decode(&[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]), None);
+    }
+}

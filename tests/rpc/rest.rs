@@ -1,0 +1,109 @@
+//! REST (Bitcoin Core's `interface_rest.py`, as far as there are no transactions).
+
+use cofferdam_tests::process::Node;
+use serde_json::json;
+
+use super::BINARY;
+use super::http_client::get;
+
+const ADDRESS: &str = "mjTkW3DjgyZck4KbiRusZsqTgaYTxdSz6z";
+const UNKNOWN: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+fn check_blocks(node: &Node, hash: &str) {
+    let block = get(node, &format!("/rest/block/{hash}.json"));
+    assert_eq!(block.json(), node.rpc("getblock", &[hash, "3"]));
+    let short = get(node, &format!("/rest/block/notxdetails/{hash}.json"));
+    assert_eq!(short.json(), node.rpc("getblock", &[hash, "1"]));
+    let bytes = get(node, &format!("/rest/block/{hash}.bin")).body;
+    let hex = get(node, &format!("/rest/block/{hash}.hex"));
+    assert_eq!(hex.text(), node.rpc("getblock", &[hash, "0"]));
+    assert_eq!(hex.text().len(), 2 * bytes.len());
+    assert_eq!(get(node, &format!("/rest/headers/{hash}.bin?count=1")).body, bytes[..80]);
+    let part = get(node, &format!("/rest/blockpart/{hash}.bin?offset=4&size=32"));
+    assert_eq!(part.body, bytes[4..36]);
+    let headers = get(node, &format!("/rest/headers/{hash}.json?count=3")).json();
+    assert_eq!(headers.as_array().map(Vec::len), Some(3));
+    assert_eq!(headers[0], node.rpc("getblockheader", &[hash]));
+    assert_eq!(
+        get(node, &format!("/rest/headers/2/{hash}.json")).json().as_array().map(Vec::len),
+        Some(2)
+    );
+    assert_eq!(get(node, &format!("/rest/headers/{UNKNOWN}.json")).json(), json!([]));
+    assert_eq!(get(node, &format!("/rest/spenttxouts/{hash}.json")).json(), json!([[]]));
+    assert_eq!(get(node, &format!("/rest/spenttxouts/{hash}.bin")).body, [1, 0]);
+}
+
+fn check_coins(node: &Node, hash: &str) {
+    let txid = node.rpc("getblock", &[hash])["tx"][0].as_str().expect("a txid").to_owned();
+    let tip = node.rpc("getbestblockhash", &[]);
+    let found = get(node, &format!("/rest/getutxos/{txid}-0/{txid}-9.json")).json();
+    assert_eq!((&found["chainHeight"], &found["chaintipHash"]), (&json!(5), &tip));
+    assert_eq!((&found["bitmap"], &found["utxos"][0]["height"]), (&json!("10"), &json!(1)));
+    assert_eq!(found["utxos"][0]["value"].to_string(), "50.00000000");
+    assert_eq!(found["utxos"].as_array().map(Vec::len), Some(1));
+    let bytes = get(node, &format!("/rest/getutxos/{txid}-0/{txid}-9.bin")).body;
+    assert_eq!((&bytes[..4], &bytes[36..39]), (&[5, 0, 0, 0][..], &[1, 1, 1][..]));
+    let many: Vec<String> = (0..20).map(|n| format!("{txid}-{n}")).collect();
+    let reply = get(node, &format!("/rest/getutxos/checkmempool/{}.json", many.join("/")));
+    assert_eq!(reply.text(), "Error: max outpoints exceeded (max: 15, tried: 20)");
+}
+
+#[test]
+fn rest_says_what_the_methods_say_and_explains_its_refusals() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let node = Node::start(BINARY, dir.path(), &["-rest"]);
+    let blocks = node.rpc("generatetoaddress", &["5", ADDRESS]);
+    let hash = blocks[0].as_str().expect("a hash");
+    check_blocks(&node, hash);
+    check_coins(&node, hash);
+    assert_eq!(get(&node, "/rest/blockhashbyheight/1.json").json(), json!({"blockhash": hash}));
+    assert_eq!(get(&node, "/rest/blockhashbyheight/1.hex").text(), hash);
+    let info = get(&node, "/rest/chaininfo.json").json();
+    assert_eq!(info["bestblockhash"], node.rpc("getbestblockhash", &[]));
+    assert_eq!(get(&node, "/rest/mempool/info.json").json(), node.rpc("getmempoolinfo", &[]));
+    assert_eq!(get(&node, "/rest/mempool/contents.json?verbose=false").json(), json!([]));
+    let deployments = get(&node, &format!("/rest/deploymentinfo/{hash}.json")).json();
+    assert_eq!(deployments, node.rpc("getdeploymentinfo", &[hash]));
+    let missing = format!("{UNKNOWN} not found");
+    for (path, status, text) in [
+        ("/rest/block/abc.json".to_owned(), 400, "Invalid hash: abc"),
+        (format!("/rest/block/{UNKNOWN}.json"), 404, missing.as_str()),
+        (format!("/rest/tx/{UNKNOWN}.json"), 404, &missing),
+        (
+            format!("/rest/block/{hash}"),
+            404,
+            "output format not found (available: .bin, .hex, .json)",
+        ),
+        ("/rest/chaininfo.bin".into(), 404, "output format not found (available: json)"),
+        ("/rest/blockhashbyheight/abc.json".into(), 400, "Invalid height: abc"),
+        ("/rest/blockhashbyheight/-1.json".into(), 400, "Invalid height: -1"),
+        ("/rest/blockhashbyheight/1000000.json".into(), 404, "Block height out of range"),
+        (
+            format!("/rest/headers/{hash}.json?count=5a"),
+            400,
+            "Header count is invalid or out of acceptable range (1-2000): 5a",
+        ),
+        (
+            format!("/rest/headers/{hash}.json?count=2001"),
+            400,
+            "Header count is invalid or out of acceptable range (1-2000): 2001",
+        ),
+        ("/rest/getutxos.json".into(), 400, "Error: empty request"),
+        ("/rest/getutxos/checkmempool.json".into(), 400, "Error: empty request"),
+        (format!("/rest/blockpart/{hash}.bin?offset=0"), 400, "Block part size missing or invalid"),
+        (
+            "/rest/mempool/x.json".into(),
+            400,
+            "Invalid URI format. Expected /rest/mempool/<info|contents>.json",
+        ),
+        (
+            format!("/rest/blockfilter/basic/{hash}.json"),
+            400,
+            "Index is not enabled for filtertype basic",
+        ),
+    ] {
+        let reply = get(&node, &path);
+        assert_eq!((reply.status, reply.text()), (status, text), "{path}");
+    }
+    node.stop();
+}
