@@ -5,7 +5,8 @@
 //!   a crash loses from the end, the rows are those of the chain up to the position;
 //! - the position goes back block by block, each in a batch, to a block of the connected chain;
 //! - of a tip below the position nothing is taken back: the same blocks may come again, and are then
-//!   not indexed twice.
+//!   not indexed twice;
+//! - a block whose rows a power cut may take is not pruned: it would have to be read again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -120,7 +121,15 @@ impl Follower {
             chain: chain.clone(),
             name: I::NAME,
         });
-        let worker = Worker { index, database, shared: Arc::clone(&shared), reported: None };
+        // What a killed process has written may be there without being durable.
+        database.flush().map_err(|error| anyhow!(describe(&error)))?;
+        let worker = Worker {
+            index,
+            database,
+            shared: Arc::clone(&shared),
+            reported: None,
+            durable: position,
+        };
         let thread = std::thread::Builder::new()
             .name(I::NAME.replace(' ', "-"))
             .spawn(move || worker.run())
@@ -267,6 +276,8 @@ struct Worker<I> {
     database: Arc<dyn Database>,
     shared: Arc<Shared>,
     reported: Option<Instant>,
+    /// The position when the index was last made durable.
+    durable: Option<BlockRef>,
 }
 
 impl<I: BlockIndex> Worker<I> {
@@ -284,11 +295,12 @@ impl<I: BlockIndex> Worker<I> {
         let mut dirty = false;
         while !self.shared.is_stopping() {
             let position = *self.shared.position();
+            let height = |at: Option<BlockRef>| at.map_or(0, |at| at.height);
+            let read = height(position).min(height(self.durable));
             let step = self.shared.chain.change(move |worker| {
                 let chain = &worker.chainstate;
-                let read = position.map_or(0, |at| at.height.min(chain.tip().height));
                 let step = next_step(chain, position);
-                worker.pruner.lock(I::NAME, read);
+                worker.pruner.lock(I::NAME, read.min(chain.tip().height));
                 Ok(step)
             });
             let Ok(step) = step else { break };
@@ -306,6 +318,11 @@ impl<I: BlockIndex> Worker<I> {
                     self.remove(entry.as_ref(), &files)?;
                     dirty = true;
                 }
+                Step::Wait(_) if dirty => {
+                    // At the tip there is time for that, and pruning need not wait.
+                    self.flush()?;
+                    (flushed, dirty) = (Instant::now(), false);
+                }
                 Step::Wait(tip) => {
                     if !self.shared.synced.swap(true, Ordering::SeqCst) {
                         tracing::info!("{} is enabled at height {}", I::NAME, tip.height);
@@ -321,8 +338,11 @@ impl<I: BlockIndex> Worker<I> {
         self.flush()
     }
 
-    fn flush(&self) -> Result<()> {
-        self.database.flush().map_err(|error| anyhow!(describe(&error)))
+    fn flush(&mut self) -> Result<()> {
+        let position = *self.shared.position();
+        self.database.flush().map_err(|error| anyhow!(describe(&error)))?;
+        self.durable = position;
+        Ok(())
     }
 
     fn append(&mut self, entry: &HeaderEntry, files: &BlockFiles) -> Result<()> {

@@ -177,6 +177,8 @@ fn sign(
     for (index, (known, told)) in known.iter().zip(spent).enumerate() {
         let problem = match known {
             None => Some("Input not found or already spent".to_owned()),
+            // What satisfies its script is left as it is, whoever signed it.
+            Some(spent) if is_satisfied(context, tx, index, spent, outputs.as_deref())? => None,
             Some(spent) => {
                 let mut cache = SighashCache::new(&unsigned);
                 let outcome =
@@ -225,6 +227,21 @@ fn describe(input: &TxIn, problem: &str) -> Value {
         "sequence": input.sequence.0,
         "error": problem,
     })
+}
+
+/// Whether an input has something, and it satisfies the script.
+fn is_satisfied(
+    context: &Context,
+    tx: &Transaction,
+    index: usize,
+    spent: &TxOut,
+    outputs: Option<&[TxOut]>,
+) -> Result<bool, RpcError> {
+    let is_bare = |input: &TxIn| input.script_sig.is_empty() && input.witness.is_empty();
+    if tx.input.get(index).is_none_or(is_bare) {
+        return Ok(false);
+    }
+    verify(context, tx, index, spent, outputs)
 }
 
 /// Asks the script whether an input satisfies it.
@@ -282,8 +299,17 @@ fn combine(context: &Context, args: &Args) -> RpcResult {
         .ok_or_else(|| RpcError::new(code::VERIFY_ERROR, "Input not found or already spent"))?;
     for (index, coin) in coins.iter().enumerate() {
         let mut keys = Keys::default();
-        for input in variants.iter().filter_map(|tx| tx.input.get(index)) {
+        let mut complete = None;
+        for variant in &variants {
+            let Some(input) = variant.input.get(index) else { continue };
+            if is_satisfied(context, variant, index, coin, Some(&coins))? {
+                complete = complete.or_else(|| Some(input.clone()));
+            }
             keys.add_candidates(input);
+        }
+        if let (Some(complete), Some(input)) = (complete, merged.input.get_mut(index)) {
+            *input = complete;
+            continue;
         }
         let unsigned = merged.clone();
         let mut cache = SighashCache::new(&unsigned);

@@ -40,11 +40,11 @@ impl Database for MemoryDatabase {
         Ok(read(&self.maps).get(&tree.id).and_then(|map| map.get(key)).cloned())
     }
 
-    /// Copies the range, so that the lock is not held while the caller iterates.
     fn iterates_over_snapshots(&self) -> bool {
         true
     }
 
+    /// Copies the range, so that the lock is not held while the caller iterates.
     fn range(&self, tree: Tree, range: KeyRange) -> Result<Entries<'_>> {
         check_tree(&self.trees, tree.id)?;
         if range.is_empty() {
