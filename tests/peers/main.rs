@@ -5,5 +5,6 @@ mod bans;
 mod fixture;
 mod framing;
 mod handshake;
+mod relay;
 mod silence;
 mod transports;

@@ -1,0 +1,332 @@
+//! Headers, blocks and addresses that flow over a connection, as Bitcoin Core's tests ask for them.
+
+use bitcoin::Block;
+use bitcoin::BlockHash;
+use bitcoin::bip152::HeaderAndShortIds;
+use bitcoin::block::Header;
+use bitcoin::consensus::{deserialize, serialize};
+use bitcoin::hashes::Hash as _;
+use bitcoin::hex::FromHex as _;
+use bitcoin::p2p::message_blockdata::Inventory;
+use cofferdam_tests::process::wait_for;
+
+use super::fixture::{Logged, Peer, version};
+
+const ADDRESS: &str = "mjTkW3DjgyZck4KbiRusZsqTgaYTxdSz6z";
+
+/// A chain of blocks that another node mined, the genesis block left out.
+fn mined(count: usize) -> Vec<Block> {
+    let node = Logged::start(&[]);
+    let hashes = node.node.rpc("generatetoaddress", &[&count.to_string(), ADDRESS]);
+    let block = |hash: &serde_json::Value| {
+        let hex = node.node.rpc("getblock", &[hash.as_str().expect("a hash"), "0"]);
+        let bytes = Vec::from_hex(hex.as_str().expect("hex")).expect("hex");
+        deserialize(&bytes).expect("a block")
+    };
+    hashes.as_array().expect("a list").iter().map(block).collect()
+}
+
+fn headers(blocks: &[Block]) -> Vec<u8> {
+    let mut payload = serialize(&bitcoin::VarInt::from(blocks.len()));
+    for block in blocks {
+        payload.extend(serialize(&block.header));
+        payload.push(0);
+    }
+    payload
+}
+
+fn inventory(items: &[Inventory]) -> Vec<u8> {
+    serialize(&items.to_vec())
+}
+
+fn requested(payload: &[u8]) -> Vec<Inventory> {
+    deserialize(payload).expect("a list")
+}
+
+/// Reads up to the pong of a ping, and returns what came before it.
+fn settle(peer: &mut Peer) -> Vec<(String, Vec<u8>)> {
+    peer.send("ping", &99_u64.to_le_bytes());
+    let mut before = Vec::new();
+    loop {
+        let (command, payload) = peer.read().expect("the connection stays open");
+        if command == "pong" && payload == 99_u64.to_le_bytes() {
+            return before;
+        }
+        before.push((command, payload));
+    }
+}
+
+fn was_sent(messages: &[(String, Vec<u8>)], wanted: &str) -> bool {
+    messages.iter().any(|(command, _)| command == wanted)
+}
+
+#[test]
+fn one_peer_is_asked_for_all_headers_and_one_more_for_each_new_block() {
+    let node = Logged::start(&[]);
+    let mut first = Peer::ready(&node);
+    first.expect("getheaders");
+    node.logged("initial getheaders (0) to peer=0");
+    first.send("headers", &[0]);
+    let mut others = [Peer::ready(&node), Peer::ready(&node)];
+    for peer in &mut others {
+        assert!(!was_sent(&settle(peer), "getheaders"));
+    }
+    for round in 1..=2_u8 {
+        let block = inventory(&[Inventory::Block(BlockHash::from_byte_array([round; 32]))]);
+        first.send("inv", &block);
+        assert!(was_sent(&settle(&mut first), "getheaders"), "round {round}");
+        first.send("headers", &[0]);
+        let asked = others.each_mut().map(|peer| {
+            peer.send("inv", &block);
+            let asked = was_sent(&settle(peer), "getheaders");
+            if asked {
+                peer.send("headers", &[0]);
+            }
+            asked
+        });
+        let expected = if round == 1 { [true, false] } else { [false, true] };
+        assert_eq!(asked, expected, "round {round}");
+    }
+}
+
+#[test]
+fn a_leader_that_says_nothing_gives_way_when_its_time_is_over() {
+    let node = Logged::start(&["-mocktime=1700000000"]);
+    let mut silent = Peer::ready(&node);
+    silent.expect("getheaders");
+    let mut other = node.connects("outbound-full-relay");
+    other.expect("version");
+    other.send("version", &version(70_016, 9));
+    other.send("verack", &[]);
+    assert!(!was_sent(&settle(&mut other), "getheaders"));
+    // 15 minutes, and a millisecond for each of 672,000 headers.
+    node.call("setmocktime", &["1700001600"]);
+    node.logged("Timeout downloading headers, disconnecting peer=0");
+    silent.wait_for_end();
+    other.expect("getheaders");
+}
+
+#[test]
+fn a_stalled_window_costs_the_staller_its_connection() {
+    let blocks = mined(1025);
+    let node = Logged::start(&["-mocktime=1800000000"]);
+    let mut peers = [Peer::ready(&node), Peer::ready(&node)];
+    let mut owed = Vec::new();
+    for peer in &mut peers {
+        peer.send("headers", &headers(&blocks[..1024]));
+    }
+    // The second one sends all that it is asked for; the first one keeps the first block back.
+    let at =
+        |hash: &BlockHash| blocks.iter().find(|block| block.block_hash() == *hash).expect("asked");
+    for (number, peer) in peers.iter_mut().enumerate() {
+        loop {
+            let asked: Vec<Inventory> = settle(peer)
+                .iter()
+                .filter(|(command, _)| command == "getdata")
+                .flat_map(|(_, payload)| requested(payload))
+                .collect();
+            if asked.is_empty() {
+                break;
+            }
+            for item in asked {
+                let Inventory::WitnessBlock(hash) = item else { panic!("{item:?}") };
+                if number == 0 && hash == blocks[0].block_hash() {
+                    owed.push(hash);
+                } else {
+                    peer.send("block", &serialize(at(&hash)));
+                }
+            }
+        }
+    }
+    assert_eq!(owed.len(), 1);
+    node.call("setmocktime", &["1800000003"]);
+    peers.iter_mut().for_each(|peer| drop(settle(peer)));
+    // One block more than the window holds.
+    for peer in peers.iter_mut().rev() {
+        peer.send("headers", &headers(&blocks[1024..]));
+    }
+    node.logged("Stall started peer=0");
+    node.call("setmocktime", &["1800000006"]);
+    node.logged("Peer is stalling block download, disconnecting peer=0");
+    peers[0].wait_for_end();
+    let (_, payload) = peers[1].expect("getdata");
+    assert_eq!(requested(&payload), [Inventory::WitnessBlock(owed[0])]);
+    peers[1].send("block", &serialize(&blocks[0]));
+    node.logged("Decreased stalling timeout to 2 seconds");
+    wait_for("the chain", || (node.node.height() >= 1024).then_some(()));
+}
+
+#[test]
+fn unasked_blocks_are_taken_only_if_their_chain_is_worth_it() {
+    let blocks = mined(5);
+    let node = Logged::start(&["-minimumchainwork=0x9"]);
+    let mut peer = Peer::ready(&node);
+    let hash = blocks[0].block_hash();
+    peer.send("block", &serialize(&blocks[0]));
+    peer.settle();
+    let line = "missing anti-dos proof-of-work validation";
+    node.logged(&format!("AcceptBlockHeader: not adding new block header {hash}, {line}"));
+    assert!(node.node.try_rpc("getblockheader", &[&hash.to_string()]).is_err());
+    // With the headers of the rest its chain is worth it, and it is asked for.
+    peer.send("headers", &headers(&blocks));
+    let (_, payload) = peer.expect("getdata");
+    assert_eq!(requested(&payload).len(), 5);
+    // A block whose parent nobody knows is its sender's fault.
+    let mut stray = blocks[4].clone();
+    stray.header.prev_blockhash = BlockHash::from_byte_array([7; 32]);
+    while stray.header.validate_pow(stray.header.target()).is_err() {
+        stray.header.nonce += 1;
+    }
+    peer.send("block", &serialize(&stray));
+    peer.wait_for_end();
+    node.logged("prev-blk-not-found");
+}
+
+#[test]
+fn a_user_fetches_a_block_from_a_peer_of_his_choice() {
+    let blocks = mined(2);
+    let node = Logged::start(&["-minimumchainwork=0xff"]);
+    let mut peer = Peer::ready(&node);
+    let hash = blocks[0].block_hash().to_string();
+    let refused = |args: &[&str]| node.node.try_rpc("getblockfrompeer", args).expect_err("refused");
+    assert!(refused(&["1234", "0"]).contains("blockhash must be of length 64 (not 4, for '1234')"));
+    assert!(refused(&[&hash, "0"]).contains("Block header missing"));
+    let header = bitcoin::hex::DisplayHex::to_lower_hex_string(&serialize(&blocks[0].header)[..]);
+    node.call("submitheader", &[&header]);
+    assert!(refused(&[&hash, "7"]).contains("Peer does not exist"));
+    assert_eq!(node.node.rpc("getblockfrompeer", &[&hash, "0"]), serde_json::json!({}));
+    let (_, payload) = peer.expect("getdata");
+    assert_eq!(requested(&payload), [Inventory::WitnessBlock(blocks[0].block_hash())]);
+    assert!(refused(&[&hash, "0"]).contains("Already requested from this peer"));
+    peer.send("block", &serialize(&blocks[0]));
+    peer.settle();
+    assert!(refused(&[&hash, "0"]).contains("Block already downloaded"));
+    let mut old = Peer::connect(&node);
+    old.send("version", &version(70_016, 1));
+    old.expect("verack");
+    old.send("verack", &[]);
+    old.settle();
+    let header = bitcoin::hex::DisplayHex::to_lower_hex_string(&serialize(&blocks[1].header)[..]);
+    node.call("submitheader", &[&header]);
+    assert!(refused(&[&blocks[1].block_hash().to_string(), "1"]).contains("Pre-SegWit peer"));
+}
+
+#[test]
+fn new_blocks_are_announced_in_the_form_that_a_peer_asked_for() {
+    let node = Logged::start(&[]);
+    node.call("generatetoaddress", &["1", ADDRESS]);
+    let mut peer = Peer::ready(&node);
+    let tip = |node: &Logged| node.node.rpc("getbestblockhash", &[]);
+    // By inventory at first.
+    node.call("generatetoaddress", &["1", ADDRESS]);
+    let (_, payload) = peer.expect("inv");
+    let Inventory::Block(hash) = requested(&payload)[0] else { panic!("no block") };
+    assert_eq!(tip(&node), hash.to_string());
+    // Then by headers, once the node knows what the peer has.
+    peer.send("sendheaders", &[]);
+    let mut locator = 70_016_u32.to_le_bytes().to_vec();
+    locator.extend([1]);
+    locator.extend(hash.to_byte_array());
+    locator.extend([0; 32]);
+    peer.send("getheaders", &locator);
+    peer.expect("headers");
+    node.call("generatetoaddress", &["1", ADDRESS]);
+    let (_, payload) = peer.expect("headers");
+    let header: Header = deserialize(&payload[1..81]).expect("a header");
+    assert_eq!(tip(&node), header.block_hash().to_string());
+    // And by compact blocks, which have all of a block without transactions.
+    peer.send("sendcmpct", &[1, 2, 0, 0, 0, 0, 0, 0, 0]);
+    peer.settle();
+    assert_eq!(node.peer()["bip152_hb_from"], true);
+    node.call("generatetoaddress", &["1", ADDRESS]);
+    let (_, payload) = peer.expect("cmpctblock");
+    let compact: HeaderAndShortIds = deserialize(&payload).expect("a compact block");
+    assert_eq!(tip(&node), compact.header.block_hash().to_string());
+    assert_eq!((compact.short_ids.len(), compact.prefilled_txs.len()), (0, 1));
+    // Its transactions are had one by one, and places beyond the last one are refused.
+    let mut request = compact.header.block_hash().to_byte_array().to_vec();
+    request.extend([1, 0]);
+    peer.send("getblocktxn", &request);
+    let (_, payload) = peer.expect("blocktxn");
+    assert_eq!(payload[..32], compact.header.block_hash().to_byte_array());
+    assert_eq!(payload[32], 1);
+    request[33] = 1;
+    peer.send("getblocktxn", &request);
+    peer.wait_for_end();
+    node.logged("getblocktxn with out-of-bounds tx indices");
+}
+
+#[test]
+fn a_compact_block_is_put_together_and_its_sender_becomes_an_announcer() {
+    let node = Logged::start(&[]);
+    node.call("generatetoaddress", &["1", ADDRESS]);
+    let mut peer = Peer::ready(&node);
+    peer.send("sendcmpct", &[0, 2, 0, 0, 0, 0, 0, 0, 0]);
+    let next = |node: &Logged| -> Block {
+        let raw = node.node.rpc("generateblock", &[ADDRESS, "[]", "false"]);
+        let bytes = Vec::from_hex(raw["hex"].as_str().expect("hex")).expect("hex");
+        deserialize(&bytes).expect("a block")
+    };
+    // A block that the peer sends whole makes it one that announces.
+    let block = next(&node);
+    peer.send("headers", &headers(std::slice::from_ref(&block)));
+    let (_, payload) = peer.expect("getdata");
+    assert_eq!(requested(&payload), [Inventory::CompactBlock(block.block_hash())]);
+    peer.send("block", &serialize(&block));
+    let (_, payload) = peer.expect("sendcmpct");
+    assert_eq!(payload[0], 1);
+    assert_eq!(node.peer()["bip152_hb_to"], true);
+    // The next one comes unasked, and has all that it needs.
+    let block = next(&node);
+    let compact = HeaderAndShortIds::from_block(&block, 5, 2, &[]).expect("a block");
+    peer.send("cmpctblock", &serialize(&compact));
+    peer.settle();
+    assert_eq!(node.node.rpc("getbestblockhash", &[]), block.block_hash().to_string());
+}
+
+#[test]
+fn addresses_are_kept_and_told_on_at_a_bounded_rate() {
+    let node = Logged::start(&["-mocktime=1800000000"]);
+    let mut source = Peer::ready(&node);
+    // One address of IPv4 as addrv2 has it.
+    let told = |count: u8| {
+        let mut payload = vec![count];
+        for number in 0..count {
+            payload.extend(1_800_000_000_u32.to_le_bytes());
+            payload.extend([9, 1, 4, 123, 123, 123, number, 0x20, 0x8d]);
+        }
+        payload
+    };
+    source.send("addrv2", &told(10));
+    source.settle();
+    node.logged("Received addr: 10 addresses (1 processed, 9 rate-limited) from peer=0");
+    node.logged("Added 1 addresses (of 1) from 127.0.0.1: 0 tried, 1 new");
+    let peer = node.peer();
+    assert_eq!((&peer["addr_processed"], &peer["addr_rate_limited"]), (&1.into(), &9.into()));
+    // A minute and a half later nine more.
+    node.call("setmocktime", &["1800000090"]);
+    source.send("addrv2", &told(10));
+    source.settle();
+    node.logged("(9 processed, 1 rate-limited)");
+    let known = node.node.rpc("getnodeaddresses", &["0"]);
+    let known = known.as_array().expect("a list");
+    assert!(known.len() >= 9, "{known:?}");
+    assert_eq!((&known[0]["port"], &known[0]["network"]), (&8333.into(), &"ipv4".into()));
+    assert_eq!(node.node.rpc("getaddrmaninfo", &[])["all_networks"]["tried"], 0);
+    // What cannot be read costs nothing; what is too much costs the connection.
+    source.send("addrv2", &[]);
+    let mut long = vec![1, 0, 0, 0, 0, 0, 1, 0xfd, 1, 2];
+    long.extend([0; 515]);
+    source.send("addrv2", &long);
+    source.settle();
+    node.logged("ProcessMessages(addrv2, 0 bytes): Exception");
+    node.logged("Address too long: 513 > 512");
+    let mut many = vec![0xfd, 0xf2, 3];
+    many.extend(vec![1; 30 * 1010]);
+    source.send("addr", &many);
+    source.wait_for_end();
+    node.logged("addr message size = 1010");
+    // They are there after a restart.
+    let node = node.restart(&[]);
+    assert!(node.node.rpc("getaddrmaninfo", &[])["all_networks"]["new"].as_u64() >= Some(9));
+}
