@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Map, Value, json};
 
-use super::call::{Args, optional, optional_text, text};
+use super::call::{Args, json as required, optional, optional_text, text};
 use super::{Context, Method, RpcError, RpcResult, code};
 use crate::p2p::Family;
 
@@ -17,7 +17,7 @@ const NETWORKS: [&str; 5] = ["ipv4", "ipv6", "onion", "i2p", "cjdns"];
 pub(super) const METHODS: &[Method] = &[
     Method {
         name: "addpeeraddress",
-        params: &[text("address"), optional("port"), optional("tried")],
+        params: &[text("address"), required("port"), optional("tried")],
         help: "Add the address of a potential peer to an address manager table. This RPC is for testing only.",
         run: add_peer_address,
     },

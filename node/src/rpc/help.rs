@@ -138,6 +138,8 @@ fn placeholder(param: &Param) -> String {
     match param.json_type() {
         JsonType::Text => format!("\"{name}\""),
         JsonType::Array => format!("[{name},...]"),
+        // As Core's `oneline_description` of settings that are given by their names.
+        JsonType::Object if name == "options" => name.to_owned(),
         JsonType::Object => format!("{{{name},...}}"),
         _ => name.to_owned(),
     }

@@ -135,7 +135,7 @@ impl Http {
         let (warm_up, credentials) = (self.warm_up.clone(), Arc::clone(&self.credentials));
         let work = move || {
             let run = |method: &str, params| {
-                tracing::debug!("ThreadRPCServer method={method} user={user}");
+                tracing::debug!(target: "rpc", "ThreadRPCServer method={method} user={user}");
                 execute(&warm_up, method, params)
             };
             let reply = answer(&body, credentials.allowed(&user), run);
