@@ -102,7 +102,7 @@ fn deployments_pass_through_the_states_of_bitcoind() {
     node.stop();
 
     // The same chain under rules that were never active: known to the name, and not listed.
-    let options = ["-backend=rocksdb", "-connect=0", "-vbparams=testdummy:-2:0"];
+    options.push("-vbparams=testdummy:-2:0");
     let node = Node::start(BINARY, dir.path(), &options);
     assert_eq!(deployment(&node, "testdummy"), Value::Null);
     node.stop();

@@ -42,8 +42,10 @@ fn lines_have_the_prefixes_that_were_asked_for() {
     let line = lines.lines().find(|line| line.contains("Done loading")).expect("a line");
     let (time, rest) = line.split_once(' ').expect("a time");
     assert_eq!((time.len(), &time[10..11], &time[19..20]), (27, "T", "."), "{line}");
-    assert!(rest.starts_with("[node/src/node.rs:"), "{line}");
-    assert!(rest.ends_with("] [cofferdam_node::node] [all:info] init message: Done loading"));
+    assert!(rest.starts_with("[node/src/rpc/warm_up.rs:"), "{line}");
+    assert!(
+        rest.ends_with("] [cofferdam_node::rpc::warm_up] [all:info] init message: Done loading")
+    );
 }
 
 #[test]

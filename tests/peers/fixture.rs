@@ -9,7 +9,7 @@ use bitcoin::hashes::{Hash as _, sha256d};
 use cofferdam_tests::process::{Node, wait_for};
 use serde_json::Value;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_cofferdam-under-test");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_cofferdam-under-test");
 const MAGIC: [u8; 4] = [0xfa, 0xbf, 0xb5, 0xda];
 
 /// How long a peer waits for bytes before the test has failed.

@@ -1,5 +1,7 @@
 //! Headers, blocks and addresses that flow over a connection, as Bitcoin Core's tests ask for them.
 
+use std::path::Path;
+
 use bitcoin::Block;
 use bitcoin::BlockHash;
 use bitcoin::bip152::HeaderAndShortIds;
@@ -8,22 +10,27 @@ use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::hashes::Hash as _;
 use bitcoin::hex::FromHex as _;
 use bitcoin::p2p::message_blockdata::Inventory;
+use cofferdam_tests::daemon::Daemon;
 use cofferdam_tests::process::wait_for;
+use serde_json::{Value, json};
 
-use super::fixture::{Logged, Peer, version};
+use super::fixture::{BINARY, Logged, Peer, version};
 
 const ADDRESS: &str = "mjTkW3DjgyZck4KbiRusZsqTgaYTxdSz6z";
 
 /// A chain of blocks that another node mined, the genesis block left out.
-fn mined(count: usize) -> Vec<Block> {
-    let node = Logged::start(&[]);
-    let hashes = node.node.rpc("generatetoaddress", &[&count.to_string(), ADDRESS]);
-    let block = |hash: &serde_json::Value| {
-        let hex = node.node.rpc("getblock", &[hash.as_str().expect("a hash"), "0"]);
+fn mined(count: u64) -> Vec<Block> {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let node = Daemon::start(Path::new(BINARY), dir.path(), &["-connect=0"]);
+    let hashes = node.rpc("generatetoaddress", json!([count, ADDRESS]));
+    let block = |hash: &Value| {
+        let hex = node.rpc("getblock", json!([hash, 0]));
         let bytes = Vec::from_hex(hex.as_str().expect("hex")).expect("hex");
         deserialize(&bytes).expect("a block")
     };
-    hashes.as_array().expect("a list").iter().map(block).collect()
+    let blocks = hashes.as_array().expect("a list").iter().map(block).collect();
+    node.stop();
+    blocks
 }
 
 fn headers(blocks: &[Block]) -> Vec<u8> {
@@ -91,7 +98,7 @@ fn one_peer_is_asked_for_all_headers_and_one_more_for_each_new_block() {
 
 #[test]
 fn a_leader_that_says_nothing_gives_way_when_its_time_is_over() {
-    let node = Logged::start(&["-mocktime=1700000000"]);
+    let node = Logged::start(&["-mocktime=1700000000", "-peertimeout=999999999"]);
     let mut silent = Peer::ready(&node);
     silent.expect("getheaders");
     let mut other = node.connects("outbound-full-relay");
@@ -194,7 +201,7 @@ fn a_user_fetches_a_block_from_a_peer_of_his_choice() {
     let header = bitcoin::hex::DisplayHex::to_lower_hex_string(&serialize(&blocks[0].header)[..]);
     node.call("submitheader", &[&header]);
     assert!(refused(&[&hash, "7"]).contains("Peer does not exist"));
-    assert_eq!(node.node.rpc("getblockfrompeer", &[&hash, "0"]), serde_json::json!({}));
+    assert_eq!(node.node.rpc("getblockfrompeer", &[&hash, "0"]), json!({}));
     let (_, payload) = peer.expect("getdata");
     assert_eq!(requested(&payload), [Inventory::WitnessBlock(blocks[0].block_hash())]);
     assert!(refused(&[&hash, "0"]).contains("Already requested from this peer"));

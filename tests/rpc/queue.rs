@@ -233,9 +233,9 @@ fn an_input_that_satisfies_its_script_is_signed_no_more() {
     let node = Node::start(BINARY, dir.path(), &[]);
     // The witness program of OP_TRUE: no key makes such a witness.
     let program = "00204ae81572f06e1b88fd5ced7a1a000945432e83e1551e6f721ee9c00b8cc33260";
-    node.rpc("generatetodescriptor", &["101", &format!("raw({program})")]);
+    let _ = node.rpc("generatetodescriptor", &["101", &format!("raw({program})")]);
     let inputs = json!([{"txid": coinbase(&node, 1), "vout": 0}]).to_string();
-    let raw = node.rpc("createrawtransaction", &[&inputs, &json!({OTHER: 49.99}).to_string()]);
+    let raw = node.rpc("createrawtransaction", &[&inputs, &json!({OTHER: 49.9999}).to_string()]);
     let raw = text(&raw);
     let (version, rest) = raw.split_at(8);
     let (body, lock_time) = rest.split_at(rest.len() - 8);

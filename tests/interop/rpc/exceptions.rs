@@ -40,6 +40,8 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
     row("dumptxoutset", "error", NOT_YET),
     row("addconnection", "error", NOT_YET),
     row("setban", "error", NOT_YET),
+    row("getmemoryinfo", "locked*", "no wallet: no pool of memory for secrets"),
+    row("estimatesmartfee", "blocks", "Core counts the blocks since it first saw a transaction"),
     row("getmempoolinfo", "usage", "memory of another program"),
     row(
         "getmempoolinfo",
