@@ -58,6 +58,25 @@ fn whole_files_go_when_asked_for_and_only_far_below_the_tip() {
 }
 
 #[test]
+fn an_index_that_has_read_the_blocks_holds_no_file_back() {
+    let pruned = |args: &[&str]| {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let node = start(dir.path(), &[&["-fastprune", "-prune=1"], args].concat());
+        mine(&node, 700);
+        cofferdam_tests::process::wait_for("the index", || {
+            let info = node.rpc("getindexinfo", &[]);
+            let all = info.as_object().expect("an object");
+            all.values().all(|index| index["best_block_height"] == 700).then_some(())
+        });
+        // At once: the rows may not be durable yet.
+        let pruned = node.rpc("pruneblockchain", &["700"]);
+        node.stop();
+        pruned
+    };
+    assert_eq!(pruned(&["-blockfilterindex"]), pruned(&[]));
+}
+
+#[test]
 fn a_pruned_chain_is_not_opened_as_a_whole_one() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let node = start(dir.path(), &["-fastprune", "-prune=1"]);

@@ -8,7 +8,7 @@
 //!   not indexed twice;
 //! - a block whose rows a power cut may take is not pruned: it would have to be read again.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -72,6 +72,8 @@ struct Shared {
     position: Mutex<Option<BlockRef>>,
     moved: Condvar,
     synced: AtomicBool,
+    /// The height from which on pruning has to keep blocks for this index.
+    kept_from: AtomicU32,
     stop: AtomicBool,
     shutdown: Shutdown,
     chain: ChainHandle,
@@ -81,6 +83,13 @@ struct Shared {
 impl Shared {
     fn position(&self) -> MutexGuard<'_, Option<BlockRef>> {
         self.position.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep_from(&self, height: u32) {
+        let position = self.position();
+        self.kept_from.store(height, Ordering::SeqCst);
+        self.moved.notify_all();
+        drop(position);
     }
 
     fn is_stopping(&self) -> bool {
@@ -116,6 +125,7 @@ impl Follower {
             position: Mutex::new(position),
             moved: Condvar::new(),
             synced: AtomicBool::new(false),
+            kept_from: AtomicU32::new(0),
             stop: AtomicBool::new(false),
             shutdown: shutdown.clone(),
             chain: chain.clone(),
@@ -164,6 +174,22 @@ impl Follower {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() || self.shared.is_stopping() {
                 return false;
+            }
+            let waited = self.shared.moved.wait_timeout(position, left.min(GLANCE));
+            position = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Waits until what the index has read is durable and may be pruned.
+    pub(super) fn wait_for_flush(&self, time: Duration) {
+        let end = Instant::now() + time;
+        let mut position = self.shared.position();
+        while let Some(at) = *position
+            && self.shared.kept_from.load(Ordering::SeqCst) < at.height
+        {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.shared.is_stopping() {
+                return;
             }
             let waited = self.shared.moved.wait_timeout(position, left.min(GLANCE));
             position = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -304,6 +330,7 @@ impl<I: BlockIndex> Worker<I> {
                 Ok(step)
             });
             let Ok(step) = step else { break };
+            self.shared.keep_from(read);
             match step {
                 Step::Up(blocks, files) => {
                     for entry in blocks {

@@ -110,6 +110,17 @@ impl Indexes {
         transactions.into_iter().chain(filters).collect()
     }
 
+    /// Waits until what the indexes have read is durable: a block file goes only then.
+    pub(crate) fn wait_for_flush(&self) {
+        let transactions = self.transactions.as_ref().map(|(_, follower)| follower);
+        let filters = self.filters.as_ref().map(|(_, follower)| follower);
+        for follower in transactions.into_iter().chain(filters) {
+            if follower.wait_for_tip(CATCH_UP_WAIT) {
+                follower.wait_for_flush(CATCH_UP_WAIT);
+            }
+        }
+    }
+
     /// Ends the threads; what was written is durable afterwards.
     pub(crate) fn stop(&self) {
         if let Some((_, follower)) = &self.transactions {

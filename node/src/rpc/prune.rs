@@ -43,6 +43,7 @@ fn prune_blockchain(context: &Context, args: &Args) -> RpcResult {
         }
         Ok(u32::try_from(height.min(tip - i64::from(BLOCKS_KEPT))).unwrap_or(0))
     })??;
+    context.indexes.wait_for_flush();
     let pruned = context.chain.change(move |worker| {
         if last > 0 {
             worker.pruner.prune_to(&mut worker.chainstate, last)?;
