@@ -24,10 +24,8 @@ fn get_descriptor_activity(context: &Context, args: &Args) -> RpcResult {
     let network = context.chain.params().network.to_bitcoin();
     let hashes =
         args.get(0).and_then(Value::as_array).ok_or_else(|| args.wrong_type(0, "array"))?;
-    let hashes: Result<Vec<BlockHash>, RpcError> = hashes
-        .iter()
-        .map(|hash| parse_hash("blockhash", hash.as_str().unwrap_or_default()))
-        .collect();
+    let hashes: Result<Vec<BlockHash>, RpcError> =
+        hashes.iter().map(|hash| parse_hash("blockhash", tx_json::string(hash)?)).collect();
     let hashes = hashes?;
     let blocks = context.chain.query(move |chain| {
         let mut blocks = BTreeMap::new();

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Map, Value, json};
 
-use super::call::{Args, json as required, optional, optional_text, text};
+use super::call::{Args, json as required, optional, optional_text, out_of_range, text};
 use super::{Context, Method, RpcError, RpcResult, code};
 use crate::p2p::Family;
 
@@ -71,8 +71,7 @@ fn add_peer_address(context: &Context, args: &Args) -> RpcResult {
         .trim_matches(['[', ']'])
         .parse()
         .map_err(|_| RpcError::new(INVALID_IP, "Invalid IP address"))?;
-    let port = u16::try_from(args.integer(1)?)
-        .map_err(|_| RpcError::new(code::INVALID_PARAMETER, "Port out of range"))?;
+    let port = u16::try_from(args.integer(1)?).map_err(|_| out_of_range())?;
     let tried = args.optional_flag(2)?.unwrap_or(false);
     let (address, now) = (SocketAddr::new(ip, port), context.clock.now().as_secs());
     let (added, moved) = context.peers.with_addresses(|manager| {
@@ -81,8 +80,8 @@ fn add_peer_address(context: &Context, args: &Args) -> RpcResult {
         (added, moved)
     });
     Ok(match (added, tried, moved) {
-        (false, ..) => json!({"success": false, "error": "failed-adding-to-new"}),
-        (true, true, false) => json!({"success": false, "error": "failed-adding-to-tried"}),
+        (false, ..) => json!({"error": "failed-adding-to-new", "success": false}),
+        (true, true, false) => json!({"error": "failed-adding-to-tried", "success": false}),
         _ => json!({"success": true}),
     })
 }

@@ -3,12 +3,12 @@
 use bitcoin::BlockHash;
 use serde_json::json;
 
-use super::call::{Args, optional, text};
+use super::call::{Args, json as required, text};
 use super::{Context, Method, RpcError, RpcResult, code};
 
 pub(super) const METHODS: &[Method] = &[Method {
     name: "getblockfrompeer",
-    params: &[text("blockhash"), optional("peer_id")],
+    params: &[text("blockhash"), required("peer_id")],
     help: "Attempt to fetch block from a given peer. We must have the header for this block, e.g. using submitheader.",
     run: get_block_from_peer,
 }];

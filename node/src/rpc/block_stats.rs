@@ -1,5 +1,7 @@
 //! `getblockstats`: statistics of one block, from it and its undo data.
 
+use std::collections::BTreeSet;
+
 use bitcoin::{Block, Transaction, TxOut};
 use cofferdam_ibd::block::bip30_repeat;
 use cofferdam_ibd::block_subsidy;
@@ -7,10 +9,10 @@ use cofferdam_ibd::coin::is_unspendable;
 use cofferdam_ibd::undo::{BlockUndo, TxUndo};
 use serde_json::{Map, Value, json};
 
-use super::call::{Args, json as required, optional};
+use super::call::{Args, json as required, not_of_type, optional};
 use super::stored_block::StoredBlock;
 use super::utxo_set::HashOrHeight;
-use super::{Context, Method, RpcError, RpcResult, code};
+use super::{Context, Method, RpcError, RpcResult, code, tx_json};
 
 /// Outpoint, height and coinbase, which a set keeps with each output.
 const PER_UTXO_OVERHEAD: i64 = 36 + 4;
@@ -24,14 +26,11 @@ pub(super) const METHODS: &[Method] = &[Method {
 
 fn get_block_stats(context: &Context, args: &Args) -> RpcResult {
     let at = HashOrHeight::read(args, 0)?;
-    let at = at.ok_or_else(|| args.wrong_type(0, "number"))?;
-    let chosen: Vec<String> = match args.get(1) {
-        None => Vec::new(),
-        Some(Value::Array(names)) => {
-            names.iter().map(|name| name.as_str().unwrap_or_default().to_owned()).collect()
-        }
-        Some(_) => return Err(args.wrong_type(1, "array")),
-    };
+    let at = at.ok_or_else(|| not_of_type(&Value::Null, "string"))?;
+    let names = args.get(1).map(|_| args.array(1)).transpose()?.unwrap_or_default();
+    let names = names.iter().map(|name| tx_json::string(name).map(str::to_owned));
+    // In the order of their names, as Core's set has them.
+    let chosen: BTreeSet<String> = names.collect::<Result<_, _>>()?;
     let (stored, median_time) = context.chain.query(move |chain| {
         let at = at.find(chain)?;
         Ok::<_, RpcError>((StoredBlock::new(chain, at), chain.headers().median_time_past(at)))

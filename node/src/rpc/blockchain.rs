@@ -63,11 +63,7 @@ pub(super) fn find(chain: &Chainstate, hash: &BlockHash) -> Result<HeaderRef, Rp
 
 fn get_block(context: &Context, args: &Args) -> RpcResult {
     let hash: BlockHash = args.hash(0)?;
-    let verbosity = match args.get(1) {
-        None => 1,
-        Some(Value::Bool(verbose)) => i64::from(*verbose),
-        Some(_) => args.integer(1)?,
-    };
+    let verbosity = args.verbosity(1, 1)?;
     let network = context.chain.params().network.to_bitcoin();
     let (stored, mut fields) = context.chain.query(move |chain| {
         let at = find(chain, &hash)?;
@@ -114,7 +110,7 @@ fn get_block(context: &Context, args: &Args) -> RpcResult {
 }
 
 fn get_block_hash(context: &Context, args: &Args) -> RpcResult {
-    let height = u32::try_from(args.integer(0)?).ok();
+    let height = u32::try_from(args.small_integer(0)?).ok();
     let block =
         context.chain.query(move |chain| height.and_then(|height| chain.block_at(height)))?;
     match block {

@@ -4,7 +4,7 @@ use bitcoin::hashes::Hash;
 use serde_json::Value;
 
 pub(super) use super::help::help;
-use super::param_docs::{JsonType, ParamDoc};
+use super::param_docs::{JsonType, ParamDoc, option_names};
 use super::{Method, RpcError, code};
 
 /// What a parameter is, for `cofferdam rpc`, which reads all but texts as JSON, and for messages.
@@ -146,7 +146,12 @@ impl Args {
             return Err(self.wrong_type(index, "number"));
         }
         let number = value.as_i64();
-        number.map(Some).ok_or_else(|| RpcError::new(code::MISC_ERROR, "JSON integer out of range"))
+        number.map(Some).ok_or_else(out_of_range)
+    }
+
+    /// Returns a whole number of 32 bits.
+    pub(crate) fn small_integer(&self, index: usize) -> Result<i32, RpcError> {
+        i32::try_from(self.integer(index)?).map_err(|_| out_of_range())
     }
 
     /// Returns the elements of an array.
@@ -184,6 +189,7 @@ impl Args {
         match self.get(index) {
             None => Ok(default),
             Some(Value::Bool(verbose)) => Ok(i64::from(*verbose)),
+            Some(value) if !value.is_number() => Err(not_of_type(value, "number")),
             Some(_) => self.integer(index),
         }
     }
@@ -198,6 +204,18 @@ impl Args {
     fn name(&self, index: usize) -> &'static str {
         self.method.params.get(index).map_or("", |param| param.first_name())
     }
+}
+
+/// The error for a value within an argument that has the wrong JSON type.
+pub(crate) fn not_of_type(value: &Value, expected: &str) -> RpcError {
+    let found = type_name(value);
+    let message = format!("JSON value of type {found} is not of expected type {expected}");
+    RpcError::new(code::TYPE_ERROR, message)
+}
+
+/// The error for a number that is not whole, or not of the width that is read.
+pub(crate) fn out_of_range() -> RpcError {
+    RpcError::new(code::MISC_ERROR, "JSON integer out of range")
 }
 
 /// Reads a hash that is called `name` (Core's `ParseHashV`).
@@ -255,6 +273,8 @@ fn by_name(
         }
     };
     let positional = values.len();
+    gather_options(method, &mut named)?;
+    let mut given = vec![false; method.params.len()];
     for (name, value) in named {
         let found =
             method.params.iter().position(|param| param.name.split('|').any(|known| known == name));
@@ -266,6 +286,11 @@ fn by_name(
                 format!("Parameter {name} specified twice both as positional and named argument");
             return Err(RpcError::new(code::INVALID_PARAMETER, text));
         }
+        if std::mem::replace(given.get_mut(index).unwrap_or(&mut false), true) {
+            // Another name of the same parameter: only the first that Core looks for is taken.
+            let text = format!("Unknown named parameter {name}");
+            return Err(RpcError::new(code::INVALID_PARAMETER, text));
+        }
         if values.len() <= index {
             values.resize(index + 1, Value::Null);
         }
@@ -274,6 +299,28 @@ fn by_name(
         }
     }
     Ok(values)
+}
+
+/// Puts options that were given by their own names into `options` (Core's named-only parameters).
+fn gather_options(
+    method: &Method,
+    named: &mut serde_json::Map<String, Value>,
+) -> Result<(), RpcError> {
+    let mut options = serde_json::Map::new();
+    for &name in option_names(method.name) {
+        if let Some(value) = named.shift_remove(name) {
+            options.insert(name.to_owned(), value);
+        }
+    }
+    let Some(first) = options.keys().next() else {
+        return Ok(());
+    };
+    if named.contains_key("options") {
+        let text = format!("Parameter options conflicts with parameter {first}");
+        return Err(RpcError::new(code::INVALID_PARAMETER, text));
+    }
+    named.insert("options".into(), Value::Object(options));
+    Ok(())
 }
 
 /// Returns what JSON calls a value's type.
@@ -324,6 +371,21 @@ mod tests {
                 .message
                 .contains("blockhash specified twice both as positional and named argument")
         );
+    }
+
+    #[test]
+    fn options_bind_by_their_own_names() {
+        let scan = crate::rpc::method("scanblocks").unwrap();
+        let named = json!({"action": "start", "filter_false_positives": true});
+        let args = Args::bind(scan, named).unwrap();
+        assert_eq!(args.get(5), Some(&json!({"filter_false_positives": true})));
+        let both = json!({"action": "start", "options": {}, "filter_false_positives": true});
+        let error = Args::bind(scan, both).unwrap_err();
+        let text = "Parameter options conflicts with parameter filter_false_positives";
+        assert_eq!(error, RpcError::new(-8, text));
+        // Both names of one parameter are one too many.
+        let error = bind(json!({"blockhash": "a", "verbosity": 1, "verbose": 2})).unwrap_err();
+        assert!(error.message.starts_with("Unknown named parameter verb"), "{error:?}");
     }
 
     #[test]

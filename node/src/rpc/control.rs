@@ -110,7 +110,7 @@ fn get_help(_: &Context, args: &Args) -> RpcResult {
 }
 
 fn stop(context: &Context, args: &Args) -> RpcResult {
-    let wait = args.get(0).and_then(Value::as_u64).unwrap_or_default();
+    let wait = args.optional_integer(0)?.and_then(|wait| wait.try_into().ok()).unwrap_or_default();
     context.shutdown.request();
     std::thread::sleep(Duration::from_millis(wait).min(STOP_WAIT_MAX));
     Ok(json!("Cofferdam stopping"))

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::call::Args;
 use super::raw_tx::address_of;
 use super::tx_bytes::has_valid_ops;
-use super::{Context, RpcError, RpcResult, code, tx_json};
+use super::{Context, RpcError, RpcResult, code, descriptor, tx_json};
 
 pub(super) fn decode_script(context: &Context, args: &Args) -> RpcResult {
     let hex = args.text(0)?;
@@ -22,7 +22,8 @@ pub(super) fn decode_script(context: &Context, args: &Args) -> RpcResult {
     let network = context.chain.params().network.to_bitcoin();
     let mut decoded = tx_json::script(&script, network);
     let Some(fields) = decoded.as_object_mut() else { return Ok(decoded) };
-    fields.remove("hex");
+    // Not by exchange with the last field: they keep their order.
+    fields.shift_remove("hex");
     let kind = fields.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
     if !can_wrap(&script, &kind) {
         return Ok(decoded);
@@ -31,6 +32,9 @@ pub(super) fn decode_script(context: &Context, args: &Args) -> RpcResult {
     if let Some(segwit) = segwit_script(&script, &kind) {
         let mut inner = tx_json::script(&segwit, network);
         if let Some(inner) = inner.as_object_mut() {
+            if let Some(text) = descriptor::infer_witness(&script).filter(|_| segwit.is_p2wsh()) {
+                inner.insert("desc".into(), json!(text));
+            }
             inner.insert("p2sh-segwit".into(), json!(p2sh_address(&segwit, network)));
         }
         fields.insert("segwit".into(), inner);

@@ -9,7 +9,7 @@ use cofferdam_ibd::headers::HeaderStatus;
 use cofferdam_ibd::{BlockRef, Chainstate};
 use serde_json::{Map, Value, json};
 
-use super::call::{Args, optional, optional_text, text};
+use super::call::{Args, not_of_type, optional, optional_text, text};
 use super::scan::{in_progress, scripts};
 use super::stored_block::StoredBlock;
 use super::{Context, Method, RpcError, RpcResult, code};
@@ -151,10 +151,16 @@ fn heights(context: &Context, args: &Args) -> Result<(u32, u32), RpcError> {
 fn scan(context: &Context, args: &Args, progress_height: &AtomicU32) -> RpcResult {
     check_filter_type(args.optional_text(4)?)?;
     let confirm = args.get(5).and_then(|options| options.get("filter_false_positives"));
-    let confirm = confirm.and_then(Value::as_bool).unwrap_or(false);
+    let confirm = match confirm {
+        None => false,
+        Some(value) => value.as_bool().ok_or_else(|| not_of_type(value, "bool"))?,
+    };
     let filters = context.indexes.filters_now().ok_or_else(not_enabled)?;
     let (start, stop) = heights(context, args)?;
     let network = context.chain.params().network.to_bitcoin();
+    if args.get(1).is_none() {
+        return Err(not_of_type(&Value::Null, "array"));
+    }
     let needles: Vec<ScriptBuf> =
         scripts(args.get(1), network)?.into_iter().map(|derived| derived.script).collect();
     let state = &context.scans.blocks.0;

@@ -78,8 +78,10 @@ pub(super) fn assemble(
 
 fn generate(context: &Context, args: &Args, script: &ScriptBuf) -> RpcResult {
     let count = args.integer(0)?;
-    let tries = args.optional_integer(2)?.map_or(Ok(MAX_TRIES_DEFAULT), u64::try_from);
+    // As in Core a number of 32 bits, and one below zero is no limit.
+    let tries = args.optional_integer(2)?.map(i32::try_from).transpose();
     let tries = tries.map_err(|_| RpcError::new(code::MISC_ERROR, "JSON integer out of range"))?;
+    let tries = tries.map_or(MAX_TRIES_DEFAULT, |tries| u64::try_from(tries).unwrap_or(u64::MAX));
     let (mut tries, config) = (tries, context.mining.config);
     let mut hashes = Vec::new();
     for _ in 0..count {

@@ -2,7 +2,7 @@
 //! arguments, examples), made from the tables.
 
 use super::call::{Kind, Param};
-use super::param_docs::{JsonType, ParamDoc};
+use super::param_docs::{JsonType, ParamDoc, option_names};
 use super::{CATEGORIES, Method};
 
 /// Methods that the list leaves out, as Bitcoin Core does: they are for tests.
@@ -84,7 +84,7 @@ pub(super) fn help(method: &Method) -> String {
     }
     text.push_str("\nExamples:\n");
     let required: Vec<&&Param> = shown.iter().filter(|param| param.required).collect();
-    let words: Vec<String> = required.iter().map(|param| placeholder(param)).collect();
+    let words: Vec<String> = required.iter().map(|param| placeholder(method, param)).collect();
     text.push_str(&format!("> cofferdam rpc {} {}\n", method.name, words.join(" ")));
     text.push_str(&format!(
         "> curl --user myusername --data-binary '{{\"jsonrpc\": \"2.0\", \"id\": \"curltest\", \"method\": \"{}\", \"params\": [{}]}}' -H 'content-type: application/json' http://127.0.0.1:8332/\n",
@@ -100,10 +100,14 @@ pub(super) fn conversions() -> serde_json::Value {
     let methods = CATEGORIES.iter().flat_map(|(_, methods)| *methods);
     let rows = methods.flat_map(|method| {
         method.params.iter().enumerate().flat_map(move |(index, param)| {
-            let is_text = param.json_type() == JsonType::Text;
-            param
-                .name
-                .split('|')
+            let is_text = param.json_type() == JsonType::Text || param.kind == Kind::Any;
+            let names = param.name.split('|');
+            // Options may be given by their own names too.
+            let options: &[&str] =
+                if param.name == "options" { option_names(method.name) } else { &[] };
+            let options = options.iter().copied();
+            names
+                .chain(options)
                 .map(move |name| serde_json::json!([method.name, index, name, is_text]))
         })
     });
@@ -125,7 +129,7 @@ fn usage(method: &Method) -> String {
             usage.push_str(") ");
         }
         was_optional = !param.required;
-        usage.push_str(&placeholder(param));
+        usage.push_str(&placeholder(method, param));
     }
     if was_optional {
         usage.push_str(" )");
@@ -133,10 +137,14 @@ fn usage(method: &Method) -> String {
     usage
 }
 
-fn placeholder(param: &Param) -> String {
+fn placeholder(method: &Method, param: &Param) -> String {
     let name = param.first_name();
+    if let Some(text) = super::param_docs::usage(method.name, name) {
+        return text.to_owned();
+    }
     match param.json_type() {
         JsonType::Text => format!("\"{name}\""),
+        _ if param.kind == Kind::Any => format!("\"{name}\""),
         JsonType::Array => format!("[{name},...]"),
         // As Core's `oneline_description` of settings that are given by their names.
         JsonType::Object if name == "options" => name.to_owned(),
@@ -166,6 +174,22 @@ mod tests {
             "\nExamples:\n> cofferdam rpc getblockheader \"blockhash\"\n> curl ",
         ] {
             assert!(text.contains(part), "{part:?} in {text}");
+        }
+    }
+
+    #[test]
+    fn a_usage_line_is_cores() {
+        for line in [
+            "combinerawtransaction [\"hexstring\",...]",
+            "createrawtransaction [{\"txid\":\"hex\",\"vout\":n,\"sequence\":n},...] [{\"address\":amount,...},{\"data\":\"hex\"},...] ( locktime replaceable version )",
+            "echo ( \"arg0\" \"arg1\" \"arg2\" \"arg3\" \"arg4\" \"arg5\" \"arg6\" \"arg7\" \"arg8\" \"arg9\" )",
+            "generateblock \"output\" [\"rawtx/txid\",...] ( submit )",
+            "getblockfrompeer \"blockhash\" peer_id",
+            "gettxspendingprevout [{\"txid\":\"hex\",\"vout\":n},...] ( {\"mempool_only\":bool,\"return_spending_tx\":bool,...} )",
+            "scanblocks \"action\" ( [scanobjects,...] start_height stop_height \"filtertype\" options )",
+        ] {
+            let name = line.split(' ').next().unwrap();
+            assert_eq!(usage(method(name).unwrap()), line);
         }
     }
 

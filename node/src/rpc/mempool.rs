@@ -9,7 +9,7 @@ use cofferdam_ibd::tx_queue::CLUSTER_MAX;
 use cofferdam_ibd::{Coin, QueuedTx, TxQueue};
 use serde_json::{Map, Value, json};
 
-use super::call::{Args, json as required, optional, text};
+use super::call::{Args, json as required, not_of_type, optional, text, type_name};
 use super::{Context, Method, RpcError, RpcResult, code, tx_bytes, tx_json};
 use crate::queue_file::{self, Import};
 
@@ -101,7 +101,7 @@ pub(super) const METHODS: &[Method] = &[
         name: "getorphantxs",
         params: &[optional("verbosity")],
         help: "Shows transactions in the tx orphanage, which is always empty: no transaction is taken from peers.",
-        run: |_, _| Ok(json!([])),
+        run: get_orphan_txs,
     },
 ];
 
@@ -213,6 +213,13 @@ fn get_tx_spending_prevout(context: &Context, args: &Args) -> RpcResult {
         let message = "Invalid parameter, outputs are missing";
         return Err(RpcError::new(code::INVALID_PARAMETER, message));
     }
+    if let Some(options) = args.get(1) {
+        check_fields(options, &[("mempool_only", "bool"), ("return_spending_tx", "bool")], true)?;
+    }
+    let fields = [("txid", "string"), ("vout", "number")];
+    for output in outputs {
+        check_fields(output, &fields, false)?;
+    }
     let option = |name: &str| args.get(1).and_then(|options| options.get(name)?.as_bool());
     let outpoints: Vec<OutPoint> =
         outputs.iter().map(tx_json::outpoint).collect::<Result<_, _>>()?;
@@ -234,6 +241,47 @@ fn get_tx_spending_prevout(context: &Context, args: &Args) -> RpcResult {
         Ok(Value::Object(fields))
     };
     outpoints.iter().map(describe).collect()
+}
+
+/// Looks at the fields of an object: there are these and no others (`RPCTypeCheckObj`).
+fn check_fields(value: &Value, fields: &[(&str, &str)], may_miss: bool) -> Result<(), RpcError> {
+    let wrong = |message: String| Err(RpcError::new(code::TYPE_ERROR, message));
+    let object = value.as_object().ok_or_else(|| not_of_type(value, "object"))?;
+    for (name, expected) in fields {
+        let field = object.get(*name).unwrap_or(&Value::Null);
+        if field.is_null() {
+            if may_miss {
+                continue;
+            }
+            return wrong(format!("Missing {name}"));
+        }
+        let found = type_name(field);
+        if found != *expected {
+            return wrong(format!(
+                "JSON value of type {found} for field {name} is not of expected type {expected}"
+            ));
+        }
+    }
+    let is_known = |key: &&String| fields.iter().any(|(name, _)| name == key);
+    match object.keys().find(|key| !is_known(key)) {
+        Some(key) => wrong(format!("Unexpected key {key}")),
+        None => Ok(()),
+    }
+}
+
+fn get_orphan_txs(_: &Context, args: &Args) -> RpcResult {
+    let verbosity = match args.get(0) {
+        Some(Value::Bool(_)) => {
+            let message = "Verbosity was boolean but only integer allowed";
+            return Err(RpcError::new(code::TYPE_ERROR, message));
+        }
+        _ => args.verbosity(0, 0)?,
+    };
+    if !(0..=2).contains(&verbosity) {
+        let message = format!("Invalid verbosity value {verbosity}");
+        return Err(RpcError::new(code::INVALID_PARAMETER, message));
+    }
+    Ok(json!([]))
 }
 
 fn get_tx_out(context: &Context, args: &Args) -> RpcResult {

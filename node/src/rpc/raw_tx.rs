@@ -9,7 +9,7 @@ use bitcoin::{
 };
 use serde_json::{Map, Value, json};
 
-use super::call::{Args, json as required, optional, text};
+use super::call::{Args, json as required, not_of_type, optional, out_of_range, text};
 use super::tx_bytes::{Form, decode, encode_hex};
 use super::tx_json::{self, Spent};
 use super::{Context, Method, RpcError, RpcResult, amounts, code, decode_script, descriptor};
@@ -113,17 +113,13 @@ pub(super) fn create(context: &Context, args: &Args) -> Result<Transaction, RpcE
 
 fn input(value: &Value, sequence: u32) -> Result<TxIn, RpcError> {
     if !value.is_object() {
-        let found = super::call::type_name(value);
-        let message = format!("JSON value of type {found} is not of expected type object");
-        return Err(RpcError::new(code::TYPE_ERROR, message));
+        return Err(not_of_type(value, "object"));
     }
     let previous_output = tx_json::outpoint(value)?;
     let sequence = match value.get("sequence").filter(|sequence| sequence.is_number()) {
         None => sequence,
-        Some(number) => number
-            .as_u64()
-            .and_then(|number| u32::try_from(number).ok())
-            .ok_or_else(|| invalid("Invalid parameter, sequence number is out of range"))?,
+        Some(number) => u32::try_from(number.as_i64().ok_or_else(out_of_range)?)
+            .map_err(|_| invalid("Invalid parameter, sequence number is out of range"))?,
     };
     let script_sig = ScriptBuf::new();
     Ok(TxIn { previous_output, script_sig, sequence: Sequence(sequence), witness: Witness::new() })
@@ -150,7 +146,7 @@ fn outputs(args: &Args, index: usize, network: Network) -> Result<Vec<TxOut>, Rp
             }
         }
         None => return Err(invalid("Invalid parameter, output argument must be non-null")),
-        Some(_) => return Err(args.wrong_type(index, "array")),
+        Some(other) => return Err(not_of_type(other, "array")),
     }
     let mut made: Vec<TxOut> = Vec::new();
     let mut has_data = false;

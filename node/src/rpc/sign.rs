@@ -6,7 +6,7 @@ use bitcoin::sighash::SighashCache;
 use bitcoin::{Amount, PrivateKey, Script, ScriptBuf, Transaction, TxIn, TxOut};
 use serde_json::{Map, Value, json};
 
-use super::call::{Args, json as required, optional, text};
+use super::call::{Args, json as required, optional, optional_text, text};
 use super::raw_tx::coins;
 use super::signer::{HashType, Keys, sign_input};
 use super::tx_bytes::{Form, decode, encode_hex};
@@ -25,7 +25,7 @@ pub(super) const METHODS: &[Method] = &[
             text("hexstring"),
             required("privkeys"),
             optional("prevtxs"),
-            optional("sighashtype"),
+            optional_text("sighashtype"),
         ],
         help: "Sign inputs for raw transaction (serialized, hex-encoded) with the keys that are given.",
         run: sign_with_key,

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use bitcoin::consensus::Encodable as _;
 use bitcoin::hashes::Hash as _;
 use bitcoin::{OutPoint, VarInt};
+use cofferdam_ibd::params::Network;
 use cofferdam_ibd::undo::BlockUndo;
 use cofferdam_ibd::{
     BlockFiles, BlockRef, ChainParams, Chainstate, CheckedBlock, Coin, CoinChanges, HeaderEntry,
@@ -65,7 +66,7 @@ fn dump_tx_out_set(context: &Context, args: &Args) -> RpcResult {
     let invalid = |text: String| RpcError::new(code::INVALID_PARAMETER, text);
     let path = context.chain_dir.join(args.text(0)?);
     let kind = args.optional_text(1)?.unwrap_or_default();
-    let target = target(args, kind)?;
+    let target = target(args, kind, context.chain.params().network)?;
     // A block that does not exist is told before a file is made.
     context.chain.query(move |chain| target.map(|target| target.find(chain)).transpose())??;
     let incomplete = PathBuf::from(format!("{}.incomplete", path.display()));
@@ -88,8 +89,19 @@ fn dump_tx_out_set(context: &Context, args: &Args) -> RpcResult {
     Ok(dumped)
 }
 
+/// The last height of the assumed UTXO sets in Core's `kernel/chainparams.cpp`.
+const fn last_known_height(network: Network) -> i64 {
+    match network {
+        Network::Mainnet => 935_000,
+        Network::Testnet3 => 4_840_000,
+        Network::Testnet4 => 120_000,
+        Network::Signet => 290_000,
+        Network::Regtest => 299,
+    }
+}
+
 /// The block asked for; `None` for the tip.
-fn target(args: &Args, kind: &str) -> Result<Option<HashOrHeight>, RpcError> {
+fn target(args: &Args, kind: &str, network: Network) -> Result<Option<HashOrHeight>, RpcError> {
     let invalid = |text: String| RpcError::new(code::INVALID_PARAMETER, text);
     let rollback = args.get(2).and_then(|options| options.get("rollback"));
     match (rollback, kind) {
@@ -98,10 +110,8 @@ fn target(args: &Args, kind: &str) -> Result<Option<HashOrHeight>, RpcError> {
             Err(invalid(format!("Invalid snapshot type \"{kind}\" specified with rollback option")))
         }
         (None, "latest") => Ok(None),
-        (None, "rollback") => {
-            // Core takes the last block of which it knows the set; none is known here.
-            Err(invalid("No snapshot height is known: specify the rollback option".into()))
-        }
+        // As Core: the last block of which its source knows the set.
+        (None, "rollback") => Ok(Some(HashOrHeight::Height(last_known_height(network)))),
         (None, _) => Err(invalid(format!(
             "Invalid snapshot type \"{kind}\" specified. Please specify \"rollback\" or \"latest\""
         ))),

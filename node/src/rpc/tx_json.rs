@@ -9,7 +9,7 @@ use cofferdam_ibd::undo::TxUndo;
 use cofferdam_ibd::{Chainstate, Coin, HeaderChain as _, HeaderRef};
 use serde_json::{Map, Number, Value, json};
 
-use super::call::type_name;
+use super::call::{not_of_type, out_of_range};
 use super::{RpcError, code, descriptor, tx_bytes};
 
 /// Returns an amount in bitcoins as a number with eight decimals.
@@ -26,18 +26,13 @@ pub(crate) fn signed_amount(satoshis: i64) -> Value {
 
 /// Returns an element of an argument as a text.
 pub(crate) fn string(value: &Value) -> Result<&str, RpcError> {
-    value.as_str().ok_or_else(|| {
-        let found = type_name(value);
-        let message = format!("JSON value of type {found} is not of expected type string");
-        RpcError::new(code::TYPE_ERROR, message)
-    })
+    value.as_str().ok_or_else(|| not_of_type(value, "string"))
 }
 
 /// Reads an output's place: an object with `txid` and `vout`.
 pub(crate) fn outpoint(value: &Value) -> Result<OutPoint, RpcError> {
     let wrong = |message: &str| RpcError::new(code::INVALID_PARAMETER, message);
-    let text = value.get("txid").map(string).transpose()?;
-    let text = text.ok_or_else(|| wrong("Invalid parameter, missing txid key"))?;
+    let text = string(value.get("txid").unwrap_or(&Value::Null))?;
     let txid: Txid = text.parse().map_err(|_| {
         wrong(&if text.len() == 64 {
             format!("txid must be hexadecimal string (not '{text}')")
@@ -45,8 +40,9 @@ pub(crate) fn outpoint(value: &Value) -> Result<OutPoint, RpcError> {
             format!("txid must be of length 64 (not {}, for '{text}')", text.len())
         })
     })?;
-    let vout = value.get("vout").and_then(Value::as_i64);
+    let vout = value.get("vout").filter(|vout| vout.is_number());
     let vout = vout.ok_or_else(|| wrong("Invalid parameter, missing vout key"))?;
+    let vout = vout.as_i64().and_then(|vout| i32::try_from(vout).ok()).ok_or_else(out_of_range)?;
     let vout =
         u32::try_from(vout).map_err(|_| wrong("Invalid parameter, vout cannot be negative"))?;
     Ok(OutPoint { txid, vout })
@@ -345,6 +341,7 @@ fn opcode_name(opcode: opcodes::Opcode) -> String {
         _ if (op::OP_PUSHNUM_1.to_u8()..=op::OP_PUSHNUM_16.to_u8()).contains(&byte) => {
             (byte - op::OP_PUSHNUM_1.to_u8() + 1).to_string()
         }
+        op::OP_INVALIDOPCODE => "OP_INVALIDOPCODE".into(),
         _ if byte > LAST_NAMED => "OP_UNKNOWN".into(),
         _ => opcode.to_string(),
     }
@@ -391,7 +388,8 @@ mod tests {
         check("4f0100", "-1 0", "nonstandard");
         check("6a04deadbeef", "OP_RETURN -1874767326", "nulldata");
         check("b1b275", "OP_CHECKLOCKTIMEVERIFY OP_CHECKSEQUENCEVERIFY OP_DROP", "nonstandard");
-        check("ff", "OP_UNKNOWN", "nonstandard");
+        check("fe", "OP_UNKNOWN", "nonstandard");
+        check("ff", "OP_INVALIDOPCODE", "nonstandard");
         check("05ab", "[error]", "nonstandard");
         check(
             "76a9142b4569203694fc997e13f2c0a1383b9e16c77a0d88ac",

@@ -41,7 +41,7 @@ fn get_tx_out_proof(context: &Context, args: &Args) -> RpcResult {
     }
     let mut txids = BTreeSet::new();
     for value in given {
-        let text = value.as_str().unwrap_or_default();
+        let text = tx_json::string(value)?;
         let txid: Txid = super::call::parse_hash("txid", text)?;
         if !txids.insert(txid) {
             return Err(invalid(format!("Invalid parameter, duplicated txid: {text}")));
@@ -91,7 +91,7 @@ fn find_block(context: &Context, txids: &BTreeSet<Txid>) -> Result<StoredBlock, 
 
 fn verify_tx_out_proof(context: &Context, args: &Args) -> RpcResult {
     let hex = args.text(0)?;
-    let bytes = tx_json::bytes(hex).ok_or_else(|| {
+    let bytes = tx_json::bytes(hex).filter(|bytes| !bytes.is_empty()).ok_or_else(|| {
         let text = format!("proof must be hexadecimal string (not '{hex}')");
         RpcError::new(code::INVALID_PARAMETER, text)
     })?;

@@ -9,7 +9,7 @@ use cofferdam_ibd::{BlockRef, Chainstate, CoinStats, HeaderRef, UtxoHash, UtxoSt
 use serde_json::{Map, Value, json};
 
 use super::blockchain::find;
-use super::call::{Args, parse_hash};
+use super::call::{Args, not_of_type, parse_hash};
 use super::{Context, RpcError, RpcResult, code, tx_json};
 use crate::coin_scan::PinnedCoins;
 
@@ -38,9 +38,7 @@ impl HashOrHeight {
             let out_of_range = || RpcError::new(code::MISC_ERROR, "JSON integer out of range");
             return value.as_i64().map(Self::Height).ok_or_else(out_of_range);
         }
-        let text = value.as_str().ok_or_else(|| {
-            RpcError::new(code::TYPE_ERROR, "JSON value is not of expected type string")
-        })?;
+        let text = value.as_str().ok_or_else(|| not_of_type(value, "string"))?;
         parse_hash(name, text).map(Self::Hash)
     }
 

@@ -26,6 +26,8 @@ enum Key {
     Single(PublicKey),
     Public(Xpub),
     Private(Xpriv),
+    /// A hardened step from a public key: fit for a descriptor, but not to derive from.
+    Underivable,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,7 +80,7 @@ impl KeyExpression {
         let key = parse_extended(first, network)?;
         let (steps, wildcard) = parse_steps(&path)?;
         let mut origin = origin.unwrap_or_else(|| (fingerprint(&key), Vec::new()));
-        let key = derive(key, &steps).map_err(|()| "Cannot derive script without private keys")?;
+        let key = derive(key, &steps).unwrap_or(Key::Underivable);
         origin.1.extend(steps);
         Ok(Self { origin, key, wildcard })
     }
@@ -97,6 +99,7 @@ impl KeyExpression {
         };
         let steps: Vec<ChildNumber> = step.into_iter().collect();
         let key = match derive(self.key.clone(), &steps).ok()? {
+            Key::Underivable => return None,
             Key::Single(key) => key,
             Key::Public(key) => PublicKey::new(key.public_key),
             Key::Private(key) => PublicKey::new(Xpub::from_priv(&SECP, &key).public_key),
@@ -197,7 +200,7 @@ fn parse_step(text: &str) -> Result<ChildNumber, String> {
 
 fn fingerprint(key: &Key) -> String {
     match key {
-        Key::Single(_) => String::new(),
+        Key::Single(_) | Key::Underivable => String::new(),
         Key::Public(key) => key.fingerprint().to_string(),
         Key::Private(key) => key.fingerprint(&SECP).to_string(),
     }
@@ -205,7 +208,7 @@ fn fingerprint(key: &Key) -> String {
 
 fn derive(key: Key, steps: &[ChildNumber]) -> Result<Key, ()> {
     Ok(match key {
-        Key::Single(key) => Key::Single(key),
+        Key::Single(_) | Key::Underivable => key,
         Key::Public(key) => Key::Public(key.derive_pub(&SECP, &steps).map_err(|_| ())?),
         Key::Private(key) => Key::Private(key.derive_priv(&SECP, &steps).map_err(|_| ())?),
     })

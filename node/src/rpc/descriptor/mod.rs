@@ -14,8 +14,10 @@ use bitcoin::address::NetworkUnchecked;
 use bitcoin::hashes::{hash160, ripemd160, sha256};
 use bitcoin::hex::{DisplayHex as _, FromHex as _};
 use bitcoin::key::TweakedPublicKey;
+use bitcoin::opcodes::all as op;
+use bitcoin::script::Instruction;
 use bitcoin::{Address, Network, PublicKey, Script, ScriptBuf};
-use miniscript::{TranslateErr, Translator, hash256};
+use miniscript::{Miniscript, Segwitv0, TranslateErr, Translator, hash256};
 
 pub(crate) use self::checksum::{with_checksum, without_checksum};
 use self::keys::{DerivedKey, KeyExpression};
@@ -310,11 +312,15 @@ impl Translator<String> for Keys<'_> {
 pub(crate) fn parse(text: &str, network: Network) -> Result<ScriptBuf, RpcError> {
     let error = |text: &str| RpcError::new(code::INVALID_ADDRESS_OR_KEY, text);
     let descriptor = Descriptor::parse(text, network).map_err(|text| error(&text))?;
-    if descriptor.is_range() {
-        return Err(RpcError::new(
-            code::INVALID_PARAMETER,
-            "Ranged descriptor not accepted. Maybe pass through deriveaddresses first?",
-        ));
+    let unfit = if descriptor.forms.len() > 1 {
+        Some("Multipath descriptor not accepted")
+    } else if descriptor.is_range() {
+        Some("Ranged descriptor not accepted. Maybe pass through deriveaddresses first?")
+    } else {
+        None
+    };
+    if let Some(text) = unfit {
+        return Err(RpcError::new(code::INVALID_PARAMETER, text));
     }
     let scripts = descriptor.derive(0);
     let scripts = scripts.ok_or_else(|| error("Cannot derive script without private keys"))?;
@@ -337,6 +343,8 @@ pub(crate) fn address(text: &str, network: Network) -> Option<ScriptBuf> {
 pub(crate) fn infer(script: &Script, network: Network) -> String {
     let descriptor = if let Some(key) = script.p2pk_public_key() {
         format!("pk({key})")
+    } else if let Some((needed, keys)) = multisig(script) {
+        format!("multi({needed},{})", keys.join(","))
     } else if script.is_p2tr() {
         let key = script.as_bytes().get(2..).unwrap_or_default();
         format!("rawtr({})", key.as_hex())
@@ -346,6 +354,28 @@ pub(crate) fn infer(script: &Script, network: Network) -> String {
         format!("raw({})", script.as_bytes().as_hex())
     };
     with_checksum(&descriptor)
+}
+
+/// Returns the descriptor of a P2WSH script whose inner one is known; `None` if it tells nothing.
+pub(crate) fn infer_witness(inner: &Script) -> Option<String> {
+    let inner = Miniscript::<PublicKey, Segwitv0>::decode(inner).ok()?.to_string();
+    // A key that is known by its hash alone has no text.
+    (!inner.contains("expr_raw")).then(|| with_checksum(&format!("wsh({inner})")))
+}
+
+/// The number of signatures and the keys of a bare multisignature script.
+fn multisig(script: &Script) -> Option<(u8, Vec<String>)> {
+    if !script.is_multisig() {
+        return None;
+    }
+    let needed = script.as_bytes().first()?.checked_sub(op::OP_PUSHNUM_1.to_u8())? + 1;
+    let keys = script.instructions().filter_map(|instruction| match instruction {
+        Ok(Instruction::PushBytes(bytes)) => Some(bytes.as_bytes()),
+        _ => None,
+    });
+    let keys: Result<Vec<String>, _> =
+        keys.map(|key| PublicKey::from_slice(key).map(|key| key.to_string())).collect();
+    Some((needed, keys.ok()?))
 }
 
 #[cfg(test)]

@@ -100,5 +100,33 @@ fn what_is_no_descriptor_is_refused_in_words() {
     let xpub = "tpubD6NzVbkrYhZ4WaWSyoBvQwbpLkojyoTZPRsgXELWz3Popb3qkjcJyJUGLnL4qHHoQvao8ESaAstxYSnhyswJ76uZPStJRJCTKvosUCJZL5B";
     assert!(read(&format!("pkh({xpub}/1/*)")).unwrap().derive(5).is_some());
     assert!(read(&format!("pkh({xpub}/1/*h)")).unwrap().derive(5).is_none());
-    assert!(read(&format!("pkh({xpub}/1h)")).is_err());
+}
+
+#[test]
+fn what_a_block_cannot_pay_to_is_told_as_in_core() {
+    let xpub = "tpubD6NzVbkrYhZ4XgiXtGrdW5XDAPFCL9h7we1vwNCpn8tGbBcgfVYjXyhWo4E1xkh56hjod1RhGjxbaTLV3X4FyWuejifB9jusQ46QzG87VKp";
+    for (path, code, message) in [
+        ("0'/0", -5, "Cannot derive script without private keys"),
+        ("0/*h", -8, "Ranged descriptor not accepted. Maybe pass through deriveaddresses first?"),
+        ("<0;1>/2", -8, "Multipath descriptor not accepted"),
+    ] {
+        let error = parse(&format!("pkh({xpub}/{path})"), Network::Regtest).unwrap_err();
+        assert_eq!((error.code, error.message.as_str()), (code, message));
+    }
+    // It is a descriptor all the same.
+    assert!(read(&format!("pkh({xpub}/0'/0)")).unwrap().derive(0).is_none());
+}
+
+#[test]
+fn multisignature_scripts_show_their_keys_also_behind_a_hash() {
+    let other = "02c6047f9441ed7d6d3045406e95c07cd85c778e4b8cef3ca7abac09b95c709ee5";
+    let script = ScriptBuf::from_hex(&format!("5221{KEY}21{other}52ae")).unwrap();
+    let inner = format!("multi(2,{KEY},{other})");
+    assert_eq!(infer(&script, Network::Regtest), with_checksum(&inner));
+    assert_eq!(infer_witness(&script), Some(with_checksum(&format!("wsh({inner})"))));
+    // A miniscript, and one that anybody could satisfy.
+    let script = ScriptBuf::from_hex(&format!("21{KEY}ad029000b2")).unwrap();
+    let inner = format!("wsh(and_v(v:pk({KEY}),older(144)))");
+    assert_eq!(infer_witness(&script), Some(with_checksum(&inner)));
+    assert_eq!(infer_witness(Script::from_bytes(&[0x51])), None);
 }
