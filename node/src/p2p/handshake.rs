@@ -17,7 +17,7 @@ const VERSION_OF_FEATURES: u32 = 70_017;
 /// The services of a peer that serves the blocks of the last two days, and of one that serves all.
 pub(crate) const NETWORK_LIMITED: u64 = 1 << 10;
 const WITNESS: u64 = 1 << 3;
-const NETWORK: u64 = 1;
+pub(crate) const NETWORK: u64 = 1;
 
 /// The handshake of one connection.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ use cofferdam_ibd::{Chainstate, HeaderRef};
 
 use super::compact::make_compact;
 use super::dispatch::End;
+use super::handshake::NETWORK;
 use super::manager::PeerManager;
 use super::message::{Message, no_stop};
 use super::peer::Peer;
@@ -31,6 +32,10 @@ const STALE_AGE_SECONDS: u64 = 30 * 24 * 60 * 60;
 const COMPACT_DEPTH: u32 = 5;
 const TRANSACTIONS_DEPTH: u32 = 10;
 
+/// How deep a block may be that is sent by a node which prunes: the last two days (BIP-0159, Core's
+/// `NODE_NETWORK_LIMITED_MIN_BLOCKS`), and two more for races. Deeper ones would tell what is pruned.
+const LIMITED_DEPTH: u32 = 288 + 2;
+
 /// Blocks named in an answer to `getblocks`.
 const NAMED_BLOCKS_MAX: u32 = 500;
 
@@ -46,6 +51,7 @@ enum Form {
 enum Found {
     Nothing,
     TooOld,
+    BelowLimit,
     Unreadable,
     Bytes { raw: Vec<u8>, compact: bool, tip: BlockHash },
 }
@@ -152,9 +158,10 @@ impl PeerManager {
 
     fn serve_block(&self, peer: &Arc<Peer>, hash: BlockHash, form: Form) -> Result<(), Stopped> {
         let now = self.clock.now();
+        let is_limited = !peer.may(Permissions::NO_BAN) && self.services() & NETWORK == 0;
         let found = self.chain.query(move |chain| {
             let near = can_direct_fetch(chain, now);
-            find_block(chain, hash, near)
+            find_block(chain, hash, near, is_limited)
         })?;
         let (raw, compact, tip) = match found {
             Found::Nothing => return Ok(()),
@@ -162,6 +169,11 @@ impl PeerManager {
                 let text = "ignoring request from peer";
                 let why = "for old block that isn't in the main chain";
                 tracing::debug!("ProcessGetBlockData: {text}={} {why}", peer.id);
+                return Ok(());
+            }
+            Found::BelowLimit => {
+                // It would wait for the block, and be no further.
+                peer.disconnect("Ignore block request below NODE_NETWORK_LIMITED threshold");
                 return Ok(());
             }
             Found::Unreadable => {
@@ -276,14 +288,18 @@ fn fork_of(chain: &Chainstate, locator: &[BlockHash]) -> HeaderRef {
     }
 }
 
-fn find_block(chain: &Chainstate, hash: BlockHash, near: bool) -> Found {
+fn find_block(chain: &Chainstate, hash: BlockHash, near: bool, is_limited: bool) -> Found {
     let headers = chain.headers();
     let Some(at) = headers.get(&hash) else { return Found::Nothing };
     if !may_be_told(chain, at) {
         return Found::TooOld;
     }
     let tip = chain.tip();
-    let compact = near && headers.entry(at).height >= tip.height.saturating_sub(COMPACT_DEPTH);
+    let height = headers.entry(at).height;
+    if is_limited && tip.height.saturating_sub(height) > LIMITED_DEPTH {
+        return Found::BelowLimit;
+    }
+    let compact = near && height >= tip.height.saturating_sub(COMPACT_DEPTH);
     match chain.read_block(&hash) {
         Ok(Some(raw)) => Found::Bytes { raw, compact, tip: tip.hash },
         Ok(None) => Found::Nothing,
