@@ -151,7 +151,8 @@ impl CheckedBlock {
 pub fn is_block_mutated(block: &RawBlock, check_witness_root: bool) -> bool {
     let txs = block.txs();
     let txids: Vec<Txid> = txs.iter().map(TxRef::txid).collect();
-    if check_merkle_root(block.header(), &txids).is_err() {
+    if let Err(rejection) = check_merkle_root(block.header(), &txids) {
+        tracing::debug!("Block mutated: {rejection}");
         return true;
     }
     if !txs.first().is_some_and(TxRef::is_coinbase) {
@@ -160,7 +161,11 @@ pub fn is_block_mutated(block: &RawBlock, check_witness_root: bool) -> bool {
         return txs.iter().any(|tx| tx.base_size() == 64);
     }
     let commitment = check_commitment(txs, &txids);
-    check_witnesses(commitment, has_witness(txs), check_witness_root).is_err()
+    let checked = check_witnesses(commitment, has_witness(txs), check_witness_root);
+    if let Err(rejection) = &checked {
+        tracing::debug!("Block mutated: {rejection}");
+    }
+    checked.is_err()
 }
 
 /// Returns whether any transaction has a witness.

@@ -5,6 +5,7 @@ use bitcoin::bip152::{BlockTransactions, BlockTransactionsRequest, HeaderAndShor
 use bitcoin::consensus::encode::{Decodable, VarInt, deserialize_partial, serialize};
 
 use super::gossip_message::{self, Addresses};
+use super::message::Malformed;
 
 /// Most hashes of a locator (Bitcoin Core's `MAX_LOCATOR_SZ`).
 const LOCATOR_MAX: usize = 101;
@@ -62,7 +63,7 @@ impl RelayMessage {
     /// # Errors
     ///
     /// Returns what is wrong with it.
-    pub(crate) fn decode(command: &str, payload: &[u8]) -> Result<Option<Self>, String> {
+    pub(crate) fn decode(command: &str, payload: &[u8]) -> Result<Option<Self>, Malformed> {
         Ok(Some(match command {
             "getblocks" => Self::decode_getblocks(payload)?,
             "cmpctblock" => Self::CompactBlock(Box::new(whole(payload)?)),
@@ -74,13 +75,14 @@ impl RelayMessage {
         }))
     }
 
-    fn decode_getblocks(mut input: &[u8]) -> Result<Self, String> {
+    fn decode_getblocks(mut input: &[u8]) -> Result<Self, Malformed> {
         let input = &mut input;
         let _version: u32 = item(input)?;
         let count: VarInt = item(input)?;
         let count = usize::try_from(count.0).unwrap_or(usize::MAX);
         if count > LOCATOR_MAX {
-            return Err(format!("getblocks locator size {count} > {LOCATOR_MAX}"));
+            let text = format!("getblocks locator size {count} > {LOCATOR_MAX}");
+            return Err(Malformed::Refused(text));
         }
         let locator: Result<Vec<BlockHash>, String> = (0..count).map(|_| item(input)).collect();
         Ok(Self::GetBlocks(locator?, item(input)?))
@@ -126,7 +128,8 @@ mod tests {
         let hash = BlockHash::from_byte_array([7; 32]);
         let many = RelayMessage::GetBlocks(vec![hash; 102], hash);
         let refused = RelayMessage::decode("getblocks", &many.payload());
-        assert_eq!(refused, Err("getblocks locator size 102 > 101".into()));
+        let text = "getblocks locator size 102 > 101";
+        assert_eq!(refused, Err(Malformed::Refused(text.into())));
         let claims = [&[0; 4][..], &[0xff; 9]].concat();
         assert!(RelayMessage::decode("getblocks", &claims).is_err());
         for command in ["cmpctblock", "getblocktxn", "blocktxn"] {
