@@ -2,6 +2,7 @@
 #![expect(clippy::indexing_slicing, reason = "a test fails by a panic")]
 
 mod bans;
+mod compact;
 mod fixture;
 mod framing;
 mod handshake;

@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 
 use super::fixture::{BINARY, Logged, Peer, version};
 
-const ADDRESS: &str = "mjTkW3DjgyZck4KbiRusZsqTgaYTxdSz6z";
+pub(crate) const ADDRESS: &str = "mjTkW3DjgyZck4KbiRusZsqTgaYTxdSz6z";
 
 /// A chain of blocks that another node mined, the genesis block left out.
-fn mined(count: u64) -> Vec<Block> {
+pub(crate) fn mined(count: u64) -> Vec<Block> {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let node = Daemon::start(Path::new(BINARY), dir.path(), &["-connect=0"]);
     let hashes = node.rpc("generatetoaddress", json!([count, ADDRESS]));
@@ -33,7 +33,7 @@ fn mined(count: u64) -> Vec<Block> {
     blocks
 }
 
-fn headers(blocks: &[Block]) -> Vec<u8> {
+pub(crate) fn headers(blocks: &[Block]) -> Vec<u8> {
     let mut payload = serialize(&bitcoin::VarInt::from(blocks.len()));
     for block in blocks {
         payload.extend(serialize(&block.header));
@@ -42,16 +42,16 @@ fn headers(blocks: &[Block]) -> Vec<u8> {
     payload
 }
 
-fn inventory(items: &[Inventory]) -> Vec<u8> {
+pub(crate) fn inventory(items: &[Inventory]) -> Vec<u8> {
     serialize(&items.to_vec())
 }
 
-fn requested(payload: &[u8]) -> Vec<Inventory> {
+pub(crate) fn requested(payload: &[u8]) -> Vec<Inventory> {
     deserialize(payload).expect("a list")
 }
 
 /// Reads up to the pong of a ping, and returns what came before it.
-fn settle(peer: &mut Peer) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn settle(peer: &mut Peer) -> Vec<(String, Vec<u8>)> {
     peer.send("ping", &99_u64.to_le_bytes());
     let mut before = Vec::new();
     loop {
@@ -63,7 +63,7 @@ fn settle(peer: &mut Peer) -> Vec<(String, Vec<u8>)> {
     }
 }
 
-fn was_sent(messages: &[(String, Vec<u8>)], wanted: &str) -> bool {
+pub(crate) fn was_sent(messages: &[(String, Vec<u8>)], wanted: &str) -> bool {
     messages.iter().any(|(command, _)| command == wanted)
 }
 
@@ -119,13 +119,11 @@ fn a_stalled_window_costs_the_staller_its_connection() {
     let node = Logged::start(&["-mocktime=1800000000"]);
     let mut peers = [Peer::ready(&node), Peer::ready(&node)];
     let mut owed = Vec::new();
-    for peer in &mut peers {
-        peer.send("headers", &headers(&blocks[..1024]));
-    }
-    // The second one sends all that it is asked for; the first one keeps the first block back.
+    // The first one keeps the first block back, and sends all others.
     let at =
         |hash: &BlockHash| blocks.iter().find(|block| block.block_hash() == *hash).expect("asked");
     for (number, peer) in peers.iter_mut().enumerate() {
+        peer.send("headers", &headers(&blocks[..1024]));
         loop {
             let asked: Vec<Inventory> = settle(peer)
                 .iter()
@@ -264,43 +262,15 @@ fn new_blocks_are_announced_in_the_form_that_a_peer_asked_for() {
 }
 
 #[test]
-fn a_compact_block_is_put_together_and_its_sender_becomes_an_announcer() {
-    let node = Logged::start(&[]);
-    node.call("generatetoaddress", &["1", ADDRESS]);
-    let mut peer = Peer::ready(&node);
-    peer.send("sendcmpct", &[0, 2, 0, 0, 0, 0, 0, 0, 0]);
-    let next = |node: &Logged| -> Block {
-        let raw = node.node.rpc("generateblock", &[ADDRESS, "[]", "false"]);
-        let bytes = Vec::from_hex(raw["hex"].as_str().expect("hex")).expect("hex");
-        deserialize(&bytes).expect("a block")
-    };
-    // A block that the peer sends whole makes it one that announces.
-    let block = next(&node);
-    peer.send("headers", &headers(std::slice::from_ref(&block)));
-    let (_, payload) = peer.expect("getdata");
-    assert_eq!(requested(&payload), [Inventory::CompactBlock(block.block_hash())]);
-    peer.send("block", &serialize(&block));
-    let (_, payload) = peer.expect("sendcmpct");
-    assert_eq!(payload[0], 1);
-    assert_eq!(node.peer()["bip152_hb_to"], true);
-    // The next one comes unasked, and has all that it needs.
-    let block = next(&node);
-    let compact = HeaderAndShortIds::from_block(&block, 5, 2, &[]).expect("a block");
-    peer.send("cmpctblock", &serialize(&compact));
-    peer.settle();
-    assert_eq!(node.node.rpc("getbestblockhash", &[]), block.block_hash().to_string());
-}
-
-#[test]
 fn addresses_are_kept_and_told_on_at_a_bounded_rate() {
     let node = Logged::start(&["-mocktime=1800000000"]);
     let mut source = Peer::ready(&node);
-    // One address of IPv4 as addrv2 has it.
+    // Addresses of IPv4 as addrv2 has them, each of a network of its own.
     let told = |count: u8| {
         let mut payload = vec![count];
         for number in 0..count {
             payload.extend(1_800_000_000_u32.to_le_bytes());
-            payload.extend([9, 1, 4, 123, 123, 123, number, 0x20, 0x8d]);
+            payload.extend([9, 1, 4, 20 + number, 123, 123, 123, 0x20, 0x8d]);
         }
         payload
     };
@@ -317,7 +287,8 @@ fn addresses_are_kept_and_told_on_at_a_bounded_rate() {
     node.logged("(9 processed, 1 rate-limited)");
     let known = node.node.rpc("getnodeaddresses", &["0"]);
     let known = known.as_array().expect("a list");
-    assert!(known.len() >= 9, "{known:?}");
+    // Some may share a place in the tables, which one of them gets.
+    assert!(known.len() >= 6, "{known:?}");
     assert_eq!((&known[0]["port"], &known[0]["network"]), (&8333.into(), &"ipv4".into()));
     assert_eq!(node.node.rpc("getaddrmaninfo", &[])["all_networks"]["tried"], 0);
     // What cannot be read costs nothing; what is too much costs the connection.
@@ -335,5 +306,5 @@ fn addresses_are_kept_and_told_on_at_a_bounded_rate() {
     node.logged("addr message size = 1010");
     // They are there after a restart.
     let node = node.restart(&[]);
-    assert!(node.node.rpc("getaddrmaninfo", &[])["all_networks"]["new"].as_u64() >= Some(9));
+    assert!(node.node.rpc("getaddrmaninfo", &[])["all_networks"]["new"].as_u64() >= Some(6));
 }

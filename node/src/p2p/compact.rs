@@ -3,10 +3,9 @@
 //! A compact block names transactions by short hashes that collide easily: whatever is put
 //! together is checked as any other block is, and a failure to do so is nobody's fault.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use bitcoin::bip152::{BlockTransactions, BlockTransactionsRequest, HeaderAndShortIds, ShortId};
+use bitcoin::bip152::{BlockTransactions, BlockTransactionsRequest, HeaderAndShortIds};
 use bitcoin::block::Header;
 use bitcoin::p2p::message_blockdata::Inventory;
 use bitcoin::{Block, BlockHash, Transaction};
@@ -17,6 +16,7 @@ use cofferdam_ibd::{BlockRef, Chainstate, HeaderRef, Rejection, RejectionScope};
 use super::dispatch::End;
 use super::manager::{PeerManager, random_nonce};
 use super::message::Message;
+use super::partial_block::{PartialBlock, PartialError};
 use super::peer::Peer;
 use super::relay_message::RelayMessage;
 use super::sync::{blame, can_direct_fetch};
@@ -27,90 +27,12 @@ pub(super) const COMPACT_VERSION: u64 = 2;
 /// Peers that are asked to announce by compact blocks (BIP-0152).
 const ANNOUNCERS_MAX: usize = 3;
 
-/// Most transactions of a block: 4,000,000 weight units of 40 each, the smallest there can be.
-const TRANSACTIONS_MAX: usize = 100_000;
+/// Peers that are asked for the transactions of one block at a time (Core's
+/// `MAX_CMPCTBLOCKS_INFLIGHT_PER_BLOCK`): one that says nothing does not hold the block up.
+const SOURCES_MAX: usize = 3;
 
 /// How far above the tip a block may be that is put together.
 const AHEAD_MAX: u32 = 2;
-
-/// A block whose transactions are not all known.
-#[derive(Debug)]
-pub(super) struct PartialBlock {
-    hash: BlockHash,
-    header: Header,
-    transactions: Vec<Option<Transaction>>,
-}
-
-/// Why a compact block cannot be put together.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum PartialError {
-    /// It makes no sense: its sender broke a rule.
-    Invalid,
-    /// Short hashes collide: the whole block has to be fetched.
-    Collision,
-}
-
-impl PartialBlock {
-    /// Puts together what is known: what came with the block, and what of `pool` it names.
-    pub(super) fn new(
-        compact: HeaderAndShortIds,
-        pool: impl IntoIterator<Item = Transaction>,
-    ) -> Result<Self, PartialError> {
-        let count = compact.short_ids.len() + compact.prefilled_txs.len();
-        if count == 0 || count > TRANSACTIONS_MAX {
-            return Err(PartialError::Invalid);
-        }
-        let mut transactions: Vec<Option<Transaction>> = vec![None; count];
-        let mut next = 0_usize;
-        for prefilled in compact.prefilled_txs {
-            // Each index counts from behind the last one.
-            let index = next + usize::from(prefilled.idx);
-            next = index + 1;
-            *transactions.get_mut(index).ok_or(PartialError::Invalid)? = Some(prefilled.tx);
-        }
-        let free = transactions.iter().enumerate().filter(|(_, at)| at.is_none());
-        let free: Vec<usize> = free.map(|(index, _)| index).collect();
-        let mut places = HashMap::with_capacity(free.len());
-        for (short, index) in compact.short_ids.iter().zip(free) {
-            if places.insert(*short, index).is_some() {
-                return Err(PartialError::Collision);
-            }
-        }
-        let keys = ShortId::calculate_siphash_keys(&compact.header, compact.nonce);
-        for transaction in pool {
-            let short = ShortId::with_siphash_keys(&transaction.compute_wtxid(), keys);
-            let place = places.get(&short).and_then(|index| transactions.get_mut(*index));
-            match place {
-                // Two of the pool have the same short hash: which one is meant cannot be known.
-                Some(place @ Some(_)) => *place = None,
-                Some(place) => *place = Some(transaction),
-                None => {}
-            }
-        }
-        let header = compact.header;
-        Ok(Self { hash: header.block_hash(), header, transactions })
-    }
-
-    /// Lists the places of the transactions that are not known.
-    pub(super) fn missing(&self) -> Vec<u64> {
-        let missing = self.transactions.iter().zip(0_u64..).filter(|(at, _)| at.is_none());
-        missing.map(|(_, index)| index).collect()
-    }
-
-    /// Returns the block's bytes, given the transactions that were missing.
-    pub(super) fn fill(self, missing: Vec<Transaction>) -> Result<Vec<u8>, PartialError> {
-        let mut missing = missing.into_iter();
-        let mut txdata = Vec::with_capacity(self.transactions.len());
-        for transaction in self.transactions {
-            txdata.push(transaction.or_else(|| missing.next()).ok_or(PartialError::Invalid)?);
-        }
-        if missing.next().is_some() {
-            return Err(PartialError::Invalid);
-        }
-        let block = Block { header: self.header, txdata };
-        Ok(bitcoin::consensus::serialize(&block))
-    }
-}
 
 /// What a compact block is to the chain.
 enum Announced {
@@ -124,6 +46,28 @@ enum Announced {
     Stored(HeaderRef),
     /// It is missing.
     Missing(Place),
+}
+
+/// Which of those that a block is asked of a peer is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Turn {
+    /// The one to ask for the whole block if need be.
+    First,
+    /// One more, for the transactions alone.
+    Further,
+    /// One too many: the block is put together from what is known, or not at all.
+    Never,
+}
+
+/// Who is asked for a block.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sources {
+    /// How many, the peer in question left out.
+    others: usize,
+    /// Whether we chose one of them.
+    has_outbound: bool,
+    /// Whether the whole block is another's to send.
+    is_taken: bool,
 }
 
 /// Where a missing block belongs.
@@ -218,20 +162,38 @@ impl PeerManager {
         if asked_of.is_none() && !place.near {
             return Ok(());
         }
-        if peer.link().partial.as_ref().is_some_and(|partial| partial.hash == hash) {
+        if peer.link().is_putting_together(&hash) {
             tracing::debug!("Peer sent us compact block we were already syncing!");
             return Ok(());
         }
-        let may_wait = is_owed || (asked_of.is_none() && owed < BLOCKS_IN_FLIGHT_MAX);
-        let partial = match PartialBlock::new(compact, self.known_transactions()) {
+        let sources = self.sources(hash, asked_of, peer.id);
+        let has_room = is_owed || owed < BLOCKS_IN_FLIGHT_MAX;
+        let turn = turn(sources, peer.is_inbound(), has_room);
+        self.put_together(peer, compact, turn)
+    }
+
+    /// Puts a block together as far as the transactions that wait here allow, and asks for the rest
+    /// if it is the peer's turn.
+    fn put_together(
+        &self,
+        peer: &Arc<Peer>,
+        compact: HeaderAndShortIds,
+        turn: Turn,
+    ) -> Result<(), End> {
+        let (hash, now) = (compact.header.block_hash(), self.clock.now());
+        let partial = {
+            let queue = self.chain.queue().read();
+            PartialBlock::new(compact, queue.iter().map(|waiting| (waiting.wtxid, &waiting.tx)))
+        };
+        let partial = match partial {
             Ok(partial) => partial,
             Err(PartialError::Invalid) => {
-                self.sync().download.not_found(peer.id, &hash, self.clock.now());
+                self.sync().download.not_found(peer.id, &hash, now);
                 return Err(String::from("invalid compact block").into());
             }
             Err(PartialError::Collision) => {
-                if may_wait {
-                    self.sync().download.request_from(peer.id, hash, self.clock.now());
+                if turn == Turn::First {
+                    self.sync().download.request_from(peer.id, hash, now);
                     self.send_getdata(peer, hash);
                 }
                 return Ok(());
@@ -239,15 +201,38 @@ impl PeerManager {
         };
         let missing = partial.missing();
         if missing.is_empty() {
-            return self.finish(peer, partial, Vec::new(), may_wait);
+            return self.finish(peer, partial, Vec::new(), turn);
         }
-        if may_wait {
-            self.sync().download.request_from(peer.id, hash, self.clock.now());
-            peer.link().partial = Some(partial);
-            let request = BlockTransactionsRequest { block_hash: hash, indexes: missing };
-            peer.send(Message::Relay(RelayMessage::GetBlockTxn(request)), self.clock.now());
+        if turn == Turn::Never {
+            return Ok(());
         }
+        if turn == Turn::First {
+            self.sync().download.request_from(peer.id, hash, now);
+        }
+        peer.link().partial = Some(partial);
+        let request = BlockTransactionsRequest { block_hash: hash, indexes: missing };
+        peer.send(Message::Relay(RelayMessage::GetBlockTxn(request)), now);
         Ok(())
+    }
+
+    /// Returns who but `peer` is asked for a block, all of it or its transactions.
+    fn sources(&self, hash: BlockHash, asked_of: Option<PeerId>, peer: PeerId) -> Sources {
+        let mut sources =
+            Sources { is_taken: asked_of.is_some_and(|id| id != peer), ..Sources::default() };
+        for other in self.peers().iter().filter(|other| other.id != peer) {
+            if asked_of == Some(other.id) || other.link().is_putting_together(&hash) {
+                sources.others += 1;
+                sources.has_outbound |= !other.is_inbound();
+            }
+        }
+        sources
+    }
+
+    /// Lets go of what was put together of a block that has come.
+    pub(super) fn forget_partials(&self, hash: &BlockHash) {
+        for peer in self.peers() {
+            peer.link().partial.take_if(|partial| partial.hash == *hash);
+        }
     }
 
     pub(super) fn on_block_txn(
@@ -258,7 +243,13 @@ impl PeerManager {
         let waiting = peer.link().partial.take();
         match waiting {
             Some(partial) if partial.hash == answer.block_hash => {
-                self.finish(peer, partial, answer.transactions, true)
+                let asked_of = self.sync().download.asked_of(&partial.hash);
+                let is_first = asked_of.is_none_or(|id| id == peer.id);
+                let turn = if is_first { Turn::First } else { Turn::Further };
+                self.finish(peer, partial, answer.transactions, turn)
+            }
+            _ if peer.link().spoiled == Some(answer.block_hash) => {
+                Err(String::from("previous compact block reconstruction attempt failed").into())
             }
             other => {
                 peer.link().partial = other;
@@ -272,13 +263,13 @@ impl PeerManager {
     }
 
     /// Takes a block in whose transactions are all there; if it turns out to be another one, the
-    /// whole block is asked for.
+    /// whole block is asked for, once.
     fn finish(
         &self,
         peer: &Arc<Peer>,
         partial: PartialBlock,
         missing: Vec<Transaction>,
-        may_wait: bool,
+        turn: Turn,
     ) -> Result<(), End> {
         let (hash, header) = (partial.hash, partial.header);
         let Ok(raw) = partial.fill(missing) else {
@@ -288,8 +279,9 @@ impl PeerManager {
         };
         if self.chain.is_mutated(&raw, &header)? {
             // A short hash meant another transaction.
-            if may_wait {
+            if turn == Turn::First {
                 self.sync().download.request_from(peer.id, hash, self.clock.now());
+                peer.link().spoiled = Some(hash);
                 self.send_getdata(peer, hash);
             }
             return Ok(());
@@ -299,11 +291,6 @@ impl PeerManager {
 
     fn send_getdata(&self, peer: &Peer, hash: BlockHash) {
         peer.send(Message::GetData(vec![Inventory::WitnessBlock(hash)]), self.clock.now());
-    }
-
-    /// The transactions that may be part of the next block.
-    fn known_transactions(&self) -> Vec<Transaction> {
-        Vec::new()
     }
 
     /// Asks the peer that sent a block first to announce the next ones by compact blocks, and no
@@ -331,6 +318,21 @@ impl PeerManager {
         if let Some(peer) = dismissed.and_then(|id| self.peer(id)) {
             say(&peer, false);
         }
+    }
+}
+
+/// Returns whether a peer is asked for the transactions of a block. The last place is for a peer that
+/// we chose, if none of the others is: who comes may all be the same.
+const fn turn(sources: Sources, inbound: bool, has_room: bool) -> Turn {
+    let Sources { others, has_outbound, is_taken } = sources;
+    if !has_room || others >= SOURCES_MAX {
+        Turn::Never
+    } else if !is_taken {
+        Turn::First
+    } else if !inbound || has_outbound || others < SOURCES_MAX - 1 {
+        Turn::Further
+    } else {
+        Turn::Never
     }
 }
 
@@ -409,78 +411,18 @@ pub(super) fn make_compact(raw: &[u8]) -> Option<HeaderAndShortIds> {
 
 #[cfg(test)]
 mod tests {
-    use bitcoin::bip152::PrefilledTransaction;
-    use bitcoin::{Network, absolute, transaction};
-
     use super::*;
 
-    fn block(transactions: u32) -> Block {
-        let mut block = bitcoin::constants::genesis_block(Network::Regtest);
-        for number in 1..transactions {
-            block.txdata.push(Transaction {
-                version: transaction::Version::TWO,
-                lock_time: absolute::LockTime::from_consensus(number),
-                input: block.txdata[0].input.clone(),
-                output: Vec::new(),
-            });
-        }
-        block
-    }
-
-    fn compact(block: &Block) -> HeaderAndShortIds {
-        make_compact(&bitcoin::consensus::serialize(block)).expect("a block")
-    }
-
     #[test]
-    fn a_block_is_put_together_from_what_is_known_and_what_is_asked_for() {
-        let block = block(5);
-        let known = [block.txdata[3].clone(), block.txdata[1].clone()];
-        let partial = PartialBlock::new(compact(&block), known).expect("sound");
-        assert_eq!(partial.missing(), [2, 4]);
-        let missing = vec![block.txdata[2].clone(), block.txdata[4].clone()];
-        assert_eq!(partial.fill(missing), Ok(bitcoin::consensus::serialize(&block)));
-    }
-
-    #[test]
-    fn an_empty_block_needs_nothing_but_its_coinbase() {
-        let block = block(1);
-        let partial = PartialBlock::new(compact(&block), []).expect("sound");
-        assert!(partial.missing().is_empty());
-        assert_eq!(partial.fill(Vec::new()), Ok(bitcoin::consensus::serialize(&block)));
-    }
-
-    #[test]
-    fn too_few_and_too_many_transactions_are_the_senders_fault() {
-        let block = block(3);
-        let partial = || PartialBlock::new(compact(&block), []).expect("sound");
-        let one = block.txdata[1].clone();
-        assert_eq!(partial().fill(vec![one.clone()]), Err(PartialError::Invalid));
-        assert_eq!(partial().fill(vec![one; 3]), Err(PartialError::Invalid));
-    }
-
-    #[test]
-    fn a_place_beyond_the_block_and_a_block_of_nothing_are_refused() {
-        let mut beyond = compact(&block(3));
-        beyond.prefilled_txs[0].idx = 3;
-        assert_eq!(PartialBlock::new(beyond, []).err(), Some(PartialError::Invalid));
-        let mut last = compact(&block(3));
-        let tx = last.prefilled_txs[0].tx.clone();
-        last.prefilled_txs.push(PrefilledTransaction { idx: u16::MAX, tx });
-        assert_eq!(PartialBlock::new(last, []).err(), Some(PartialError::Invalid));
-        let mut nothing = compact(&block(1));
-        nothing.prefilled_txs.clear();
-        assert_eq!(PartialBlock::new(nothing, []).err(), Some(PartialError::Invalid));
-    }
-
-    #[test]
-    fn equal_short_hashes_leave_the_whole_block_to_be_fetched() {
-        let mut twice = compact(&block(3));
-        twice.short_ids[1] = twice.short_ids[0];
-        assert_eq!(PartialBlock::new(twice, []).err(), Some(PartialError::Collision));
-        // Two of the pool that look the same are both left out.
-        let block = block(2);
-        let pool = [block.txdata[1].clone(), block.txdata[1].clone()];
-        assert_eq!(PartialBlock::new(compact(&block), pool).expect("sound").missing(), [1]);
+    fn a_silent_peer_does_not_hold_a_block_up_and_the_last_place_is_for_one_that_we_chose() {
+        let sources = |others, has_outbound| Sources { others, has_outbound, is_taken: others > 0 };
+        assert_eq!(turn(sources(0, false), true, true), Turn::First);
+        assert_eq!(turn(sources(1, false), true, true), Turn::Further);
+        assert_eq!(turn(sources(2, false), true, true), Turn::Never);
+        assert_eq!(turn(sources(2, false), false, true), Turn::Further);
+        assert_eq!(turn(sources(2, true), true, true), Turn::Further);
+        assert_eq!(turn(sources(3, true), false, true), Turn::Never);
+        assert_eq!(turn(sources(0, false), false, false), Turn::Never);
     }
 
     #[test]

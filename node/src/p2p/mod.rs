@@ -20,6 +20,7 @@ mod listen;
 mod manager;
 mod message;
 mod outbound;
+mod partial_block;
 mod peer;
 mod peers_file;
 mod permissions;

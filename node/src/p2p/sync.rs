@@ -104,6 +104,7 @@ impl PeerManager {
         match submitted?.accepted {
             Some(BlockAccepted::Stored(_)) => {
                 peer.state().last_block = now;
+                self.forget_partials(&hash);
             }
             Some(BlockAccepted::Rejected(rejection)) => {
                 tracing::info!("AcceptBlock FAILED ({rejection}) block {hash} peer={}", peer.id);

@@ -1,0 +1,172 @@
+//! Compact blocks: put together from what waits in the queue, and asked of several peers.
+
+use bitcoin::bip152::{BlockTransactions, BlockTransactionsRequest, HeaderAndShortIds};
+use bitcoin::consensus::{deserialize, serialize};
+use bitcoin::hex::{DisplayHex as _, FromHex as _};
+use bitcoin::p2p::message_blockdata::Inventory;
+use bitcoin::{
+    Amount, Block, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, absolute, transaction,
+};
+use serde_json::json;
+
+use super::fixture::{Logged, Peer};
+use super::relay::{ADDRESS, headers, requested, settle, was_sent};
+
+/// An output that anyone may spend: the script `OP_TRUE`.
+const ANYONE: &str = "raw(51)";
+
+/// The next block, not connected yet.
+fn next_block(node: &Logged, txs: &[Transaction]) -> Block {
+    let txs: Vec<String> = txs.iter().map(|tx| serialize(tx).to_lower_hex_string()).collect();
+    let raw = node.node.rpc("generateblock", &[ADDRESS, &json!(txs).to_string(), "false"]);
+    let bytes = Vec::from_hex(raw["hex"].as_str().expect("hex")).expect("hex");
+    deserialize(&bytes).expect("a block")
+}
+
+/// Transactions that each spend an old coinbase of the node's.
+fn spends(node: &Logged, count: u32) -> Vec<Transaction> {
+    node.call("generatetodescriptor", &[&(count + 100).to_string(), ANYONE]);
+    let spend = |height: u32| {
+        let hash = node.node.rpc("getblockhash", &[&height.to_string()]);
+        let block = node.node.rpc("getblock", &[hash.as_str().expect("a hash")]);
+        let txid = block["tx"][0].as_str().expect("an id").parse().expect("an id");
+        let input = TxIn { previous_output: OutPoint::new(txid, 0), ..TxIn::default() };
+        Transaction {
+            version: transaction::Version::TWO,
+            lock_time: absolute::LockTime::ZERO,
+            input: vec![input],
+            output: vec![TxOut {
+                value: Amount::from_sat(4_999_999_000),
+                script_pubkey: ScriptBuf::from_bytes(vec![0x51; 24]),
+            }],
+        }
+    };
+    (1..=count).map(spend).collect()
+}
+
+/// A peer that sends compact blocks, and asks for them unasked or not.
+fn sender(node: &Logged) -> Peer {
+    let mut peer = Peer::ready(node);
+    peer.send("sendcmpct", &[0, 2, 0, 0, 0, 0, 0, 0, 0]);
+    peer.settle();
+    peer
+}
+
+/// Makes a peer one that is asked to announce by compact blocks, since it sent the last block.
+fn make_announcer(node: &Logged, peer: &mut Peer) {
+    peer.send("block", &serialize(&next_block(node, &[])));
+    let (_, payload) = peer.expect("sendcmpct");
+    assert_eq!(payload[0], 1);
+}
+
+fn compact(block: &Block) -> Vec<u8> {
+    serialize(&HeaderAndShortIds::from_block(block, 5, 2, &[]).expect("a block"))
+}
+
+fn answer(block: &Block, transactions: &[Transaction]) -> Vec<u8> {
+    let transactions = transactions.to_vec();
+    serialize(&BlockTransactions { block_hash: block.block_hash(), transactions })
+}
+
+fn wanted(payload: &[u8]) -> Vec<u64> {
+    deserialize::<BlockTransactionsRequest>(payload).expect("a request").indexes
+}
+
+fn is_tip(node: &Logged, block: &Block) -> bool {
+    node.node.rpc("getbestblockhash", &[]) == block.block_hash().to_string()
+}
+
+#[test]
+fn transactions_that_wait_in_the_queue_are_not_asked_for() {
+    let node = Logged::start(&[]);
+    let txs = spends(&node, 4);
+    let mut peer = sender(&node);
+    make_announcer(&node, &mut peer);
+    let queue = |tx: &Transaction| {
+        node.call("sendrawtransaction", &[&serialize(tx).to_lower_hex_string()]);
+    };
+    queue(&txs[0]);
+    let block = next_block(&node, &txs[..2]);
+    peer.send("cmpctblock", &compact(&block));
+    let (_, payload) = peer.expect("getblocktxn");
+    assert_eq!(wanted(&payload), [2], "only what is not there");
+    peer.send("blocktxn", &answer(&block, &txs[1..2]));
+    peer.settle();
+    assert!(is_tip(&node, &block));
+    // With all of them there nothing is asked for.
+    txs[2..].iter().for_each(queue);
+    let block = next_block(&node, &txs[2..]);
+    peer.send("cmpctblock", &compact(&block));
+    assert!(!was_sent(&settle(&mut peer), "getblocktxn"));
+    assert!(is_tip(&node, &block));
+    assert_eq!(node.node.rpc("getrawmempool", &[]), json!([]));
+}
+
+#[test]
+fn a_peer_that_keeps_transactions_back_does_not_hold_a_block_up() {
+    let node = Logged::start(&[]);
+    let txs = spends(&node, 1);
+    let mut peers = [sender(&node), sender(&node), sender(&node)];
+    for peer in &mut peers {
+        make_announcer(&node, peer);
+    }
+    let block = next_block(&node, &txs);
+    // Two of those who came are asked; the third place is kept for one that we chose.
+    for (peer, is_asked) in peers.iter_mut().zip([true, true, false]) {
+        peer.send("cmpctblock", &compact(&block));
+        assert_eq!(was_sent(&settle(peer), "getblocktxn"), is_asked);
+    }
+    peers[1].send("blocktxn", &answer(&block, &txs));
+    peers[1].settle();
+    assert!(is_tip(&node, &block));
+    // What comes too late changes nothing.
+    peers[0].send("blocktxn", &answer(&block, &txs));
+    peers[0].settle();
+    node.logged("sent us block transactions for block we weren't expecting");
+}
+
+#[test]
+fn wrong_transactions_are_forgiven_once() {
+    let node = Logged::start(&[]);
+    let txs = spends(&node, 2);
+    let mut peer = sender(&node);
+    make_announcer(&node, &mut peer);
+    let block = next_block(&node, &txs);
+    peer.send("cmpctblock", &compact(&block));
+    peer.expect("getblocktxn");
+    let swapped = answer(&block, &[txs[1].clone(), txs[0].clone()]);
+    peer.send("blocktxn", &swapped);
+    let (_, payload) = peer.expect("getdata");
+    assert_eq!(requested(&payload), [Inventory::WitnessBlock(block.block_hash())]);
+    assert!(!is_tip(&node, &block));
+    peer.send("blocktxn", &swapped);
+    peer.wait_for_end();
+    node.logged("previous compact block reconstruction attempt failed");
+    let mut other = Peer::ready(&node);
+    other.send("block", &serialize(&block));
+    other.settle();
+    assert!(is_tip(&node, &block));
+}
+
+#[test]
+fn a_compact_block_is_put_together_and_its_sender_becomes_an_announcer() {
+    let node = Logged::start(&[]);
+    node.call("generatetoaddress", &["1", ADDRESS]);
+    let mut peer = Peer::ready(&node);
+    peer.send("sendcmpct", &[0, 2, 0, 0, 0, 0, 0, 0, 0]);
+    // A block that the peer sends whole makes it one that announces.
+    let block = next_block(&node, &[]);
+    peer.send("headers", &headers(std::slice::from_ref(&block)));
+    let (_, payload) = peer.expect("getdata");
+    assert_eq!(requested(&payload), [Inventory::CompactBlock(block.block_hash())]);
+    peer.send("block", &serialize(&block));
+    let (_, payload) = peer.expect("sendcmpct");
+    assert_eq!(payload[0], 1);
+    assert_eq!(node.peer()["bip152_hb_to"], true);
+    // The next one comes unasked, and has all that it needs.
+    let block = next_block(&node, &[]);
+    let compact = HeaderAndShortIds::from_block(&block, 5, 2, &[]).expect("a block");
+    peer.send("cmpctblock", &serialize(&compact));
+    peer.settle();
+    assert_eq!(node.node.rpc("getbestblockhash", &[]), block.block_hash().to_string());
+}
