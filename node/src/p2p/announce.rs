@@ -7,9 +7,8 @@ use cofferdam_ibd::{Chainstate, HeaderRef, HeaderTree};
 use super::compact::make_compact;
 use super::manager::PeerManager;
 use super::message::Message;
-use super::peer::Peer;
 use super::relay_message::RelayMessage;
-use super::sync::better_known;
+use super::sync::learn_unknown;
 use crate::chain::ChainEvent;
 
 /// Most blocks announced by headers; of more only the last is named (Bitcoin Core's
@@ -106,18 +105,6 @@ impl PeerManager {
             }
             peer.send(message, self.clock.now());
         }
-    }
-}
-
-/// Learns of the block that a peer announced before its header was known, on the chain's thread.
-fn learn_unknown(chain: &Chainstate, peer: &Peer) {
-    let unknown = peer.link().unknown;
-    if let Some(at) = unknown.and_then(|hash| chain.headers().get(&hash)) {
-        peer.link().unknown = None;
-        let mut state = peer.state();
-        let (best, common) = better_known(chain, state.best_known, at);
-        state.best_known = Some(best);
-        state.common_height = Some(common);
     }
 }
 

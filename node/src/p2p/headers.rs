@@ -14,7 +14,7 @@ use super::dispatch::End;
 use super::manager::{PeerManager, random_nonce};
 use super::message::{Message, no_stop};
 use super::peer::Peer;
-use super::sync::blame;
+use super::sync::{Order, blame, learn, order_announced};
 use crate::chain::Stopped;
 
 /// Least time between two lines about a pre-synchronisation: peers must not fill the log.
@@ -40,6 +40,8 @@ struct Accepted {
     is_new_best: bool,
     /// Whether the chain is still being downloaded.
     initial_download: bool,
+    /// What to ask their sender for.
+    order: Order,
     /// Whether the chain that they end has less than the minimum work.
     is_low: bool,
 }
@@ -80,9 +82,18 @@ impl PeerManager {
     ) -> Result<(), End> {
         let last = headers.last().map(Header::block_hash);
         let checked = checked || peer.is_protected();
+        let (sender, sync) = (Arc::clone(peer), Arc::clone(&self.sync));
+        let is_source = self.is_source(peer) && !self.chain.is_loading();
         let outcome = self.chain.change(move |worker| {
-            let now = worker.clock.seconds();
-            take_headers(&mut worker.chainstate, headers, checked, now)
+            let now = worker.clock.now();
+            let chain = &mut worker.chainstate;
+            let mut outcome = take_headers(chain, headers, checked, worker.clock.seconds())?;
+            if let HeadersOutcome::Accepted(accepted) = &mut outcome {
+                // At once, so that of several that announce a block the first one is asked.
+                learn(chain, &sender, accepted.last);
+                accepted.order = order_announced(chain, &sync, &sender, is_source, now);
+            }
+            Ok(outcome)
         })?;
         let HeadersOutcome::Unconnected(best) = outcome else {
             self.sync().headers.answered(peer.id);
@@ -108,7 +119,7 @@ impl PeerManager {
         full: bool,
     ) -> Result<(), End> {
         match outcome {
-            HeadersOutcome::Accepted(accepted) => self.on_accepted_headers(peer, &accepted, full),
+            HeadersOutcome::Accepted(accepted) => self.on_accepted_headers(peer, accepted, full),
             HeadersOutcome::Doubtful(sync, headers) => {
                 let ask = peer.gate().start(*sync, headers);
                 self.report_presync(peer);
@@ -132,7 +143,7 @@ impl PeerManager {
     fn on_accepted_headers(
         &self,
         peer: &Arc<Peer>,
-        accepted: &Accepted,
+        accepted: Accepted,
         full: bool,
     ) -> Result<(), End> {
         let BlockRef { height, hash } = accepted.block;
@@ -156,14 +167,14 @@ impl PeerManager {
         } else if !full {
             self.sync().headers.ended(peer.id, true, self.clock.now());
         }
-        self.learn_best(peer, accepted.last)?;
         let is_useless = accepted.initial_download && !full && accepted.is_low;
         if is_useless && peer.is_disposable() {
             // All that it has is not enough to begin with.
             peer.disconnect("outbound peer headers chain has insufficient work");
             return Ok(());
         }
-        Ok(self.ask_announced(peer)?)
+        self.send_order(peer, accepted.order);
+        Ok(())
     }
 
     /// Tells how far the pre-synchronisation of the best such peer is.
@@ -265,6 +276,7 @@ fn take_headers(
         is_new,
         is_new_best: tree.best() != best_before,
         initial_download,
+        order: Order::default(),
         is_low: entry.chain_work < params.minimum_chain_work,
     }))
 }

@@ -53,7 +53,7 @@ pub(crate) struct PeerManager {
     pub(super) config: P2pConfig,
     pub(super) chain: ChainHandle,
     pub(super) clock: Clock,
-    pub(super) sync: Mutex<SyncState>,
+    pub(super) sync: Arc<Mutex<SyncState>>,
     /// Where filters are that are served.
     pub(super) filters: Option<Arc<Indexes>>,
     pub(super) addresses: AddressBook,
@@ -104,7 +104,7 @@ impl PeerManager {
             config,
             chain,
             clock,
-            sync: Mutex::new(SyncState::default()),
+            sync: Arc::default(),
             filters,
             addresses: AddressBook::default(),
             outbound: Mutex::new(Outbound::default()),

@@ -1,14 +1,15 @@
 //! Blocks: asked for, taken in, and what their senders are known to have.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bitcoin::p2p::message_blockdata::Inventory;
 use cofferdam_ibd::sync::{Missing, PeerId, missing_blocks};
-use cofferdam_ibd::{BlockAccepted, Chainstate, HeaderRef, Rejection, RejectionScope};
+use cofferdam_ibd::{BlockAccepted, BlockRef, Chainstate, HeaderRef, Rejection, RejectionScope};
 
+use super::SyncState;
 use super::dispatch::End;
 use super::manager::PeerManager;
 use super::message::Message;
@@ -29,6 +30,16 @@ struct Wanted {
     near: bool,
     /// The parent of the first missing block, if all up to it is stored.
     joins_stored: bool,
+}
+
+/// What to ask a peer for.
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    blocks: Vec<BlockRef>,
+    /// A peer that holds it up from now on.
+    stall_started: Option<PeerId>,
+    /// Whether to ask for a compact block.
+    compact: bool,
 }
 
 impl PeerManager {
@@ -134,91 +145,41 @@ impl PeerManager {
 
     /// Notes that a peer has a header, and with it all its ancestors.
     pub(super) fn learn_best(&self, peer: &Arc<Peer>, at: HeaderRef) -> Result<(), Stopped> {
-        let known = peer.state().best_known;
-        let (best, common) = self.chain.query(move |chain| better_known(chain, known, at))?;
-        let mut state = peer.state();
-        state.best_known = Some(best);
-        state.common_height = Some(common);
-        Ok(())
-    }
-
-    /// Learns of the block that a peer announced before its header was known.
-    fn learn_unknown(&self, peer: &Arc<Peer>) -> Result<(), Stopped> {
-        let Some(hash) = peer.link().unknown else { return Ok(()) };
-        if let Some(at) = self.chain.query(move |chain| chain.headers().get(&hash))? {
-            peer.link().unknown = None;
-            self.learn_best(peer, at)?;
-        }
-        Ok(())
+        let peer = Arc::clone(peer);
+        self.chain.query(move |chain| learn(chain, &peer, at))
     }
 
     /// Asks a peer for blocks that it has and we miss, as many as it may owe.
     pub(super) fn ask_blocks(&self, peer: &Arc<Peer>) -> Result<(), Stopped> {
         // What is missing is known when block files are imported (Core's `LoadingBlocks`).
-        if self.chain.is_loading() {
+        if self.chain.is_loading() || !self.is_source(peer) || !may_be_asked(peer) {
             return Ok(());
         }
-        let limited = peer.is_limited();
-        if !peer.serves_blocks() || (limited && self.chain.view().initial_download) {
-            return Ok(());
-        }
-        self.ask_blocks_of(peer, limited)
+        let (asked, sync, now) = (Arc::clone(peer), Arc::clone(&self.sync), self.clock.now());
+        let order = self.chain.query(move |chain| order_blocks(chain, &sync, &asked, now))?;
+        self.send_order(peer, order);
+        Ok(())
     }
 
-    /// Asks a peer for what it just announced, if new blocks are fetched as they are announced,
-    /// whether it serves others or not.
-    pub(super) fn ask_announced(&self, peer: &Arc<Peer>) -> Result<(), Stopped> {
-        let now = self.clock.now();
-        if self.chain.query(move |chain| can_direct_fetch(chain, now))? {
-            return self.ask_blocks_of(peer, peer.is_limited());
-        }
-        self.ask_blocks(peer)
+    /// Returns whether a peer is asked for blocks that it did not just announce.
+    pub(super) fn is_source(&self, peer: &Peer) -> bool {
+        peer.serves_blocks() && !(peer.is_limited() && self.chain.view().initial_download)
     }
 
-    fn ask_blocks_of(&self, peer: &Arc<Peer>, limited: bool) -> Result<(), Stopped> {
-        if !peer.serves_witnesses() || peer.is_closing() {
-            return Ok(());
-        }
-        self.learn_unknown(peer)?;
-        let Some(best) = peer.state().best_known else {
-            return Ok(());
-        };
-        let now = self.clock.now();
-        let wanted = self.chain.query(move |chain| wanted_from(chain, best, limited, now))?;
-        if wanted.missing.blocks.is_empty() {
-            return Ok(());
-        }
-        let (request, in_flight, heights) = {
-            let mut sync = self.sync();
-            let mut missing = wanted.missing;
-            let first = missing.blocks.first().copied();
-            if first.is_some_and(|first| sync.arrived.contains(&first.hash)) {
-                // The window is about to move: nobody holds it up.
-                missing.blocks.retain(|block| block.height <= missing.window_end);
-            }
-            missing.blocks.retain(|block| !sync.arrived.contains(&block.hash));
-            let request = sync.download.request(peer.id, &missing, now);
-            (request, sync.download.in_flight(), missing.blocks)
-        };
-        if let Some(staller) = request.stall_started {
+    /// Asks a peer for what was decided on.
+    pub(super) fn send_order(&self, peer: &Peer, order: Order) {
+        if let Some(staller) = order.stall_started {
             tracing::debug!("Stall started peer={staller}");
         }
-        if request.blocks.is_empty() {
-            return Ok(());
+        if order.blocks.is_empty() {
+            return;
         }
-        for hash in &request.blocks {
-            let height = heights.iter().find(|block| block.hash == *hash).map_or(0, |b| b.height);
+        for BlockRef { height, hash } in &order.blocks {
             tracing::debug!("Requesting block {hash} ({height}) peer={}", peer.id);
         }
-        // A block alone that joins the chain: most of it may be known.
-        let compact = wanted.near
-            && wanted.joins_stored
-            && request.blocks.len() == 1
-            && in_flight == 1
-            && peer.state().provides_compact;
-        let kind = if compact { Inventory::CompactBlock } else { Inventory::WitnessBlock };
-        peer.send(Message::GetData(request.blocks.into_iter().map(kind).collect()), now);
-        Ok(())
+        let kind = if order.compact { Inventory::CompactBlock } else { Inventory::WitnessBlock };
+        let items = order.blocks.into_iter().map(|block| kind(block.hash)).collect();
+        peer.send(Message::GetData(items), self.clock.now());
     }
 
     /// Returns the heights of the blocks that a peer owes, in the order of asking.
@@ -289,13 +250,79 @@ impl PeerManager {
     }
 }
 
+/// Returns whether a peer can be asked for blocks at all.
+fn may_be_asked(peer: &Peer) -> bool {
+    peer.serves_witnesses() && !peer.is_closing()
+}
+
+/// Decides what to ask a peer for that it has just announced, on the chain's thread: if new blocks
+/// are fetched as they are announced, whether it serves others (`is_source`) or not.
+pub(super) fn order_announced(
+    chain: &Chainstate,
+    sync: &Mutex<SyncState>,
+    peer: &Peer,
+    is_source: bool,
+    now: Duration,
+) -> Order {
+    if may_be_asked(peer) && (is_source || can_direct_fetch(chain, now)) {
+        order_blocks(chain, sync, peer, now)
+    } else {
+        Order::default()
+    }
+}
+
+/// Decides what to ask a peer for, on the chain's thread: nobody else gets in between what is known
+/// of the chain and what is asked of whom.
+fn order_blocks(chain: &Chainstate, sync: &Mutex<SyncState>, peer: &Peer, now: Duration) -> Order {
+    learn_unknown(chain, peer);
+    let Some(best) = peer.state().best_known else {
+        return Order::default();
+    };
+    let Wanted { mut missing, near, joins_stored } =
+        wanted_from(chain, best, peer.is_limited(), now);
+    if missing.blocks.is_empty() {
+        return Order::default();
+    }
+    let mut sync = sync.lock().unwrap_or_else(PoisonError::into_inner);
+    let first = missing.blocks.first().copied();
+    if first.is_some_and(|first| sync.arrived.contains(&first.hash)) {
+        // The window is about to move: nobody holds it up.
+        missing.blocks.retain(|block| block.height <= missing.window_end);
+    }
+    missing.blocks.retain(|block| !sync.arrived.contains(&block.hash));
+    let request = sync.download.request(peer.id, &missing, now);
+    let in_flight = sync.download.in_flight();
+    drop(sync);
+    // A block alone that joins the chain: most of it may be known.
+    let compact = near
+        && joins_stored
+        && request.blocks.len() == 1
+        && in_flight == 1
+        && peer.state().provides_compact;
+    missing.blocks.retain(|block| request.blocks.contains(&block.hash));
+    Order { blocks: missing.blocks, stall_started: request.stall_started, compact }
+}
+
+/// Notes that a peer has a header, on the chain's thread.
+pub(super) fn learn(chain: &Chainstate, peer: &Peer, at: HeaderRef) {
+    let mut state = peer.state();
+    let (best, common) = better_known(chain, state.best_known, at);
+    state.best_known = Some(best);
+    state.common_height = Some(common);
+}
+
+/// Learns of the block that a peer announced before its header was known, on the chain's thread.
+pub(super) fn learn_unknown(chain: &Chainstate, peer: &Peer) {
+    let unknown = peer.link().unknown;
+    if let Some(at) = unknown.and_then(|hash| chain.headers().get(&hash)) {
+        peer.link().unknown = None;
+        learn(chain, peer, at);
+    }
+}
+
 /// Returns the better of two headers that a peer has, and the height of the last block of its chain
 /// that is also in ours.
-pub(super) fn better_known(
-    chain: &Chainstate,
-    known: Option<HeaderRef>,
-    at: HeaderRef,
-) -> (HeaderRef, u32) {
+fn better_known(chain: &Chainstate, known: Option<HeaderRef>, at: HeaderRef) -> (HeaderRef, u32) {
     let headers = chain.headers();
     let work = |at| headers.entry(at).chain_work;
     let best = known.filter(|known| work(*known) > work(at)).unwrap_or(at);
