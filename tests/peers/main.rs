@@ -6,6 +6,7 @@ mod compact;
 mod fixture;
 mod framing;
 mod handshake;
+mod outbound;
 mod relay;
 mod silence;
 mod transports;

@@ -120,6 +120,9 @@ impl PeerManager {
             Announced::Stored(at) => Ok(self.learn_best(peer, at)?),
             Announced::Missing(place) => {
                 self.learn_best(peer, place.at)?;
+                if place.is_new && place.is_better {
+                    peer.link().chain_sync.last_announcement = self.clock.now();
+                }
                 if place.is_new {
                     let BlockRef { height, hash } = place.block;
                     let line = format!("Saw new cmpctblock header hash={hash} height={height}");

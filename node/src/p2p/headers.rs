@@ -42,6 +42,8 @@ struct Accepted {
     initial_download: bool,
     /// What to ask their sender for.
     order: Order,
+    /// Whether it has more work than the tip.
+    is_better: bool,
     /// Whether the chain that they end has less than the minimum work.
     is_low: bool,
 }
@@ -167,6 +169,9 @@ impl PeerManager {
         } else if !full {
             self.sync().headers.ended(peer.id, true, self.clock.now());
         }
+        if accepted.is_new && accepted.is_better {
+            peer.link().chain_sync.last_announcement = self.clock.now();
+        }
         let is_useless = accepted.initial_download && !full && accepted.is_low;
         if is_useless && peer.is_disposable() {
             // All that it has is not enough to begin with.
@@ -174,7 +179,7 @@ impl PeerManager {
             return Ok(());
         }
         self.send_order(peer, accepted.order);
-        Ok(())
+        Ok(self.protect_if_level(peer)?)
     }
 
     /// Tells how far the pre-synchronisation of the best such peer is.
@@ -231,6 +236,7 @@ impl PeerManager {
             (from, headers.entry(from).height)
         })?;
         tracing::debug!("initial getheaders ({height}) to peer={}", peer.id);
+        peer.link().chain_sync.started = true;
         self.send_getheaders(peer, Some(from))
     }
 }
@@ -275,6 +281,7 @@ fn take_headers(
         time: entry.header.time,
         is_new,
         is_new_best: tree.best() != best_before,
+        is_better: entry.chain_work > tree.entry(chain.tip_ref()).chain_work,
         initial_download,
         order: Order::default(),
         is_low: entry.chain_work < params.minimum_chain_work,

@@ -4,6 +4,7 @@ use bitcoin::BlockHash;
 use cofferdam_ibd::sync::Role;
 
 use super::addresses::AddressLink;
+use super::chain_sync::ChainSync;
 use super::partial_block::PartialBlock;
 use super::peer::{Kind, Peer};
 use super::permissions::Permissions;
@@ -27,6 +28,8 @@ pub(crate) struct Link {
     pub(super) spoiled: Option<BlockHash>,
     /// The last block of an answer to `getblocks`: who fetches it is told of our tip, and asks on.
     pub(super) continuation: Option<BlockHash>,
+    /// How it keeps up with us.
+    pub(super) chain_sync: ChainSync,
     /// What the exchange of addresses remembers.
     pub(crate) addresses: AddressLink,
 }

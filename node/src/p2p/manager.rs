@@ -287,6 +287,7 @@ impl PeerManager {
             self.tick_sync();
             self.tick_addresses();
             self.tick_outbound();
+            self.tick_extra_peers();
             self.threads().retain(|thread| !thread.is_finished());
         }
     }

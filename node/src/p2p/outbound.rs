@@ -1,8 +1,9 @@
 //! Connections that the node opens by itself, to addresses that it knows of.
 //!
 //! Eight for everything, two for blocks alone, and every two minutes one that only looks whether
-//! somebody is there: each to another group of networks, so that no single owner of many addresses
-//! has them all. The first addresses are those that the seeds' names resolve to.
+//! somebody is there, besides what `extra_peers` asks for: each to another group of networks, so that
+//! no single owner of many addresses has them all. The first addresses are those that the seeds'
+//! names resolve to.
 
 use std::collections::HashSet;
 use std::net::{SocketAddr, ToSocketAddrs as _};
@@ -12,13 +13,10 @@ use std::time::{Duration, Instant};
 use cofferdam_ibd::Network;
 
 use super::addrman::group;
+use super::dial::{BLOCK_RELAY_MAX, FULL_RELAY_MAX};
+use super::extra_peers::ExtraPeers;
 use super::manager::{PeerManager, random_nonce};
 use super::peer::Kind;
-
-/// Connections of each kind (Bitcoin Core's `MAX_OUTBOUND_FULL_RELAY_CONNECTIONS` and
-/// `MAX_BLOCK_RELAY_ONLY_CONNECTIONS`).
-const FULL_RELAY: usize = 8;
-const BLOCK_RELAY: usize = 2;
 
 /// Time between two looks at addresses, and between two attempts to connect.
 const FEELER_INTERVAL: Duration = Duration::from_secs(120);
@@ -43,11 +41,17 @@ pub(super) struct Outbound {
     next_attempt: Instant,
     next_feeler: Duration,
     dialing: bool,
+    pub(super) extra: ExtraPeers,
 }
 
 impl Default for Outbound {
     fn default() -> Self {
-        Self { next_attempt: Instant::now(), next_feeler: Duration::ZERO, dialing: false }
+        Self {
+            next_attempt: Instant::now(),
+            next_feeler: Duration::ZERO,
+            dialing: false,
+            extra: ExtraPeers::default(),
+        }
     }
 }
 
@@ -141,18 +145,7 @@ impl PeerManager {
             return;
         }
         outbound.next_attempt = Instant::now() + ATTEMPT_INTERVAL;
-        let peers = self.peers();
-        let count = |kind| peers.iter().filter(|peer| peer.kind == kind).count();
-        let kind = if count(Kind::OutboundFullRelay) < FULL_RELAY {
-            Kind::OutboundFullRelay
-        } else if count(Kind::BlockRelayOnly) < BLOCK_RELAY {
-            Kind::BlockRelayOnly
-        } else if now >= outbound.next_feeler {
-            outbound.next_feeler = now + FEELER_INTERVAL;
-            Kind::Feeler
-        } else {
-            return;
-        };
+        let Some(kind) = self.missing_kind(&mut outbound, now) else { return };
         let Some(address) = self.choose_address(kind) else { return };
         outbound.dialing = true;
         drop(outbound);
@@ -165,6 +158,27 @@ impl PeerManager {
         if started.is_err() {
             self.outbound().dialing = false;
         }
+    }
+
+    fn missing_kind(&self, outbound: &mut Outbound, now: Duration) -> Option<Kind> {
+        let peers = self.peers();
+        let count = |kind| peers.iter().filter(|peer| peer.kind == kind).count();
+        let full_relay = count(Kind::OutboundFullRelay);
+        if full_relay < FULL_RELAY_MAX {
+            return Some(Kind::OutboundFullRelay);
+        }
+        if count(Kind::BlockRelayOnly) < BLOCK_RELAY_MAX {
+            return Some(Kind::BlockRelayOnly);
+        }
+        let is_synced = !self.chain.view().initial_download;
+        if let Some(kind) = outbound.extra.next(full_relay, is_synced, now) {
+            return Some(kind);
+        }
+        let is_due = now >= outbound.next_feeler;
+        if is_due {
+            outbound.next_feeler = now + FEELER_INTERVAL;
+        }
+        is_due.then_some(Kind::Feeler)
     }
 
     fn choose_address(&self, kind: Kind) -> Option<SocketAddr> {

@@ -215,6 +215,7 @@ impl PeerManager {
     /// Does for one peer what time brings, so that all is sent before what is sent next.
     pub(super) fn tick_peer(&self, peer: &Arc<Peer>) -> Result<(), Stopped> {
         self.poll_sync()?;
+        self.consider_eviction(peer)?;
         self.ask_blocks(peer)
     }
 

@@ -75,6 +75,8 @@ impl PeerManager {
         }
         self.ask_for_headers_announcements(peer, now);
         self.tell_fee_filter(peer, now);
+        // A chain that has stopped ends the connection too.
+        let _ = self.consider_eviction(peer);
     }
 
     /// Asks every peer for a sign of life.

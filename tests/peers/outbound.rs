@@ -1,0 +1,80 @@
+//! Peers that the node chose: which of them it gives up, and what it keeps of them.
+
+use bitcoin::Block;
+use bitcoin::BlockHash;
+use bitcoin::consensus::serialize;
+use bitcoin::p2p::message_blockdata::Inventory;
+
+use super::fixture::{Logged, Peer, version};
+use super::relay::{ADDRESS, headers, inventory, mined, settle, was_sent};
+
+/// A peer that the node chose, and which serves blocks.
+fn chosen(node: &Logged) -> Peer {
+    let mut peer = node.connects("outbound-full-relay");
+    peer.expect("version");
+    peer.send("version", &version(70_016, 9));
+    peer.expect("verack");
+    peer.send("verack", &[]);
+    peer
+}
+
+/// Sets the node's clock to that many seconds after the last of these blocks.
+fn set_time(node: &Logged, blocks: &[Block], after: u32) {
+    let last = blocks.last().map_or(0, |block| block.header.time);
+    node.call("setmocktime", &[&(last + after).to_string()]);
+}
+
+/// A node with these blocks, whose clock stands still.
+fn with_blocks(blocks: &[Block]) -> Logged {
+    let node = Logged::start(&["-peertimeout=999999999"]);
+    set_time(&node, blocks, 1);
+    let mut source = Peer::ready(&node);
+    for block in blocks {
+        source.send("block", &serialize(block));
+    }
+    source.settle();
+    node.call("disconnectnode", &["", "0"]);
+    source.wait_for_end();
+    node.wait_for_peers(0);
+    node
+}
+
+#[test]
+fn a_chosen_peer_that_falls_behind_is_asked_once_and_replaced() {
+    let blocks = mined(3);
+    let node = with_blocks(&blocks);
+    let mut behind = chosen(&node);
+    behind.expect("getheaders");
+    behind.send("headers", &headers(&blocks[..2]));
+    behind.settle();
+    set_time(&node, &blocks, 1300);
+    behind.expect("getheaders");
+    node.logged("to verify chain work (current best known block:");
+    // Who reaches what was the tip then may stay.
+    behind.send("headers", &headers(&blocks));
+    behind.settle();
+    node.logged("Protecting outbound peer=1 from eviction");
+    let mut silent = chosen(&node);
+    silent.expect("getheaders");
+    set_time(&node, &blocks, 2600);
+    silent.expect("getheaders");
+    set_time(&node, &blocks, 2800);
+    silent.wait_for_end();
+    node.logged("Outbound peer has old chain, best known block = <none>, disconnecting peer=2");
+    behind.settle();
+}
+
+#[test]
+fn a_node_that_prunes_does_not_tell_how_far_back_it_goes() {
+    let node = Logged::start(&["-prune=550"]);
+    let hashes = node.node.rpc("generatetoaddress", &["292", ADDRESS]);
+    let hash = |index: usize| -> BlockHash {
+        hashes[index].as_str().expect("a hash").parse().expect("a hash")
+    };
+    let mut peer = Peer::ready(&node);
+    peer.send("getdata", &inventory(&[Inventory::WitnessBlock(hash(1))]));
+    assert!(was_sent(&settle(&mut peer), "block"));
+    peer.send("getdata", &inventory(&[Inventory::WitnessBlock(hash(0))]));
+    peer.wait_for_end();
+    node.logged("Ignore block request below NODE_NETWORK_LIMITED threshold, disconnecting peer=0");
+}
