@@ -95,7 +95,9 @@ impl PeerManager {
         let Frame { command, payload, wire_bytes } = frame;
         let (command, bytes) = (command.as_str(), payload.len());
         peer.count_received(command, wire_bytes);
-        let wait = rate.wait(command, Instant::now());
+        // What we ask for comes as fast as we ask: early blocks are small, and thousands a second.
+        let is_asked = command == "block" && peer.take_asked();
+        let wait = if is_asked { Duration::ZERO } else { rate.wait(command, Instant::now()) };
         if !wait.is_zero() && !peer.may(Permissions::NO_BAN) && self.shutdown.wait_for(wait) {
             return Err(End::Stopped);
         }

@@ -167,6 +167,8 @@ pub(crate) struct Peer {
     encoder: Mutex<Encoder>,
     transport: Mutex<TransportInfo>,
     closing: AtomicBool,
+    /// Things that we asked for and that have not come.
+    asked: AtomicU64,
     state: Mutex<PeerState>,
     gate: Mutex<LowWorkGate>,
     link: Mutex<Link>,
@@ -225,6 +227,7 @@ impl Peer {
             encoder: Mutex::new(Encoder::V1(new.magic)),
             transport: Mutex::new(transport),
             closing: AtomicBool::new(false),
+            asked: AtomicU64::new(0),
             gate: Mutex::new(LowWorkGate::default()),
             link: Mutex::new(Link::default()),
             state: Mutex::new(PeerState::default()),
@@ -273,8 +276,18 @@ impl Peer {
 
     /// Queues a message; a peer that does not read what it gets is disconnected.
     pub(crate) fn send(&self, message: Message, _now: Duration) {
+        if let Message::GetData(items) = &message {
+            let items = u64::try_from(items.len()).unwrap_or(0);
+            self.asked.fetch_add(items, Ordering::Relaxed);
+        }
         let command = message.command();
         self.send_bytes(command.into(), message.payload());
+    }
+
+    /// Returns whether a block that comes may be one that we asked for; each that we asked for counts once.
+    pub(crate) fn take_asked(&self) -> bool {
+        let less = |asked: u64| asked.checked_sub(1);
+        self.asked.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 
     /// Queues bytes of the transport's handshake.
@@ -372,5 +385,38 @@ impl Peer {
             },
         );
         self.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::BlockHash;
+    use bitcoin::hashes::Hash as _;
+    use bitcoin::p2p::message_blockdata::Inventory;
+
+    use super::*;
+
+    #[test]
+    fn every_block_that_is_asked_for_may_come_once_without_waiting() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let new = NewPeer {
+            id: 1,
+            kind: Kind::Manual,
+            name: String::new(),
+            nonce: 0,
+            permissions: Permissions::default(),
+            through_onion: false,
+            discouraged: false,
+            magic: [0; 4],
+            use_v2: false,
+            clock: Clock::default(),
+            totals: Arc::new(Totals { received: AtomicU64::new(0), upload: Upload::new(0) }),
+        };
+        let peer = Peer::new(new, stream).unwrap();
+        assert!(!peer.take_asked());
+        let block = Inventory::WitnessBlock(BlockHash::all_zeros());
+        peer.send(Message::GetData(vec![block; 3]), Duration::ZERO);
+        assert_eq!([(); 4].map(|()| peer.take_asked()), [true, true, true, false]);
     }
 }

@@ -6,7 +6,9 @@
 use std::time::{Duration, Instant};
 
 /// Messages that cost us no more than they cost the peer, and those that the chain's thread has to
-/// work for: how many may come at once, and how many a second after that.
+/// work for: how many may come at once, and how many a second after that. `getdata` is among the
+/// former: Bitcoin Core asks for early blocks one by one, thousands a second, and what is sent for it
+/// has a limit of its own.
 const CHEAP: Limit = Limit { burst: 10_000.0, per_second: 2_000.0 };
 const COSTLY: Limit = Limit { burst: 2_000.0, per_second: 200.0 };
 
@@ -67,7 +69,6 @@ impl RateLimit {
                 | "getblocks"
                 | "headers"
                 | "inv"
-                | "getdata"
                 | "getblocktxn"
                 | "cmpctblock"
                 | "getcfilters"
@@ -93,6 +94,9 @@ mod tests {
         }
         assert_eq!(limit.wait("getheaders", start), Duration::from_millis(5));
         assert_eq!(limit.wait("ping", start), Duration::ZERO);
+        for _ in 0..2000 {
+            assert_eq!(limit.wait("getdata", start), Duration::ZERO, "a sync of early blocks");
+        }
         for _ in 0..1_000_000 {
             assert!(limit.wait("getheaders", start) <= WAIT_MAX);
         }
