@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use rustix::fs::Mode;
 use serde_json::Value;
 
 use crate::cli::{Args, Command};
@@ -25,6 +26,8 @@ use crate::{terminal, tools};
 
 /// Runs the program with a command line, its own name left out.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // What is written is the user's alone: Bitcoin Core's `SetupEnvironment`.
+    let _ = rustix::process::umask(Mode::RWXG | Mode::RWXO);
     match try_run(words) {
         Ok(code) => code,
         Err(error) => {

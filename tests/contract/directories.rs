@@ -34,6 +34,28 @@ fn the_files_of_a_run_are_there_and_gone_with_it() {
 }
 
 #[test]
+fn all_that_is_written_is_the_users_alone() {
+    let dir = temporary();
+    let node = start(dir.path(), &["-txindex"]);
+    mine(&node, 1);
+    let (mut dirs, mut seen) = (vec![dir.path().join("regtest")], 0);
+    while let Some(next) = dirs.pop() {
+        assert_eq!(mode(&next), 0o700, "{}", next.display());
+        for entry in fs::read_dir(next).expect("readable") {
+            let path = entry.expect("readable").path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else {
+                assert_eq!(mode(&path), 0o600, "{}", path.display());
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 10, "{seen}");
+    node.stop();
+}
+
+#[test]
 fn a_second_node_gets_neither_chain_nor_blocks_and_takes_nothing_away() {
     let (dir, other) = (temporary(), temporary());
     let chain = dir.path().join("regtest");
