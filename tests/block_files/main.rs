@@ -5,6 +5,7 @@
 mod prune;
 mod rebuild;
 mod shown;
+mod status_page;
 
 use std::path::{Path, PathBuf};
 

@@ -38,7 +38,10 @@ fn page_figures_and_status_tell_of_the_chain() {
         assert!(figures.contains(name), "{name} in {figures}");
     }
     let page = get(port, "/", "127.0.0.1");
-    assert!(page.contains("100.00 %: in sync") && page.contains("<polyline"), "{page}");
+    assert!(
+        page.contains("100.00 %") && page.contains(">in sync<") && page.contains("<polyline"),
+        "{page}"
+    );
     assert!(page.contains("content-security-policy: default-src 'none'"), "{page}");
     assert!(get(port, "/", "evil.example").starts_with("HTTP/1.1 403"));
     assert!(get(port, "/other", "localhost").starts_with("HTTP/1.1 404"));

@@ -1,6 +1,7 @@
 //! Fixtures for questions that cross Cofferdam's crates: real chains with their known states, a
 //! chainstate over any backend, scripts to verify, and nodes as processes.
 
+pub mod browser;
 pub mod chain;
 pub mod daemon;
 pub mod data;

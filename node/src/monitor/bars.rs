@@ -2,7 +2,7 @@
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::render::{bytes, duration, group, share};
+use super::render::{bytes, counted, duration, group, share};
 use super::snapshot::Snapshot;
 
 /// The bars.
@@ -50,11 +50,11 @@ impl Bars {
         let cache = share(g("cache_bytes"), g("cache_limit_bytes"));
         set(&self.cache, cache, bytes(g("cache_bytes")));
         self.line.set_message(format!(
-            "{:.1} blocks/s, {} tx/s, {}/s, {} peers; {}",
+            "{:.1} blocks/s, {} tx/s, {}/s, {}; {}",
             g("blocks_per_second"),
             group(g("transactions_per_second").round()),
             bytes(g("bytes_per_second")),
-            g("peers"),
+            counted(g("peers"), "peer"),
             now.bottleneck
         ));
     }

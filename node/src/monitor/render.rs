@@ -46,10 +46,10 @@ pub(super) fn screen(now: &Snapshot) -> String {
             bytes(g("cache_limit_bytes"))
         ),
         format!(
-            "log         {} in {} files; {} records to replay, {} not durable, checkpoint {} old",
+            "log         {} in {}; {} to replay, {} not durable, checkpoint {} old",
             bytes(g("log_bytes")),
-            g("log_segments"),
-            group(g("log_records_to_replay")),
+            counted(g("log_segments"), "file"),
+            counted(g("log_records_to_replay"), "record"),
             g("log_records_not_durable"),
             duration(g("checkpoint_age_seconds"))
         ),
@@ -85,6 +85,11 @@ pub(super) fn group(number: f64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// A number of things.
+pub(super) fn counted(number: f64, thing: &str) -> String {
+    format!("{} {thing}{}", group(number), if number == 1.0 { "" } else { "s" })
 }
 
 /// A number of bytes, with a unit.
@@ -132,6 +137,14 @@ mod tests {
         assert_eq!(
             [5.0, 65.0, 3661.0, 90_000.0, -1.0].map(duration),
             ["5 s", "1 min 5 s", "1 h 1 min", "1 days 1 h", "unknown time"]
+        );
+    }
+
+    #[test]
+    fn one_thing_is_no_things() {
+        assert_eq!(
+            [0.0, 1.0, 1200.0].map(|n| counted(n, "file")),
+            ["0 files", "1 file", "1,200 files"]
         );
     }
 
