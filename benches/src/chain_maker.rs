@@ -8,19 +8,15 @@
 use std::collections::VecDeque;
 
 use bitcoin::absolute::LockTime;
-use bitcoin::block::{Header, Version};
-use bitcoin::hashes::{Hash as _, sha256d};
-use bitcoin::key::{Keypair, TapTweak as _, TweakedKeypair};
-use bitcoin::script::Builder;
-use bitcoin::secp256k1::{All, Message, Secp256k1, SecretKey};
-use bitcoin::sighash::{EcdsaSighashType, Prevouts, SighashCache, TapSighashType};
+use bitcoin::block::Header;
+use bitcoin::hashes::Hash as _;
 use bitcoin::transaction::Version as TxVersion;
 use bitcoin::{
-    Amount, Block, CompressedPublicKey, OutPoint, ScriptBuf, Sequence, Transaction, TxIn,
-    TxMerkleNode, TxOut, Witness,
+    Amount, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxMerkleNode, TxOut, Witness,
 };
-use cofferdam_ibd::{ChainParams, Network, mining};
 use cofferdam_storage::testing::Random;
+
+use crate::generator::{BlockMaker, Coin, Keys, Kind};
 
 /// Outputs of one fan, and fans a block: a block of some 900 KB.
 const FAN_OUTPUTS: usize = 2_500;
@@ -45,28 +41,10 @@ pub struct MadeChain {
     pub now: u32,
 }
 
-/// What kind of output a coin is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
-    Wpkh,
-    Pkh,
-    Taproot,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Coin {
-    outpoint: OutPoint,
-    value: u64,
-    kind: Kind,
-}
-
 struct Maker {
-    secp: Secp256k1<All>,
-    params: ChainParams,
     random: Random,
-    secret: SecretKey,
-    key: CompressedPublicKey,
-    tweaked: TweakedKeypair,
+    keys: Keys,
+    blocks: BlockMaker,
     chain: MadeChain,
     coinbases: VecDeque<Coin>,
     old: Vec<Coin>,
@@ -91,7 +69,8 @@ impl MadeChain {
             maker.add_payments(txs);
         }
         for _ in 0..HEADERS_ABOVE {
-            maker.add_header(TxMerkleNode::all_zeros());
+            let header = maker.blocks.next_header(TxMerkleNode::all_zeros());
+            maker.chain.headers.push(header);
         }
         maker.chain.now = maker.chain.headers.last().expect("there are some").time;
         maker.chain
@@ -103,11 +82,15 @@ impl MadeChain {
 #[must_use]
 pub fn wide_transaction(count: usize) -> (Vec<u8>, Vec<(u64, ScriptBuf)>) {
     let mut maker = Maker::new(1);
-    let coin =
-        |vout| Coin { outpoint: OutPoint { vout, ..outpoint() }, value: 1_000, kind: Kind::Wpkh };
+    let coin = |vout| Coin {
+        outpoint: OutPoint { vout, ..outpoint() },
+        value: 1_000,
+        kind: Kind::Wpkh,
+        key: 0,
+    };
     let coins: Vec<Coin> = (0..).map(coin).take(count).collect();
     let (tx, _) = maker.pay(&coins, 1);
-    let spent = (1_000, maker.script(Kind::Wpkh));
+    let spent = (1_000, maker.keys.script(Kind::Wpkh, 0));
     (bitcoin::consensus::serialize(&tx), vec![spent; count])
 }
 
@@ -117,16 +100,10 @@ fn outpoint() -> OutPoint {
 
 impl Maker {
     fn new(seed: u64) -> Self {
-        let secp = Secp256k1::new();
-        let secret = SecretKey::from_slice(&[0x42; 32]).expect("in range");
-        let keypair = Keypair::from_secret_key(&secp, &secret);
         Self {
-            params: ChainParams::new(Network::Regtest),
             random: Random::new(seed),
-            key: CompressedPublicKey(keypair.public_key()),
-            tweaked: keypair.tap_tweak(&secp, None),
-            secp,
-            secret,
+            keys: Keys::new(seed),
+            blocks: BlockMaker::default(),
             chain: MadeChain { blocks: Vec::new(), headers: Vec::new(), prepared: 0, now: 0 },
             coinbases: VecDeque::new(),
             old: Vec::new(),
@@ -134,85 +111,24 @@ impl Maker {
         }
     }
 
-    fn script(&self, kind: Kind) -> ScriptBuf {
-        match kind {
-            Kind::Wpkh => ScriptBuf::new_p2wpkh(&self.key.wpubkey_hash()),
-            Kind::Pkh => ScriptBuf::new_p2pkh(&self.key.pubkey_hash()),
-            Kind::Taproot => {
-                let (key, _) = self.tweaked.to_keypair().x_only_public_key();
-                ScriptBuf::new_p2tr_tweaked(
-                    bitcoin::key::TweakedPublicKey::dangerous_assume_tweaked(key),
-                )
-            }
-        }
-    }
-
     fn kind(&mut self) -> Kind {
         match self.random.below(10) {
             0..6 => Kind::Wpkh,
             6..8 => Kind::Pkh,
-            _ => Kind::Taproot,
+            _ => Kind::TaprootKey,
         }
     }
 
-    fn add_header(&mut self, merkle_root: TxMerkleNode) {
-        let parent = self.chain.headers.last().copied().unwrap_or(self.params.genesis.header);
-        let header = Header {
-            version: Version::from_consensus(0x2000_0000),
-            prev_blockhash: parent.block_hash(),
-            merkle_root,
-            time: parent.time + 600,
-            bits: parent.bits,
-            nonce: 0,
-        };
-        let mut block = Block { header, txdata: Vec::new() };
-        assert!(mining::solve(&mut block, &self.params, &mut 1_000_000), "regtest is easy");
-        self.chain.headers.push(block.header);
-    }
-
     /// Adds a block of a coinbase and `txs`; `made` are coins that it leaves behind.
-    fn add_block(&mut self, mut txs: Vec<Transaction>, made: Vec<Coin>) {
-        let height = u32::try_from(self.chain.blocks.len()).expect("short") + 1;
-        let value = 5_000_000_000_u64 >> (height / 150);
-        txs.insert(0, self.coinbase(height, value, &txs));
-        let txid = txs[0].compute_txid();
-        self.coinbases.push_back(Coin {
-            outpoint: OutPoint::new(txid, 0),
-            value,
-            kind: Kind::Wpkh,
-        });
-        let mut block = Block { header: self.params.genesis.header, txdata: txs };
-        let root = block.compute_merkle_root().expect("not empty");
-        self.add_header(root);
-        block.header = *self.chain.headers.last().expect("just added");
+    fn add_block(&mut self, txs: Vec<Transaction>, made: Vec<Coin>) {
+        let script = self.keys.script(Kind::Wpkh, 0);
+        let (block, outpoint, value) = self.blocks.next(txs, script);
+        self.coinbases.push_back(Coin { outpoint, value, kind: Kind::Wpkh, key: 0 });
+        self.chain.headers.push(block.header);
         self.chain.blocks.push(bitcoin::consensus::serialize(&block));
         self.recent.extend(made);
         while self.recent.len() > RECENT_COINS {
             self.old.extend(self.recent.pop_front());
-        }
-    }
-
-    fn coinbase(&self, height: u32, value: u64, txs: &[Transaction]) -> Transaction {
-        let mut leaves = vec![[0; 32]];
-        leaves.extend(txs.iter().map(|tx| tx.compute_wtxid().to_byte_array()));
-        let (root, _) = cofferdam_ibd::block::merkle_root(leaves);
-        let commitment = sha256d::Hash::hash(&[root, [0; 32]].concat());
-        let mut script = vec![0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
-        script.extend_from_slice(commitment.as_byte_array());
-        let output = |value, script_pubkey| TxOut { value: Amount::from_sat(value), script_pubkey };
-        Transaction {
-            version: TxVersion::TWO,
-            lock_time: LockTime::ZERO,
-            input: vec![TxIn {
-                previous_output: OutPoint::null(),
-                script_sig: Builder::new().push_int(i64::from(height)).push_int(0).into_script(),
-                sequence: Sequence::MAX,
-                witness: Witness::from_slice(&[[0; 32]]),
-            }],
-            output: vec![
-                output(value, self.script(Kind::Wpkh)),
-                output(0, ScriptBuf::from_bytes(script)),
-            ],
         }
     }
 
@@ -267,7 +183,7 @@ impl Maker {
         };
         let output = |&kind: &Kind| TxOut {
             value: Amount::from_sat(value),
-            script_pubkey: self.script(kind),
+            script_pubkey: self.keys.script(kind, 0),
         };
         let mut tx = Transaction {
             version: TxVersion::TWO,
@@ -275,55 +191,11 @@ impl Maker {
             input: coins.iter().map(input).collect(),
             output: kinds.iter().map(output).collect(),
         };
-        self.sign(&mut tx, coins);
+        self.keys.sign(&mut tx, coins);
         let txid = tx.compute_txid();
-        let coin = |(vout, &kind)| Coin { outpoint: OutPoint::new(txid, vout), value, kind };
+        let coin =
+            |(vout, &kind)| Coin { outpoint: OutPoint::new(txid, vout), value, kind, key: 0 };
         let made = (0..).zip(&kinds).map(coin).collect();
         (tx, made)
-    }
-
-    fn sign(&self, tx: &mut Transaction, coins: &[Coin]) {
-        let spent: Vec<TxOut> = coins
-            .iter()
-            .map(|coin| TxOut {
-                value: Amount::from_sat(coin.value),
-                script_pubkey: self.script(coin.kind),
-            })
-            .collect();
-        // Signatures are no part of what is signed here, so one cache serves all inputs.
-        let unsigned = tx.clone();
-        let mut cache = SighashCache::new(&unsigned);
-        for (index, coin) in coins.iter().enumerate() {
-            let all = EcdsaSighashType::All;
-            let ecdsa = |message| bitcoin::ecdsa::Signature {
-                signature: self.secp.sign_ecdsa(&message, &self.secret),
-                sighash_type: all,
-            };
-            let (script, value) = (&spent[index].script_pubkey, spent[index].value);
-            match coin.kind {
-                Kind::Wpkh => {
-                    let hash = cache.p2wpkh_signature_hash(index, script, value, all);
-                    let signature = ecdsa(Message::from(hash.expect("an input")));
-                    tx.input[index].witness = Witness::p2wpkh(&signature, &self.key.0);
-                }
-                Kind::Pkh => {
-                    let hash = cache.legacy_signature_hash(index, script, all.to_u32());
-                    let signature = ecdsa(Message::from(hash.expect("an input")));
-                    tx.input[index].script_sig = Builder::new()
-                        .push_slice(signature.serialize())
-                        .push_key(&self.key.into())
-                        .into_script();
-                }
-                Kind::Taproot => {
-                    let spent = Prevouts::All(&spent);
-                    let default = TapSighashType::Default;
-                    let hash = cache.taproot_key_spend_signature_hash(index, &spent, default);
-                    let message = Message::from(hash.expect("an input"));
-                    let signature =
-                        self.secp.sign_schnorr_no_aux_rand(&message, self.tweaked.as_keypair());
-                    tx.input[index].witness = Witness::from_slice(&[signature.as_ref()]);
-                }
-            }
-        }
     }
 }

@@ -9,6 +9,7 @@
 pub mod chain_maker;
 pub mod coin_load;
 pub mod counting;
+pub mod generator;
 pub mod null;
 pub mod report;
 

@@ -201,7 +201,12 @@ fn clap_command() -> Clap {
                 .disable_help_flag(true)
                 .arg(Arg::new("SHELL").required(true).value_parser(clap::value_parser!(Shell))),
         )
-        .subcommands([wal_command(), db_command()]);
+        .subcommands([
+            wal_command(),
+            db_command(),
+            #[cfg(feature = "bench")]
+            bench_command(),
+        ]);
     for spec in SECTIONS.iter().flat_map(|section| section.options) {
         command = command.arg(
             Arg::new(spec.name)
@@ -264,6 +269,37 @@ fn db_command() -> Clap {
         )
 }
 
+#[cfg(feature = "bench")]
+fn bench_command() -> Clap {
+    let number = |name| Arg::new(name).value_parser(clap::value_parser!(u64));
+    Clap::new("bench")
+        .about("Make what is measured: bench gen DIR [signed|growing] [BLOCKS] [SEED]")
+        .disable_help_flag(true)
+        .subcommand_required(true)
+        .subcommand(
+            Clap::new("gen")
+                .about("Write block files of a made chain of regtest, of full blocks")
+                .disable_help_flag(true)
+                .arg(Arg::new("DIR").required(true).value_parser(clap::value_parser!(PathBuf)))
+                .arg(Arg::new("PROFILE").value_parser(["signed", "growing"]))
+                .arg(Arg::new("BLOCKS").value_parser(clap::value_parser!(u32).range(1..)))
+                .arg(number("SEED")),
+        )
+}
+
+#[cfg(feature = "bench")]
+fn generate(dir: PathBuf, matches: &clap::ArgMatches) -> Tool {
+    /// Some 130 MB of signed blocks.
+    const BLOCKS: u32 = 100;
+    let profile = matches.get_one::<String>("PROFILE").map_or("signed", String::as_str);
+    Tool::BenchGenerate(crate::tools::Generate {
+        dir,
+        profile: profile.to_owned(),
+        blocks: matches.get_one("BLOCKS").copied().unwrap_or(BLOCKS),
+        seed: matches.get_one("SEED").copied().unwrap_or(1),
+    })
+}
+
 /// The tool that `wal ACTION` or `db ACTION` names.
 fn tool(group: &str, matches: &clap::ArgMatches) -> Option<Tool> {
     let (action, matches) = matches.subcommand()?;
@@ -273,6 +309,8 @@ fn tool(group: &str, matches: &clap::ArgMatches) -> Option<Tool> {
         ("wal", "verify") => Some(Tool::WalVerify { dir }),
         ("wal", "dump") => Some(Tool::WalDump { dir, lsn: matches.get_one("LSN").copied() }),
         ("db", "stats") => Some(Tool::DbStats { dir }),
+        #[cfg(feature = "bench")]
+        ("bench", "gen") => Some(generate(dir, matches)),
         _ => None,
     }
 }

@@ -49,7 +49,7 @@ fn try_run(words: impl IntoIterator<Item = OsString>) -> Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
         Command::Tool(tool) if args.options.is_empty() => return tools::run(&tool),
-        Command::Tool(_) => bail!("`wal` and `db` take a directory and no options"),
+        Command::Tool(_) => bail!("`wal`, `db` and `bench` take a directory and no options"),
         command => command,
     };
     let mut config = Config::load(args.options).map_err(|text| anyhow!(text))?;

@@ -1,8 +1,11 @@
-//! `cofferdam wal` and `cofferdam db`: looking at what a node has left on a disk.
+//! `cofferdam wal` and `cofferdam db`: looking at what a node has left on a disk; and `cofferdam
+//! bench`, with the feature `bench`.
 //!
 //! A log is only read, also while a node writes it. Where the engine is asked it is opened as a
 //! node would open it, which writes files of its own and needs its lock.
 
+#[cfg(feature = "bench")]
+mod bench;
 mod database;
 mod log;
 mod place;
@@ -13,6 +16,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 
+#[cfg(feature = "bench")]
+pub(crate) use self::bench::Generate;
 use self::place::Place;
 
 /// What to look at.
@@ -40,6 +45,9 @@ pub enum Tool {
         /// A data directory or its `chainstate`.
         dir: PathBuf,
     },
+    /// Make a chain to measure with.
+    #[cfg(feature = "bench")]
+    BenchGenerate(Generate),
 }
 
 /// Runs a tool.
@@ -50,5 +58,7 @@ pub(crate) fn run(tool: &Tool) -> Result<ExitCode> {
         Tool::WalDump { dir, lsn: None } => log::dump(&Place::find(dir)?),
         Tool::WalDump { dir, lsn: Some(lsn) } => log::dump_one(&Place::find(dir)?, *lsn),
         Tool::DbStats { dir } => database::stats(&Place::find(dir)?),
+        #[cfg(feature = "bench")]
+        Tool::BenchGenerate(wanted) => bench::generate_chain(wanted),
     }
 }

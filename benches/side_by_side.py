@@ -1,0 +1,243 @@
+#!/usr/bin/env python3
+"""Cofferdam and Bitcoin Core side by side: the same blocks, the same cache, in turn.
+
+    benches/side_by_side.py                         every mode on the signed chain
+    benches/side_by_side.py --modes a,c --rounds 5  some of them
+    benches/side_by_side.py --chain growing --blocks 800 --dbcache 100
+
+Every run ends by comparing the UTXO hash with that of the reference, which Core made. Builds what it
+needs, and keeps chains and data directories in the cache folder. What is measured is the whole
+process, from its start until it has ended with everything on disk.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "side_by_side"))
+
+import report  # noqa: E402
+from measure import drop_page_cache  # noqa: E402
+from nodes import Node, copy  # noqa: E402
+
+CACHE = pathlib.Path(os.environ.get("COFFERDAM_CACHE", pathlib.Path.home() / ".cache/cofferdam"))
+MODES = {
+    "a": "(a) -reindex-chainstate, no scripts",
+    "i": "(a') -loadblock, no scripts",
+    "c": "(c) P2P, all scripts",
+    "l": "(c') -loadblock, all scripts",
+    "r": "-reindex-chainstate, all scripts",
+    "d": "(d) P2P, no scripts",
+    "q": "(d) P2P from four peers, no scripts",
+    "e": "(e) back after kill -9 at 60 % of a P2P sync",
+    "f": "(f) restart to the first answer",
+}
+
+
+class Bench:
+    """What is measured, and where."""
+
+    def __init__(self, args):
+        self.args = args
+        target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", CACHE / "target"))
+        ours = args.ours or build(target)
+        core = args.core or output(HERE.parent / "scripts/bitcoind")
+        self.nodes = [
+            Node("cofferdam", ours, ["-backend=rocksdb"]),
+            Node("core", core, args.core_options.split()),
+        ]
+        self.chain = CACHE / "chains" / f"{args.chain}-{args.blocks}-{args.seed}"
+        self.work = pathlib.Path(args.work)
+        self.facts = self.make_chain(ours)
+        self.full_blocks_mb = self.facts["bytes"] / 1e6
+
+    def make_chain(self, ours):
+        facts = self.chain / "chain.json"
+        if not facts.exists():
+            shutil.rmtree(self.chain, ignore_errors=True)
+            plan = [self.args.chain, str(self.args.blocks), str(self.args.seed)]
+            subprocess.run([ours, "bench", "gen", self.chain, *plan], check=True)
+        return json.loads(facts.read_text())
+
+    def options(self, scripts):
+        valid = "0" if scripts else self.facts["tip"]
+        return [
+            f"-dbcache={self.args.dbcache}",
+            f"-par={self.args.par}",
+            f"-assumevalid={valid}",
+            f"-stopatheight={self.facts['blocks']}",
+            "-connect=0",
+            "-listen=0",
+        ]
+
+    def files(self):
+        return [f"-loadblock={path}" for path in sorted(self.chain.glob("blk*.dat"))]
+
+    def base(self, node):
+        """A data directory with the whole chain, made once."""
+        home = self.work / f"base-{node.name}"
+        if not (home / "done").exists():
+            shutil.rmtree(home, ignore_errors=True)
+            node.run(home, [*self.options(False), *self.files()])
+            (home / "done").touch()
+        return home
+
+    def fresh(self, node):
+        home = self.work / f"run-{node.name}"
+        shutil.rmtree(home, ignore_errors=True)
+        return home
+
+    def utxo_hash(self, node, home):
+        running = node.start(home, ["-connect=0", "-listen=0"])
+        running.wait()
+        info = running.call("gettxoutsetinfo", "muhash")
+        running.stop()
+        return info["bestblock"], info["txouts"], info["muhash"]
+
+    def serve(self, count):
+        """Core, with the chain, as peers to sync from."""
+        core, servers = self.nodes[1], []
+        for number in range(count):
+            home = self.work / f"serve-{number}"
+            if not home.exists():
+                copy(self.base(core), home)
+            options = [f"-bind=127.0.0.1:{(port := 21000 + number)}", "-connect=0", "-par=1"]
+            running = core.start(home, [*options, "-dbcache=4", "-whitelist=noban,download@127.0.0.1"])
+            running.wait()
+            servers.append((running, port))
+        return servers
+
+    def measure(self, mode, node):
+        """One run of a mode: what it cost."""
+        cold = self.args.cold
+        if mode == "f":
+            return self.restart(node)
+        if mode == "e":
+            return self.recover(node)
+        home = self.fresh(node)
+        options = self.options(scripts=mode in "clr")
+        servers = []
+        if mode in "ar":
+            copy(self.base(node), home)
+            (home / "done").unlink()
+            options.append("-reindex-chainstate")
+        elif mode in "il":
+            options += self.files()
+        else:
+            servers = self.serve(4 if mode == "q" else 1)
+            options.remove("-connect=0")
+            options += [f"-connect=127.0.0.1:{port}" for _, port in servers]
+        if cold and not drop_page_cache():
+            raise SystemExit("--cold needs root")
+        result = node.run(home, options)
+        for server, _ in servers:
+            server.stop()
+        self.check(node, home)
+        result["mb_a_second"] = self.full_blocks_mb / result["wall"]
+        result["inputs_a_second"] = self.facts["inputs"] / result["wall"]
+        result["cpu_ms_a_mb"] = result["cpu"] * 1e3 / self.full_blocks_mb
+        return result
+
+    def check(self, node, home):
+        found = self.utxo_hash(node, home)
+        expected = self.reference()
+        if found != expected:
+            raise SystemExit(f"{node.name} has another set: {found}, not {expected}")
+
+    def reference(self):
+        path = self.chain / "reference.json"
+        if not path.exists():
+            core = self.nodes[1]
+            path.write_text(json.dumps(self.utxo_hash(core, self.base(core))))
+        return tuple(json.loads(path.read_text()))
+
+    def restart(self, node):
+        home = self.fresh(node)
+        copy(self.base(node), home)
+        running = node.start(home, ["-connect=0", "-listen=0", f"-dbcache={self.args.dbcache}"])
+        seconds = running.wait()
+        stopping = time.monotonic()
+        result = running.stop()
+        return {**result, "wall": seconds, "stop": time.monotonic() - stopping}
+
+    def recover(self, node):
+        home = self.fresh(node)
+        servers = self.serve(1)
+        stop, connect = f"-stopatheight={self.facts['blocks']}", f"-connect=127.0.0.1:{servers[0][1]}"
+        options = [each for each in self.options(True) if each not in (stop, "-connect=0")]
+        options.append(connect)
+        wanted = int(self.facts["full_height"] * 0.6)
+        running = node.start(home, options)
+        running.wait()
+        running.wait_for_height(wanted)
+        height = running.call("getblockcount")
+        running.kill()
+        again = node.start(home, options)
+        again.wait()
+        came_up = again.call("getblockcount")
+        again.wait_for_height(height)
+        seconds = time.monotonic() - again.measured.started
+        again.wait_for_height(self.facts["blocks"])
+        result = again.stop()
+        for server, _ in servers:
+            server.stop()
+        self.check(node, home)
+        return {**result, "wall": seconds, "killed_at": height, "came_up_at": came_up}
+
+
+def output(*command):
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+
+def build(target):
+    features = ["--release", "--locked", "--workspace", "--all-features", "--bin", "cofferdam"]
+    environment = {**os.environ, "CARGO_TARGET_DIR": str(target)}
+    subprocess.run(["cargo", "build", *features], check=True, cwd=HERE.parent, env=environment)
+    return target / "release/cofferdam"
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--modes", default="a,i,c,l,d,e,f", help="\n".join(f"{k}: {v}" for k, v in MODES.items()))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--chain", choices=["signed", "growing"], default="signed")
+    parser.add_argument("--blocks", type=int, default=300, help="full blocks")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--dbcache", type=int, default=450, help="MiB, for both")
+    parser.add_argument("--par", type=int, default=os.cpu_count())
+    parser.add_argument("--core-options", default="", help="further ones, for its best settings")
+    parser.add_argument("--cold", action="store_true", help="drop the page cache before each run")
+    parser.add_argument("--work", default=str(CACHE / "side_by_side"))
+    parser.add_argument("--ours", help="a program instead of building it")
+    parser.add_argument("--core", help="a bitcoind instead of building it")
+    parser.add_argument("--out", help="where result.md, .json and .svg go (below --work)")
+    return parser.parse_args()
+
+
+def main():
+    args = arguments()
+    bench = Bench(args)
+    shutil.rmtree(bench.work, ignore_errors=True)
+    modes = []
+    for letter in args.modes.split(","):
+        title = f"{MODES[letter]}; {args.chain}, dbcache {args.dbcache}"
+        runs = {node.name: [] for node in bench.nodes}
+        for number in range(args.rounds):
+            # In turn, and the first one changes: what else the machine does falls on both.
+            for node in bench.nodes[:: -1 if number % 2 else 1]:
+                result = bench.measure(letter, node)
+                runs[node.name].append(result)
+                print(f"{title}: {node.name} {result['wall']:.2f} s, CPU {result['cpu']:.2f} s", flush=True)
+        modes.append({"mode": letter, "title": title, "runs": runs})
+        facts = {**bench.facts, "options": vars(args)}
+        text = report.write(pathlib.Path(args.out or bench.work / "out"), facts, modes)
+    print(text)
+
+
+main()

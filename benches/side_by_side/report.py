@@ -1,0 +1,88 @@
+"""Tables, JSON and a plot of what was measured."""
+
+import json
+import statistics
+
+COLUMNS = [
+    ("wall", "wall s", 2),
+    ("cpu", "CPU s", 2),
+    ("user", "user s", 2),
+    ("system", "system s", 2),
+    ("mb_a_second", "MB/s", 1),
+    ("inputs_a_second", "inputs/s", 0),
+    ("cpu_ms_a_mb", "CPU ms/MB", 2),
+    ("rss_mb", "peak RSS MB", 0),
+    ("anonymous_mb", "anonymous MB", 0),
+    ("read_mb", "read MB", 0),
+    ("written_mb", "written MB", 0),
+]
+
+
+def median(runs, key):
+    return statistics.median(run[key] for run in runs)
+
+
+def ratios(mode, key):
+    """Core's figure over ours, of neighbouring runs: smallest, median, largest."""
+    pairs = zip(mode["runs"]["cofferdam"], mode["runs"]["core"])
+    found = sorted(core[key] / ours[key] for ours, core in pairs if ours.get(key))
+    return (found[0], statistics.median(found), found[-1]) if found else None
+
+
+def table(modes):
+    lines = []
+    for mode in modes:
+        present = [column for column in COLUMNS if column[0] in mode["runs"]["core"][0]]
+        lines += ["", f"**{mode['title']}**", ""]
+        lines += ["| | " + " | ".join(title for _, title, _ in present) + " |"]
+        lines += ["|---|" + "--:|" * len(present)]
+        for name, runs in mode["runs"].items():
+            cells = (f"{median(runs, key):,.{digits}f}" for key, _, digits in present)
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        cells = []
+        for key, _, _ in present:
+            found = ratios(mode, key)
+            cells.append("" if found is None else f"{found[1]:.2f} ({found[0]:.2f} to {found[2]:.2f})")
+        lines.append("| Core / ours | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(modes):
+    """Bars of how many times faster, by the clock and by CPU time."""
+    rows = [(mode["title"], ratios(mode, "wall"), ratios(mode, "cpu")) for mode in modes]
+    widest = max([1.0] + [found[2] for _, *both in rows for found in both if found])
+    left, width, height = 330, 460, 40
+    scale = width / (widest * 1.1)
+    total = 60 + height * len(rows)
+    out = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 80}" height="{total}" '
+        'font-family="sans-serif" font-size="12">',
+        '<rect width="100%" height="100%" fill="white"/>',
+        f'<text x="{left}" y="20">Bitcoin Core / Cofferdam: dark by the clock, light by CPU time</text>',
+    ]
+    for index, (title, wall, cpu) in enumerate(rows):
+        top = 36 + height * index
+        out.append(f'<text x="{left - 8}" y="{top + 19}" text-anchor="end">{title}</text>')
+        for found, offset, colour in ((wall, 0, "#1f5f8b"), (cpu, 14, "#9cc4de")):
+            if not found:
+                continue
+            low, middle, high = (value * scale for value in found)
+            line = top + offset + 6
+            out.append(
+                f'<rect x="{left}" y="{top + offset}" width="{middle:.1f}" height="12" fill="{colour}"/>'
+                f'<line x1="{left + low:.1f}" x2="{left + high:.1f}" y1="{line}" y2="{line}" '
+                'stroke="black"/>'
+                f'<text x="{left + high + 6:.1f}" y="{line + 4}">{found[1]:.2f}</text>'
+            )
+    one = left + scale
+    out.append(f'<line x1="{one}" x2="{one}" y1="30" y2="{total - 14}" stroke="#c33"/></svg>')
+    return "\n".join(out) + "\n"
+
+
+def write(place, facts, modes):
+    place.mkdir(parents=True, exist_ok=True)
+    text = table(modes)
+    (place / "result.json").write_text(json.dumps({"facts": facts, "modes": modes}, indent=1) + "\n")
+    (place / "result.md").write_text(text)
+    (place / "result.svg").write_text(plot(modes))
+    return text
