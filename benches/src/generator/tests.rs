@@ -1,3 +1,5 @@
+//! What the chain of the generator is like: its own tests.
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
