@@ -290,7 +290,15 @@ fn addresses_are_kept_and_told_on_at_a_bounded_rate() {
     // Some may share a place in the tables, which one of them gets.
     assert!(known.len() >= 6, "{known:?}");
     assert_eq!((&known[0]["port"], &known[0]["network"]), (&8333.into(), &"ipv4".into()));
+    assert_eq!(node.peer()["addr_relay_enabled"], true);
     assert_eq!(node.node.rpc("getaddrmaninfo", &[])["all_networks"]["tried"], 0);
+    let raw = node.node.rpc("getrawaddrman", &[]);
+    assert_eq!(raw["tried"], json!({}));
+    let new = raw["new"].as_object().expect("a table");
+    assert_eq!(new.len(), known.len());
+    let (place, entry) = new.iter().next().expect("an entry");
+    assert!(place.split_once('/').is_some_and(|(bucket, _)| bucket.parse::<u16>().is_ok()));
+    assert_eq!(entry["source_network"], "not_publicly_routable");
     // What cannot be read costs nothing; what is too much costs the connection.
     source.send("addrv2", &[]);
     let mut long = vec![1, 0, 0, 0, 0, 0, 1, 0xfd, 1, 2];

@@ -283,6 +283,17 @@ impl AddrMan {
         entries
     }
 
+    /// Lists the places of a table that are taken, by bucket and position.
+    pub(crate) fn places(&self, tried: bool) -> Vec<((u64, u64), Entry)> {
+        let table = if tried { &self.tried } else { &self.new };
+        let mut places: Vec<((u64, u64), Entry)> = table
+            .iter()
+            .filter_map(|(place, address)| Some((*place, *self.entries.get(address)?)))
+            .collect();
+        places.sort_by_key(|(place, _)| *place);
+        places
+    }
+
     /// Puts an entry back that was saved.
     pub(super) fn restore(&mut self, entry: Entry) {
         let address = entry.address;

@@ -33,6 +33,12 @@ pub(super) const METHODS: &[Method] = &[
         help: "Return known addresses, after filtering for quality and recency. These can potentially be used to find new peers in the network.",
         run: get_node_addresses,
     },
+    Method {
+        name: "getrawaddrman",
+        params: &[],
+        help: "EXPERIMENTAL warning: this call may be changed in future releases. Returns information on all address manager entries for the new and tried tables.",
+        run: get_raw_addrman,
+    },
 ];
 
 fn get_node_addresses(context: &Context, args: &Args) -> RpcResult {
@@ -57,10 +63,39 @@ fn get_node_addresses(context: &Context, args: &Args) -> RpcResult {
             "services": entry.services,
             "address": entry.address.ip().to_string(),
             "port": entry.address.port(),
-            "network": if entry.address.is_ipv4() { "ipv4" } else { "ipv6" },
+            "network": network_name(entry.address.ip()),
         })
     };
     Ok(found.iter().map(describe).collect())
+}
+
+fn get_raw_addrman(context: &Context, _: &Args) -> RpcResult {
+    let table = |tried: bool| -> Map<String, Value> {
+        let places = context.peers.with_addresses(|manager| manager.places(tried));
+        let describe = |((bucket, position), entry): ((u64, u64), crate::p2p::AddressEntry)| {
+            let fields = json!({
+                "address": entry.address.ip().to_string(),
+                "port": entry.address.port(),
+                "services": entry.services,
+                "time": entry.time,
+                "network": network_name(entry.address.ip()),
+                "source": entry.source.to_string(),
+                "source_network": network_name(entry.source),
+            });
+            (format!("{bucket}/{position}"), fields)
+        };
+        places.into_iter().map(describe).collect()
+    };
+    Ok(json!({"new": table(false), "tried": table(true)}))
+}
+
+/// Returns the name of an address's network; addresses of no use outside have a name of their own.
+fn network_name(ip: IpAddr) -> &'static str {
+    match ip {
+        _ if !crate::p2p::is_routable(ip) => "not_publicly_routable",
+        IpAddr::V4(_) => "ipv4",
+        IpAddr::V6(_) => "ipv6",
+    }
 }
 
 fn add_peer_address(context: &Context, args: &Args) -> RpcResult {

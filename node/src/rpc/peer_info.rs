@@ -45,10 +45,7 @@ pub(super) fn peer_info(context: &Context, peer: &Peer) -> RpcResult {
     put("synced_headers", json!(synced_headers));
     put("synced_blocks", json!(state.common_height.map_or(-1, i64::from)));
     put("inflight", json!(owed));
-    put(
-        "addr_relay_enabled",
-        json!(version.is_some() && !peer.is_inbound() && peer.kind.relays_addresses()),
-    );
+    put("addr_relay_enabled", json!(peer.link().addresses.enabled));
     put("addr_processed", json!(peer.link().addresses.processed));
     put("addr_rate_limited", json!(peer.link().addresses.rate_limited));
     put("permissions", json!(peer.permissions.names()));

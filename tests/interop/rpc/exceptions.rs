@@ -70,7 +70,6 @@ pub(super) const MISSING: &[(&str, &str)] = &[
     ("finalizepsbt", "a wallet's tool"),
     ("getmempoolcluster", NOT_YET),
     ("getprivatebroadcastinfo", "transactions are not relayed"),
-    ("getrawaddrman", NOT_YET),
     ("joinpsbts", "a wallet's tool"),
     ("utxoupdatepsbt", "a wallet's tool"),
 ];
