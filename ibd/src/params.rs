@@ -429,6 +429,8 @@ impl ChainParams {
             magic: [0xfa, 0xbf, 0xb5, 0xda],
             default_port: 18444,
             rpc_port: 18443,
+            // It leads nowhere, and suites look whether it is asked.
+            dns_seeds: &["dummySeed.invalid."],
             pow_limit: target("7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff"),
             pow_allow_min_difficulty: true,
             pow_no_retargeting: true,

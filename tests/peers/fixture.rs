@@ -2,7 +2,6 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
-use std::path::Path;
 use std::time::Duration;
 
 use bitcoin::hashes::{Hash as _, sha256d};
@@ -19,20 +18,33 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Logged {
     pub(crate) node: Node,
     dir: tempfile::TempDir,
+    /// Whether it opens connections by itself.
+    is_automatic: bool,
 }
 
 impl Logged {
+    /// Starts a node that connects only to whom it is told to.
     pub(crate) fn start(args: &[&str]) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
-        let node = start_in(dir.path(), args);
-        Self { node, dir }
+        Self::start_in(tempfile::tempdir().expect("a temporary directory"), false, args)
+    }
+
+    /// Starts a node that opens connections by itself.
+    pub(crate) fn automatic(args: &[&str]) -> Self {
+        Self::start_in(tempfile::tempdir().expect("a temporary directory"), true, args)
+    }
+
+    fn start_in(dir: tempfile::TempDir, is_automatic: bool, args: &[&str]) -> Self {
+        let mut all = vec!["-backend=sled", "-debug", "-loglevel=trace"];
+        all.extend((!is_automatic).then_some("-connect=0"));
+        all.extend(args);
+        let node = Node::start(BINARY, dir.path(), &all);
+        Self { node, dir, is_automatic }
     }
 
     /// Stops the node and starts it again with other options.
     pub(crate) fn restart(self, args: &[&str]) -> Self {
         self.node.stop();
-        let node = start_in(self.dir.path(), args);
-        Self { node, dir: self.dir }
+        Self::start_in(self.dir, self.is_automatic, args)
     }
 
     /// Waits until a line with this text is in the log.
@@ -68,12 +80,6 @@ impl Logged {
         self.call("addconnection", &[&address, kind, "false"]);
         Peer::new(listener.accept().expect("the node").0)
     }
-}
-
-fn start_in(dir: &Path, args: &[&str]) -> Node {
-    let mut all = vec!["-backend=sled", "-debug", "-loglevel=trace", "-connect=0"];
-    all.extend(args);
-    Node::start(BINARY, dir, &all)
 }
 
 /// The other end of a connection.

@@ -78,3 +78,14 @@ fn a_node_that_prunes_does_not_tell_how_far_back_it_goes() {
     peer.wait_for_end();
     node.logged("Ignore block request below NODE_NETWORK_LIMITED threshold, disconnecting peer=0");
 }
+
+#[test]
+fn seeds_are_asked_at_once_only_by_who_knows_nobody() {
+    let node = Logged::automatic(&["-dnsseed=1", "-seednode=0.0.0.1"]);
+    node.logged("Empty addrman, adding seednode (0.0.0.1) to addrfetch");
+    let node = node.restart(&["-dnsseed=1"]);
+    node.logged("Loading addresses from DNS seed dummySeed.invalid.");
+    node.call("addpeeraddress", &["192.0.0.8", "8333"]);
+    let node = node.restart(&["-dnsseed=1"]);
+    node.logged("Waiting 11 seconds before querying DNS seeds.");
+}

@@ -86,10 +86,17 @@ impl P2pConfig {
                 user_agent.len()
             ));
         }
+        // Who names the peers to connect to wants no others.
+        let dns_seed = settings.flag("dnsseed", !settings.is_set("connect"));
+        let force_dns_seed = settings.flag("forcednsseed", false);
+        if force_dns_seed && !dns_seed {
+            let text = "Cannot set -forcednsseed to true when setting -dnsseed to false.";
+            return Err(text.into());
+        }
         Ok(Self {
             automatic: !settings.is_set("connect"),
-            dns_seed: settings.flag("dnsseed", true),
-            force_dns_seed: settings.flag("forcednsseed", false),
+            dns_seed,
+            force_dns_seed,
             seed_nodes: owned(settings.all("seednode")),
             // -connect=0 is -noconnect.
             connect: owned(settings.all("connect").into_iter().filter(|at| *at != "0").collect()),
@@ -245,6 +252,10 @@ mod tests {
         assert_eq!(error("-peertimeout=0"), "peertimeout must be a positive integer.");
         assert_eq!(error("-peertimeout=-1"), "peertimeout must be a positive integer.");
         assert_eq!(error("-maxuploadtarget=x"), "Unable to parse -maxuploadtarget: 'x'");
+        assert!(p2p("").dns_seed && !p2p("-connect=0").dns_seed);
+        let text = "Cannot set -forcednsseed to true when setting -dnsseed to false.";
+        assert_eq!(error("-forcednsseed -nodnsseed"), text);
+        assert_eq!(error("-forcednsseed -connect=0"), text);
         assert_eq!(error("-whitelist=oopsie@::1"), "Invalid P2P permission: 'oopsie'");
     }
 

@@ -26,11 +26,16 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     option(
         "dnsseed",
         "",
-        "Ask the DNS seeds for addresses of nodes if none are known (default: 1 unless -connect is used)",
+        "Ask the DNS seeds for addresses of nodes if the known ones lead to no peers (default: 1 unless -connect is used)",
         &[],
     ),
     option("forcednsseed", "", "Ask the DNS seeds in any case (default: 0)", &[]),
-    option("seednode", "ip", "Ask this node for addresses if none are known. May be repeated", &[]),
+    option(
+        "seednode",
+        "ip",
+        "Ask this node for addresses if the known ones lead to no peers. May be repeated",
+        &[],
+    ),
     option("listen", "", "Accept connections (default: 1 unless -connect is used)", &[]),
     option("maxconnections", "n", "Most connections at a time (default: 125)", &[]),
     option(

@@ -30,6 +30,7 @@ mod ping;
 mod rate;
 mod relay;
 mod relay_message;
+mod seeds;
 mod serve;
 mod session;
 mod subnet;

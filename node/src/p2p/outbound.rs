@@ -2,21 +2,19 @@
 //!
 //! Eight for everything, two for blocks alone, and every two minutes one that only looks whether
 //! somebody is there, besides what `extra_peers` asks for: each to another group of networks, so that
-//! no single owner of many addresses has them all. The first addresses are those that the seeds'
-//! names resolve to.
+//! no single owner of many addresses has them all.
 
 use std::collections::HashSet;
-use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use cofferdam_ibd::Network;
 
 use super::addrman::group;
 use super::dial::{BLOCK_RELAY_MAX, FULL_RELAY_MAX};
 use super::extra_peers::ExtraPeers;
 use super::manager::{PeerManager, random_nonce};
 use super::peer::Kind;
+use super::seeds::WANTED_SERVICES;
 
 /// Time between two looks at addresses, and between two attempts to connect.
 const FEELER_INTERVAL: Duration = Duration::from_secs(120);
@@ -28,12 +26,6 @@ const DRAWS_MAX: u32 = 100;
 const DRAWS_OF_RESTED: u32 = 30;
 const DRAWS_OF_USUAL_PORT: u32 = 50;
 const REST_SECONDS: u64 = 10 * 60;
-
-/// Services without which a peer is of no use: blocks with their witnesses.
-const WANTED_SERVICES: u64 = 1 | 8;
-
-/// Addresses taken from one seed.
-const SEED_ADDRESSES_MAX: usize = 32;
 
 /// When to do what next.
 #[derive(Debug)]
@@ -55,85 +47,7 @@ impl Default for Outbound {
     }
 }
 
-/// Returns the names that resolve to nodes of a network, run by people of the trade (Core's
-/// `chainparams.cpp`).
-const fn seeds(network: Network) -> &'static [&'static str] {
-    match network {
-        Network::Mainnet => &[
-            "dnsseed.bluematt.me.",
-            "seed.bitcoin.jonasschnelli.ch.",
-            "seed.btc.petertodd.net.",
-            "seed.bitcoin.sprovoost.nl.",
-            "dnsseed.emzy.de.",
-            "seed.bitcoin.wiz.biz.",
-            "seed.mainnet.achownodes.xyz.",
-        ],
-        Network::Testnet3 => &[
-            "testnet-seed.bitcoin.jonasschnelli.ch.",
-            "seed.tbtc.petertodd.net.",
-            "seed.testnet.bitcoin.sprovoost.nl.",
-            "testnet-seed.bluematt.me.",
-            "seed.testnet.achownodes.xyz.",
-        ],
-        Network::Testnet4 => &["seed.testnet4.bitcoin.sprovoost.nl.", "seed.testnet4.wiz.biz."],
-        Network::Signet => &["seed.signet.bitcoin.sprovoost.nl.", "seed.signet.achownodes.xyz."],
-        Network::Regtest => &[],
-    }
-}
-
 impl PeerManager {
-    /// Asks the seeds for addresses, if there are none or the user wants it.
-    pub(super) fn ask_seeds(self: &Arc<Self>) {
-        let counts = self.with_addresses(|manager| manager.counts(None));
-        let is_empty = counts.new + counts.tried == 0;
-        let config = &self.config;
-        if is_empty {
-            for name in config.seed_nodes.clone() {
-                let manager = Arc::clone(self);
-                let started = self.spawn("p2p-seed", move || {
-                    manager.connect_once(&name, Kind::AddrFetch, manager.config.v2_transport);
-                });
-                if let Err(error) = started {
-                    tracing::warn!("asking a seed node failed: {error:#}");
-                }
-            }
-        }
-        let wanted = config.automatic && config.dns_seed && is_empty;
-        let names = seeds(self.chain.params().network);
-        if !(wanted || config.force_dns_seed) || names.is_empty() {
-            return;
-        }
-        let manager = Arc::clone(self);
-        let started = self.spawn("p2p-dnsseed", move || manager.resolve_seeds(names));
-        if let Err(error) = started {
-            tracing::warn!("asking the seeds failed: {error:#}");
-        }
-    }
-
-    fn resolve_seeds(&self, names: &[&str]) {
-        let mut found = 0;
-        for name in names {
-            if self.shutdown.is_requested() {
-                return;
-            }
-            tracing::info!("Loading addresses from DNS seed {name}");
-            // Seeds filter by services if asked so: x9 is blocks with witnesses.
-            let query = (format!("x{WANTED_SERVICES:x}.{name}"), self.default_port);
-            let Ok(addresses) = query.to_socket_addrs() else { continue };
-            let now = self.clock.now().as_secs();
-            let addresses: Vec<SocketAddr> = addresses.take(SEED_ADDRESSES_MAX).collect();
-            let Some(source) = addresses.first().map(SocketAddr::ip) else { continue };
-            for address in addresses {
-                // Three to seven days old: whoever is told of by peers goes first.
-                let age = 3 * 24 * 60 * 60 + random_nonce() % (4 * 24 * 60 * 60);
-                let told = (address, WANTED_SERVICES, now.saturating_sub(age));
-                let added = self.with_addresses(|manager| manager.add(told, source, 0, now));
-                found += usize::from(added);
-            }
-        }
-        tracing::info!("{found} addresses found from DNS seeds");
-    }
-
     /// Opens the connection that is missing, if it is time.
     pub(super) fn tick_outbound(self: &Arc<Self>) {
         if !self.config.automatic || !self.is_active() {
