@@ -80,6 +80,25 @@ fn a_node_that_prunes_does_not_tell_how_far_back_it_goes() {
 }
 
 #[test]
+fn peers_for_blocks_alone_are_connected_to_again_after_a_restart() {
+    let node = Logged::automatic(&["-dnsseed=0"]);
+    let mut peer = node.connects("block-relay-only");
+    peer.expect("version");
+    peer.send("version", &version(70_016, 9));
+    peer.expect("verack");
+    peer.send("verack", &[]);
+    peer.settle();
+    let peer = node.peer();
+    let address = peer["addr"].as_str().expect("an address");
+    let node = node.restart(&["-dnsseed=0"]);
+    node.logged("1 block-relay-only anchors will be tried for connections.");
+    node.logged(&format!("Trying to make an anchor connection to {address}"));
+    // It was not there: it is no anchor any more.
+    let node = node.restart(&["-dnsseed=0"]);
+    node.logged("0 block-relay-only anchors will be tried for connections.");
+}
+
+#[test]
 fn seeds_are_asked_at_once_only_by_who_knows_nobody() {
     let node = Logged::automatic(&["-dnsseed=1", "-seednode=0.0.0.1"]);
     node.logged("Empty addrman, adding seednode (0.0.0.1) to addrfetch");

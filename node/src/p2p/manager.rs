@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -57,6 +57,8 @@ pub(crate) struct PeerManager {
     /// Where filters are that are served.
     pub(super) filters: Option<Arc<Indexes>>,
     pub(super) addresses: AddressBook,
+    /// The folder of the network's files.
+    chain_dir: PathBuf,
     outbound: Mutex<Outbound>,
     pub(super) shutdown: Shutdown,
     pub(super) default_port: u16,
@@ -107,6 +109,7 @@ impl PeerManager {
             sync: Arc::default(),
             filters,
             addresses: AddressBook::default(),
+            chain_dir: chain_dir.to_owned(),
             outbound: Mutex::new(Outbound::default()),
             shutdown,
             default_port,
@@ -128,6 +131,9 @@ impl PeerManager {
             }
         }))?;
         manager.open_addresses(chain_dir);
+        if manager.config.automatic {
+            manager.take_anchors(chain_dir);
+        }
         manager.listen_all()?;
         manager.ask_seeds();
         let ticker = Arc::clone(&manager);
@@ -138,6 +144,9 @@ impl PeerManager {
     /// Closes all connections and ends all threads.
     pub(crate) fn stop(&self) {
         self.save_addresses();
+        if self.config.automatic {
+            self.save_anchors(&self.chain_dir);
+        }
         self.wake_listeners();
         for peer in self.peers() {
             peer.close();

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod addrman;
+mod anchors;
 mod announce;
 mod bans;
 mod budget;

@@ -34,6 +34,8 @@ pub(super) struct Outbound {
     next_feeler: Duration,
     dialing: bool,
     pub(super) extra: ExtraPeers,
+    /// Peers for blocks alone of the last run.
+    pub(super) anchors: Vec<SocketAddr>,
 }
 
 impl Default for Outbound {
@@ -43,6 +45,7 @@ impl Default for Outbound {
             next_feeler: Duration::ZERO,
             dialing: false,
             extra: ExtraPeers::default(),
+            anchors: Vec::new(),
         }
     }
 }
@@ -59,8 +62,14 @@ impl PeerManager {
             return;
         }
         outbound.next_attempt = Instant::now() + ATTEMPT_INTERVAL;
-        let Some(kind) = self.missing_kind(&mut outbound, now) else { return };
-        let Some(address) = self.choose_address(kind) else { return };
+        let (kind, address) = if let Some(anchor) = outbound.anchors.pop() {
+            tracing::debug!("Trying to make an anchor connection to {anchor}");
+            (Kind::BlockRelayOnly, anchor)
+        } else {
+            let Some(kind) = self.missing_kind(&mut outbound, now) else { return };
+            let Some(address) = self.choose_address(kind) else { return };
+            (kind, address)
+        };
         outbound.dialing = true;
         drop(outbound);
         self.with_addresses(|manager| manager.attempt(address, now.as_secs()));
