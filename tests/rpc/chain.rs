@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use bitcoin::Block;
+use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
 use cofferdam_tests::process::{Node, wait_for};
 use serde_json::{Value, json};
 
@@ -204,4 +206,20 @@ fn indexes_catch_up_reorganise_and_survive_a_kill() {
 fn header(node: &Node, height: u32) -> Value {
     let hash = node.rpc("getblockhash", &[&height.to_string()]);
     node.rpc("getblockfilter", &[text(&hash)])["header"].clone()
+}
+
+#[test]
+fn a_submitted_block_may_leave_out_the_reserved_value_of_its_coinbase() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let node = mined(dir.path(), 1, &[]);
+    let made = node.rpc("generateblock", &[ADDRESS, "[]", "false"]);
+    let mut block: Block = deserialize_hex(text(&made["hex"])).expect("a block");
+    block.txdata[0].input[0].witness.clear();
+    let stripped = serialize_hex(&block);
+    assert!(stripped.len() < text(&made["hex"]).len());
+    // As Core does for miners that do not send it.
+    assert_eq!(node.rpc("submitblock", &[&stripped]), Value::Null);
+    let stored = node.rpc("getblock", &[text(&made["hash"]), "0"]);
+    assert_eq!(stored, made["hex"]);
+    node.stop();
 }

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bitcoin::CompactTarget;
-use bitcoin::consensus::deserialize;
+use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::hex::DisplayHex as _;
+use bitcoin::{Block, CompactTarget};
 use cofferdam_ibd::mining::minimum_time;
 use cofferdam_ibd::pow::next_work_required;
 use cofferdam_ibd::{
@@ -166,7 +166,7 @@ fn as_float(bytes: [u8; 32]) -> f64 {
 fn submit_block(context: &Context, args: &Args) -> RpcResult {
     let undecodable = || RpcError::new(code::DESERIALIZATION_ERROR, "Block decode failed");
     let raw = tx_json::bytes(args.text(0)?).ok_or_else(undecodable)?;
-    let submitted = context.chain.submit(raw, BlockSource::User)?;
+    let submitted = context.chain.submit(with_reserved_value(context, raw)?, BlockSource::User)?;
     Ok(match (submitted.accepted, submitted.invalid) {
         (Some(BlockAccepted::Duplicate(_)), _) => json!("duplicate"),
         // What cannot be read is this method's own error, not a block's.
@@ -179,6 +179,34 @@ fn submit_block(context: &Context, args: &Args) -> RpcResult {
         _ if submitted.connected => Value::Null,
         _ => json!("inconclusive"),
     })
+}
+
+/// Puts the reserved value into the coinbase's witness of a block that commits to witnesses and has
+/// none (`UpdateUncommittedBlockStructures`): not all miners send what is the same in every block.
+fn with_reserved_value(context: &Context, raw: Vec<u8>) -> Result<Vec<u8>, RpcError> {
+    /// `OP_RETURN`, a push of 36 bytes, and the commitment's header (BIP-0141).
+    const COMMITMENT: [u8; 6] = [0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed];
+    const COMMITMENT_BYTES: usize = 38;
+    let Ok(mut block) = deserialize::<Block>(&raw) else { return Ok(raw) };
+    let parent = block.header.prev_blockhash;
+    let Some(coinbase) = block.txdata.first_mut() else { return Ok(raw) };
+    let commits = coinbase.output.iter().any(|output| {
+        let script = output.script_pubkey.as_bytes();
+        script.len() >= COMMITMENT_BYTES && script.starts_with(&COMMITMENT)
+    });
+    let Some(input) = coinbase.input.first_mut().filter(|input| input.witness.is_empty()) else {
+        return Ok(raw);
+    };
+    let segwit_height = context.chain.params().segwit_height;
+    let has_segwit = context.chain.query(move |chain| {
+        let headers = chain.headers();
+        headers.get(&parent).is_some_and(|at| headers.entry(at).height + 1 >= segwit_height)
+    })?;
+    if !commits || !has_segwit {
+        return Ok(raw);
+    }
+    input.witness.push([0; 32]);
+    Ok(serialize(&block))
 }
 
 fn submit_header(context: &Context, args: &Args) -> RpcResult {
