@@ -3,8 +3,9 @@
 //! one that it breaks.
 
 use bitcoin::Script;
-use bitcoin::hashes::Hash as _;
+use bitcoin::hashes::{Hash as _, sha256};
 
+use super::walk::{End, Stack, is_true, walk};
 use super::{ScriptFlags, ScriptVerifier};
 use crate::error::Result;
 use crate::tx::next_op;
@@ -15,6 +16,11 @@ const OP_1: u8 = 0x51;
 const OP_16: u8 = 0x60;
 /// Longest number that a lock time may be.
 const LOCK_TIME_LEN_MAX: usize = 5;
+
+const FALSE_TOP: &str =
+    "Script evaluated without error but finished with a false/empty top stack element";
+const MISMATCH: &str = "Witness program hash mismatch";
+const EMPTY_WITNESS: &str = "Witness program was passed an empty witness";
 
 /// Returns why the script of an input fails that is known to fail under these rules.
 pub(crate) fn explain(
@@ -47,7 +53,100 @@ pub(crate) fn explain(
             return Ok(lock_time_fault(script_sig.into_iter().chain(script), op).into());
         }
     }
-    Ok("Script evaluated without error but finished with a false/empty top stack element".into())
+    let (Some(txin), Some(output)) = (tx.inputs().nth(input), spent.get(input)) else {
+        return Ok(FALSE_TOP.into());
+    };
+    let (script_sig, script) = (txin.script_sig(), output.script);
+    let witness: Vec<&[u8]> = txin.witness().items().collect();
+    let fault = if holds_without(ScriptFlags::WITNESS.union(ScriptFlags::TAPROOT))? {
+        witness_fault(script_sig, script, &witness, flags)
+    } else {
+        base_fault(script_sig, script, flags)
+    };
+    Ok(fault.unwrap_or(FALSE_TOP).into())
+}
+
+/// What is wrong with scripts outside of a witness, if that can be told (`VerifyScript`).
+fn base_fault(script_sig: &Script, script: &Script, flags: ScriptFlags) -> Option<&'static str> {
+    let fault = |end| match end {
+        End::Fault(text) => Some(text),
+        End::Unknown => None,
+    };
+    let mut given = Stack::new();
+    if let Err(end) = walk(script_sig.as_bytes(), &mut given, flags) {
+        return fault(end);
+    }
+    let mut stack = given.clone();
+    if let Err(end) = walk(script.as_bytes(), &mut stack, flags) {
+        return fault(end);
+    }
+    if !stack.last().is_some_and(|top| is_true(top)) || !script.is_p2sh() {
+        return None;
+    }
+    if !script_sig.is_push_only() {
+        return Some("Only push operators allowed in signatures");
+    }
+    let redeem = given.pop()?;
+    walk(&redeem, &mut given, flags).err().and_then(fault)
+}
+
+/// What is wrong with a witness where all the rest is right, if that can be told.
+fn witness_fault(
+    script_sig: &Script,
+    script: &Script,
+    witness: &[&[u8]],
+    flags: ScriptFlags,
+) -> Option<&'static str> {
+    let mut rest = script_sig.as_bytes();
+    let redeem = std::iter::from_fn(|| next_op(&mut rest)).last().map(|(_, pushed)| pushed);
+    let redeem = redeem.filter(|_| script.is_p2sh()).map(Script::from_bytes);
+    let program = redeem.unwrap_or(script);
+    let Some(version) = program.witness_version() else {
+        return (!witness.is_empty()).then_some("Witness provided for non-witness script");
+    };
+    let own = redeem.map_or(0, |redeem| redeem.len() + 1);
+    if script_sig.len() != own {
+        let native = "Witness requires empty scriptSig";
+        let nested = "Witness requires only-redeemscript scriptSig";
+        return Some(if redeem.is_some() { nested } else { native });
+    }
+    let program = program.as_bytes().get(2..)?;
+    match (version.to_num(), program.len()) {
+        (0, 20) if witness.len() != 2 => Some(MISMATCH),
+        (0, 32) => {
+            let Some((inner, values)) = witness.split_last() else {
+                return Some(EMPTY_WITNESS);
+            };
+            if sha256::Hash::hash(inner).as_byte_array() != program {
+                return Some(MISMATCH);
+            }
+            let mut values = values.iter().map(|value| value.to_vec()).collect();
+            match walk(inner, &mut values, flags) {
+                Err(End::Fault(text)) => Some(text),
+                _ => None,
+            }
+        }
+        (0, length) if length != 20 => Some("Witness program has incorrect length"),
+        (1, 32) if redeem.is_none() && witness.is_empty() => Some(EMPTY_WITNESS),
+        (1, 32) if redeem.is_none() => key_path_fault(witness),
+        _ => None,
+    }
+}
+
+/// What is wrong with the one signature of a taproot output's key (BIP-0341).
+fn key_path_fault(witness: &[&[u8]]) -> Option<&'static str> {
+    const ANNEX_TAG: u8 = 0x50;
+    let is_annex = |item: &&[u8]| item.first() == Some(&ANNEX_TAG);
+    let stack = match witness {
+        [stack @ .., last] if !stack.is_empty() && is_annex(last) => stack,
+        _ => witness,
+    };
+    let [signature] = stack else { return None };
+    match (signature.len(), signature.last()) {
+        (65, Some(1..=3 | 0x81..=0x83)) | (64, _) => Some("Invalid Schnorr signature"),
+        (65, _) => Some("Invalid Schnorr signature hash type"),
+        _ => Some("Invalid Schnorr signature size"),
+    }
 }
 
 /// Says which input of which transaction a script fault is about, as Core does.
@@ -100,7 +199,15 @@ mod tests {
 
     #[track_caller]
     fn check(script_sig: &str, spent: &str, reason: &str) {
+        check_with(script_sig, &[], spent, reason);
+    }
+
+    #[track_caller]
+    fn check_with(script_sig: &str, witness: &[&str], spent: &str, reason: &str) {
         let mut tx = payment(&[outpoint(1)], &[1]);
+        for item in witness {
+            tx.input[0].witness.push(Vec::from_hex(item).unwrap());
+        }
         tx.input[0].script_sig = ScriptBuf::from_bytes(Vec::from_hex(script_sig).unwrap());
         let (script, txs) = (ScriptBuf::from_hex(spent).unwrap(), parsed(&tx));
         let outputs = [OutputRef { value: 1, script: &script }];
@@ -120,8 +227,36 @@ mod tests {
         check("", "b251", "Operation not valid with the current stack size");
         // A multisig of none of no keys, with a dummy.
         check("51", "0000ae", "Dummy CHECKMULTISIG argument must be zero");
-        let false_top =
-            "Script evaluated without error but finished with a false/empty top stack element";
-        check("", "00", false_top);
+        check("", "00", FALSE_TOP);
+        // A hash of another key, and no key at all.
+        let key_hash = format!("76a914{}88ac", "11".repeat(20));
+        check("5151", &key_hash, "Script failed an OP_EQUALVERIFY operation");
+        check("", &key_hash, "Operation not valid with the current stack size");
+        // Behind a hash: OP_RETURN, and what is not only pushed.
+        let return_hash = ScriptBuf::from_bytes(vec![0x6a]).to_p2sh().to_hex_string();
+        check("016a", &return_hash, "OP_RETURN was encountered");
+        check("61016a", &return_hash, "Only push operators allowed in signatures");
+    }
+
+    #[test]
+    fn the_fault_of_a_witness_is_named_as_in_core() {
+        let script_hash = format!("0020{}", sha256::Hash::hash(&[0x6a]));
+        let key_hash = format!("0014{}", "11".repeat(20));
+        let taproot = format!("5120{}", "11".repeat(32));
+        let (short, odd) = ("11".repeat(63), format!("{}04", "11".repeat(64)));
+        for (witness, spent, reason) in [
+            (&[][..], script_hash.as_str(), EMPTY_WITNESS),
+            (&["51"], &script_hash, MISMATCH),
+            (&["6a"], &script_hash, "OP_RETURN was encountered"),
+            (&["51"], &key_hash, MISMATCH),
+            (&[], "000311aabb", "Witness program has incorrect length"),
+            (&["51"], "51", "Witness provided for non-witness script"),
+            (&[], &taproot, EMPTY_WITNESS),
+            (&[&short], &taproot, "Invalid Schnorr signature size"),
+            (&[&odd], &taproot, "Invalid Schnorr signature hash type"),
+        ] {
+            check_with("", witness, spent, reason);
+        }
+        check_with("51", &["6a"], &script_hash, "Witness requires empty scriptSig");
     }
 }

@@ -3,6 +3,7 @@
 mod explain;
 #[cfg(feature = "kernel")]
 mod kernel;
+mod walk;
 
 #[cfg(feature = "kernel")]
 pub use kernel::KernelVerifier;
