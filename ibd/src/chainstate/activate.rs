@@ -309,30 +309,6 @@ impl Chainstate {
             self.dirty.extend(block.rows);
         }
     }
-
-    /// Returns whether a block's scripts have to be verified: not below the assumed-valid block,
-    /// if that is in the best header chain, the chain has the minimum work, and the block is more
-    /// than two weeks of work deep (`ConnectBlock` in Bitcoin Core's `validation.cpp`).
-    fn needs_scripts(&self, at: HeaderRef) -> bool {
-        const TWO_WEEKS_SECONDS: u128 = 14 * 24 * 60 * 60;
-        let Some(assumed) = self.assume_valid.and_then(|hash| self.headers.get(&hash)) else {
-            return true;
-        };
-        let best = self.headers.best();
-        if !self.headers.is_ancestor(at, assumed)
-            || !self.headers.is_ancestor(at, best)
-            || self.headers.entry(best).chain_work < self.params.minimum_chain_work
-        {
-            return true;
-        }
-        let work = |at| self.headers.work(at);
-        let above = work(best).saturating_sub(work(at));
-        let parent_work = self.headers.entry(best).parent.map_or(0, work);
-        let per_block = work(best).saturating_sub(parent_work);
-        let seconds = above.saturating_mul(u128::from(self.params.pow_target_spacing));
-        // No work at all is not to be divided by: such a chain is beyond what the tree can count.
-        seconds.checked_div(per_block).is_none_or(|seconds| seconds <= TWO_WEEKS_SECONDS)
-    }
 }
 
 const _: () = assert!(IN_FLIGHT_MAX <= LOAD_AHEAD, "what is staged was loaded before");

@@ -10,6 +10,7 @@
 
 mod accept;
 mod activate;
+mod assume_valid;
 mod disconnect;
 mod manual;
 mod open;
@@ -151,6 +152,8 @@ pub struct Chainstate {
     /// Whether the chain was once near its tip; never goes back (Bitcoin Core's latch).
     synced: bool,
     max_tip_age: u32,
+    /// Why scripts were verified last, as it was logged; see `assume_valid`.
+    scripts_said: Option<Option<&'static str>>,
     /// Whether a block was ever pruned, so that one below another may be missing.
     has_pruned: bool,
 }

@@ -101,6 +101,7 @@ impl Chainstate {
             version_bits: Mutex::default(),
             stop: Arc::default(),
             synced: false,
+            scripts_said: None,
             max_tip_age: options.max_tip_age,
             has_pruned,
         };
