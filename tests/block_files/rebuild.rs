@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use cofferdam_tests::process::{command, run, said};
+use cofferdam_tests::process::{Node, command, run, said};
 
 use super::{ADDRESS, BINARY, blocks_dir, log, mine, numbers, start};
 
@@ -56,7 +56,7 @@ fn both_ways_of_building_anew_end_at_the_same_state_and_write_no_block_again() {
 fn a_reindex_that_was_killed_goes_on_without_the_option() {
     let (dir, state) = chain(1500);
     // Killed as soon as it answers, which is while it reads the files, or before or after.
-    drop(cofferdam_tests::process::Node::start(BINARY, dir.path(), &["-connect=0", "-reindex"]));
+    drop(Node::start(BINARY, dir.path(), &["-connect=0", "-reindex"]));
     let node = start(dir.path(), &[]);
     assert_eq!(node.state(), state);
     node.stop();
@@ -103,21 +103,55 @@ fn blocks_from_before_segwit_are_checked_again() {
     node.stop();
 }
 
-#[test]
-fn files_given_at_the_start_are_imported_before_the_node_says_it_is_ready() {
-    let (dir, state) = chain(30);
-    let mut bootstrap = Vec::new();
-    let node = start(dir.path(), &[]);
-    // The other way round: parents come last.
-    for height in (1..=30).rev() {
+/// Blocks as files have them.
+fn frames(node: &Node, heights: impl Iterator<Item = u32>) -> Vec<u8> {
+    let mut frames = Vec::new();
+    for height in heights {
         let hash = node.rpc("getblockhash", &[&height.to_string()]);
         let hex = node.rpc("getblock", &[hash.as_str().expect("a hash"), "0"]);
         let raw: Vec<u8> =
             bitcoin::hex::FromHex::from_hex(hex.as_str().expect("hex")).expect("hex");
-        bootstrap.extend([0xfa, 0xbf, 0xb5, 0xda]);
-        bootstrap.extend(u32::try_from(raw.len()).expect("small").to_le_bytes());
-        bootstrap.extend(raw);
+        frames.extend([0xfa, 0xbf, 0xb5, 0xda]);
+        frames.extend(u32::try_from(raw.len()).expect("small").to_le_bytes());
+        frames.extend(raw);
     }
+    frames
+}
+
+/// Otherwise a block that is assumed to be valid would be unknown while those below are connected.
+#[test]
+fn headers_of_all_files_are_known_before_the_first_block_is_connected() {
+    let (dir, state) = chain(30);
+    let node = start(dir.path(), &[]);
+    let parts = [frames(&node, 1..=15), frames(&node, 16..=30)];
+    let tip = node.rpc("getbestblockhash", &[]);
+    node.stop();
+    assert!(log(dir.path()).contains("assumevalid=0 (always verify)"));
+    let other = tempfile::tempdir().expect("a temporary directory");
+    let mut options = vec![format!("-assumevalid={}", tip.as_str().expect("a hash"))];
+    for (number, part) in parts.iter().enumerate() {
+        let file = other.path().join(format!("part{number}.dat"));
+        fs::write(&file, part).expect("room");
+        options.push(format!("-loadblock={}", file.display()));
+    }
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let node = start(other.path(), &options);
+    assert_eq!(node.state(), state);
+    node.stop();
+    let log = log(other.path());
+    assert!(log.contains("Enabling script verification at block #1 ("), "{log}");
+    assert!(
+        log.contains("): block too recent relative to best header.")
+            && !log.contains("not in headers")
+    );
+}
+
+#[test]
+fn files_given_at_the_start_are_imported_before_the_node_says_it_is_ready() {
+    let (dir, state) = chain(30);
+    let node = start(dir.path(), &[]);
+    // The other way round: parents come last.
+    let bootstrap = frames(&node, (1..=30).rev());
     node.stop();
     let other = tempfile::tempdir().expect("a temporary directory");
     let file = other.path().join("bootstrap.dat");

@@ -91,8 +91,39 @@ impl Import {
     /// what was imported until then is kept.
     pub(crate) fn run(&self, files: &[SourceFile]) -> Result<Imported> {
         let mut imported = Imported::default();
-        let params = Arc::clone(self.chain.params());
-        let records = find_blocks(files, &params, &self.shutdown, &mut imported.warnings)?;
+        let mut records = Vec::new();
+        for number in 0..files.len() {
+            self.find_blocks(files, number, &mut records, &mut imported.warnings)?;
+        }
+        self.take(files, records, imported)
+    }
+
+    /// Imports files, of which some may be missing or no block files: a node runs without them too, as
+    /// Bitcoin Core does.
+    ///
+    /// All of them are found before the first block is taken in, so that the headers of all are known
+    /// when it is asked which blocks are assumed to be valid.
+    pub(super) fn run_what_can_be_read(&self, files: &[SourceFile]) -> Result<Imported> {
+        let mut imported = Imported::default();
+        let mut records = Vec::new();
+        for (number, SourceFile { path, .. }) in files.iter().enumerate() {
+            tracing::info!("Importing blocks file {}...", path.display());
+            let found = self.find_blocks(files, number, &mut records, &mut imported.warnings);
+            if let Err(error) = found {
+                let path = path.display();
+                imported.warnings.push(format!("Could not open blocks file {path}: {error:#}"));
+            }
+        }
+        self.take(files, records, imported)
+    }
+
+    /// The second pass.
+    fn take(
+        &self,
+        files: &[SourceFile],
+        records: Vec<Record>,
+        mut imported: Imported,
+    ) -> Result<Imported> {
         let Order { blocks, unknown_parent, duplicates } = self.chain.query(move |chain| {
             tell_out_of_order(&records, chain.headers());
             order(&records, chain.headers())
@@ -112,6 +143,40 @@ impl Import {
         imported.rejected = run.rejected.len() + run.failed().len();
         imported.interrupted = self.shutdown.is_requested();
         Ok(imported)
+    }
+
+    /// The first pass, over one of the files.
+    fn find_blocks(
+        &self,
+        files: &[SourceFile],
+        file: usize,
+        records: &mut Vec<Record>,
+        warnings: &mut Vec<String>,
+    ) -> Result<()> {
+        let Some(SourceFile { path, number }) = files.get(file) else {
+            return Ok(());
+        };
+        if self.shutdown.is_requested() {
+            return Ok(());
+        }
+        if let Some(number) = number {
+            let percent = file * 100 / files.len();
+            tracing::info!("Reindexing block file blk{number:05}.dat ({percent}% complete)...");
+        }
+        let params = self.chain.params();
+        let scan = BlockFile::open(path)
+            .and_then(|mut opened| opened.scan(params, &|| self.shutdown.is_requested()))
+            .with_context(|| format!("reading block file {}", path.display()))?;
+        if number.is_none() {
+            judge(path, &scan, params, warnings)?;
+        }
+        tracing::info!("{}: {} blocks", path.display(), scan.blocks.len());
+        records.extend(scan.blocks.into_iter().map(|found| Record {
+            hash: found.header.block_hash(),
+            found,
+            file,
+        }));
+        Ok(())
     }
 
     /// Connects whatever is stored, until nothing is left to do or a stop is asked for.
@@ -135,38 +200,6 @@ impl Import {
         }))?;
         Ok(())
     }
-}
-
-fn find_blocks(
-    files: &[SourceFile],
-    params: &ChainParams,
-    shutdown: &Shutdown,
-    warnings: &mut Vec<String>,
-) -> Result<Vec<Record>> {
-    let mut records = Vec::new();
-    for (file, SourceFile { path, number }) in files.iter().enumerate() {
-        if shutdown.is_requested() {
-            break;
-        }
-        if let Some(number) = number {
-            let percent = file * 100 / files.len();
-            tracing::info!("Reindexing block file blk{number:05}.dat ({percent}% complete)...");
-        }
-        let what = || format!("reading block file {}", path.display());
-        let scan = BlockFile::open(path)
-            .and_then(|mut opened| opened.scan(params, &|| shutdown.is_requested()))
-            .with_context(what)?;
-        if number.is_none() {
-            judge(path, &scan, params, warnings)?;
-        }
-        tracing::info!("{}: {} blocks", path.display(), scan.blocks.len());
-        records.extend(scan.blocks.into_iter().map(|found| Record {
-            hash: found.header.block_hash(),
-            found,
-            file,
-        }));
-    }
-    Ok(records)
 }
 
 /// Says what is wrong with a file.

@@ -68,20 +68,10 @@ fn load_all(
         rebuild.finish()?;
         tracing::info!("Reindexing finished");
     }
-    for path in load {
-        if import.shutdown.is_requested() {
-            return Ok(());
-        }
-        let file = SourceFile { path: path.clone(), number: None };
-        tracing::info!("Importing blocks file {}...", path.display());
-        match import.run(&[file]) {
-            Ok(imported) => imported.warnings.iter().for_each(|text| tracing::warn!("{text}")),
-            // As in Bitcoin Core: a node runs without the file too.
-            Err(error) if import.shutdown.fatal().is_none() => {
-                tracing::warn!("Could not open blocks file {}: {error:#}", path.display());
-            }
-            Err(error) => return Err(error),
-        }
+    let load = load.iter().cloned().map(|path| SourceFile { path, number: None });
+    let load: Vec<SourceFile> = load.collect();
+    for warning in import.run_what_can_be_read(&load)?.warnings {
+        tracing::warn!("{warning}");
     }
     import.connect()
 }
