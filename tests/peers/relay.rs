@@ -316,3 +316,20 @@ fn addresses_are_kept_and_told_on_at_a_bounded_rate() {
     let node = node.restart(&[]);
     assert!(node.node.rpc("getaddrmaninfo", &[])["all_networks"]["new"].as_u64() >= Some(6));
 }
+
+#[test]
+fn a_peer_that_exchanges_addresses_is_told_ours_once_a_day() {
+    let node = Logged::start(&["-externalip=2.3.4.5"]);
+    let own = json!([{"address": "2.3.4.5", "port": node.node.p2p_port, "score": 4}]);
+    assert_eq!(node.node.rpc("getnetworkinfo", &[])["localaddresses"], own);
+    // Not while the chain is downloaded.
+    node.call("generatetoaddress", &["1", ADDRESS]);
+    let mut peer = Peer::ready(&node);
+    peer.send("getaddr", &[]);
+    let (_, payload) = peer.expect("addr");
+    assert_eq!((payload.len(), payload[0]), (31, 1));
+    assert_eq!(payload[25..29], [2, 3, 4, 5]);
+    assert_eq!(payload[29..31], node.node.p2p_port.to_be_bytes());
+    node.logged("Advertising address 2.3.4.5:");
+    assert!(!was_sent(&settle(&mut peer), "addr"));
+}

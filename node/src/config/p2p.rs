@@ -33,6 +33,12 @@ pub struct P2pConfig {
     pub whitebind: Vec<Whitebind>,
     /// Port to listen on at all IPv6 addresses, if there are any.
     pub any_v6_port: Option<u16>,
+    /// Port that others reach us at unless told.
+    pub listen_port: u16,
+    /// Our own addresses, as the user names them.
+    pub external: Vec<SocketAddr>,
+    /// Whether what peers see as our address is told to them.
+    pub discover: bool,
     /// Permissions by address.
     pub whitelist: Vec<Whitelist>,
     /// Most connections.
@@ -62,6 +68,11 @@ pub struct P2pConfig {
 }
 
 impl P2pConfig {
+    /// Returns whether others can connect.
+    pub(crate) const fn listens(&self) -> bool {
+        !self.bind.is_empty() || !self.whitebind.is_empty() || !self.onion_bind.is_empty()
+    }
+
     /// Reads the options.
     ///
     /// # Errors
@@ -93,7 +104,13 @@ impl P2pConfig {
             let text = "Cannot set -forcednsseed to true when setting -dnsseed to false.";
             return Err(text.into());
         }
+        let external =
+            parse_all(settings.all("externalip"), |text| bind_address("externalip", text, port))?;
+        let discover = settings.flag("discover", external.is_empty());
         Ok(Self {
+            external,
+            discover,
+            listen_port: port,
             automatic: !settings.is_set("connect"),
             dns_seed,
             force_dns_seed,

@@ -36,6 +36,13 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "Ask this node for addresses if the known ones lead to no peers. May be repeated",
         &[],
     ),
+    option(
+        "discover",
+        "",
+        "Tell peers the address that they see us at (default: 1 unless -externalip is used)",
+        &[],
+    ),
+    option("externalip", "ip", "Tell peers that this is our address. May be repeated", &[]),
     option("listen", "", "Accept connections (default: 1 unless -connect is used)", &[]),
     option("maxconnections", "n", "Most connections at a time (default: 125)", &[]),
     option(
@@ -72,9 +79,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         &[],
     ),
     ignored("cjdnsreachable"),
-    ignored("discover"),
     ignored("dns"),
-    ignored("externalip"),
     ignored("fixedseeds"),
     ignored("i2pacceptincoming"),
     ignored("i2psam"),

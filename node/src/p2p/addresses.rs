@@ -59,6 +59,8 @@ pub(crate) struct AddressLink {
     known: HashSet<SocketAddr>,
     to_send: Vec<Told>,
     next_send: Duration,
+    /// When to tell it our own address; 0: at once.
+    pub(super) next_own: Duration,
 }
 
 impl Default for AddressLink {
@@ -74,6 +76,7 @@ impl Default for AddressLink {
             known: HashSet::new(),
             to_send: Vec::new(),
             next_send: Duration::ZERO,
+            next_own: Duration::ZERO,
         }
     }
 }
@@ -103,7 +106,12 @@ impl AddressLink {
         self.known.insert(address)
     }
 
-    fn push(&mut self, told: Told) {
+    /// Has all addresses told to it once more.
+    pub(super) fn forget_known(&mut self) {
+        self.known.clear();
+    }
+
+    pub(super) fn push(&mut self, told: Told) {
         let is_known = told.address.is_none_or(|address| self.known.contains(&address));
         if is_known {
             return;
@@ -382,6 +390,7 @@ impl PeerManager {
     /// Sends a peer the addresses that it is to be told of, if it is time.
     pub(super) fn send_addresses(&self, peer: &Peer) {
         let now = self.clock.now();
+        self.tell_own_address(peer, now);
         let wants_v2 = peer.state().wants_addr_v2;
         let (command, payload) = {
             let mut link = peer.link();
@@ -416,7 +425,7 @@ fn shuffled<T>(mut items: Vec<T>) -> Vec<T> {
 }
 
 /// A random time with mean 1, so that nobody can tell when the next message comes.
-fn exponential() -> f64 {
+pub(super) fn exponential() -> f64 {
     let high = u32::try_from(random_nonce() >> 32).unwrap_or(u32::MAX);
     let uniform = (f64::from(high) + 1.0) / (f64::from(u32::MAX) + 2.0);
     -uniform.ln()

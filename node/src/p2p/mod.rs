@@ -23,6 +23,7 @@ mod listen;
 mod manager;
 mod message;
 mod outbound;
+mod own_address;
 mod partial_block;
 mod peer;
 mod peers_file;

@@ -1,5 +1,6 @@
 //! Methods about connections: made, ended, counted.
 
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 
 use bitcoin::Amount;
@@ -13,6 +14,9 @@ use crate::p2p::{Kind, PROTOCOL_VERSION, Peer, TIMEFRAME};
 
 /// The version of the program in the digits of `getnetworkinfo`.
 const CLIENT_VERSION: u32 = 100;
+
+/// How sure it is that an address of the user's is ours (Bitcoin Core's `LOCAL_MANUAL`).
+const SCORE_OF_NAMED: u32 = 4;
 
 /// Longest type of a message.
 const MESSAGE_TYPE_LENGTH_MAX: usize = 12;
@@ -226,6 +230,8 @@ fn get_network_info(context: &Context, _: &Args) -> RpcResult {
     let networks = ["ipv4", "ipv6", "onion", "i2p", "cjdns"].map(network);
     let services = context.peers.services();
     let fee_rate = tx_json::amount(Amount::from_sat(100));
+    let described = |address: &SocketAddr| json!({"address": address.ip().to_string(), "port": address.port(), "score": SCORE_OF_NAMED});
+    let own: Vec<Value> = context.peers.own_addresses().iter().map(described).collect();
     Ok(json!({
         "version": CLIENT_VERSION,
         "subversion": context.user_agent,
@@ -241,7 +247,7 @@ fn get_network_info(context: &Context, _: &Args) -> RpcResult {
         "networks": networks,
         "relayfee": fee_rate,
         "incrementalfee": fee_rate,
-        "localaddresses": [],
+        "localaddresses": own,
         "warnings": context.warnings.texts(),
     }))
 }
