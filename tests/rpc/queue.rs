@@ -65,6 +65,8 @@ fn a_transaction_is_sent_looked_at_mined_and_taken_back() {
     assert_eq!(tested[0]["fees"]["base"].to_string(), "0.00010000");
     assert_eq!(waiting(&node), Vec::<String>::new());
 
+    // The count of what came and went begins at one.
+    assert_eq!(node.rpc("getrawmempool", &["false", "true"])["mempool_sequence"], 1);
     let parent = send(&node, &first);
     // What is there already is no error, as in Core.
     assert_eq!(send(&node, &first), parent);

@@ -96,7 +96,8 @@ pub(crate) fn connect_block(
     if bip30_applies(context.params, &context.parent, height, &block.hash())
         && overwrites_a_coin(context.store, block)?
     {
-        return Ok(Err(Rejection::consensus("bad-txns-BIP30")));
+        let detail = "tried to overwrite transaction";
+        return Ok(Err(Rejection::consensus("bad-txns-BIP30").with_detail(detail)));
     }
     let txs = block.txs();
     let ConnectScratch { external, created, spent_own } = scratch;

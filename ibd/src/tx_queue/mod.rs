@@ -60,7 +60,7 @@ struct Node {
 }
 
 /// Transactions that wait for a block. A clone shares the transactions.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct TxQueue {
     limits: QueueLimits,
     entries: HashMap<Txid, Node>,
@@ -76,11 +76,28 @@ pub struct TxQueue {
     fees: u64,
 }
 
+impl Default for TxQueue {
+    fn default() -> Self {
+        Self::new(QueueLimits::default())
+    }
+}
+
 impl TxQueue {
     /// Creates an empty queue.
     #[must_use]
     pub fn new(limits: QueueLimits) -> Self {
-        Self { limits, sequence: 1, ..Self::default() }
+        Self {
+            limits,
+            entries: HashMap::new(),
+            by_wtxid: HashMap::new(),
+            by_sequence: BTreeMap::new(),
+            spenders: HashMap::new(),
+            deltas: BTreeMap::new(),
+            sequence: 1,
+            memory_bytes: 0,
+            vsize: 0,
+            fees: 0,
+        }
     }
 
     /// Changes the bounds; what is in the queue stays.

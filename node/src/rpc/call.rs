@@ -267,10 +267,8 @@ fn by_name(
 ) -> Result<Vec<Value>, RpcError> {
     let mut values = match named.remove("args") {
         Some(Value::Array(values)) => values,
-        None => Vec::new(),
-        Some(_) => {
-            return Err(RpcError::new(code::INVALID_PARAMETER, "Unknown named parameter args"));
-        }
+        // As in Core, anything else is not looked at.
+        _ => Vec::new(),
     };
     let positional = values.len();
     gather_options(method, &mut named)?;

@@ -220,7 +220,16 @@ fn transaction(asked: &Asked<'_>) -> Result<Data, Fault> {
     let txid = hash(asked.path)?.to_string();
     let verbosity = i32::from(asked.format == Format::Json);
     let found = asked.call("getrawtransaction", json!([txid, verbosity]));
-    let found = found.map_err(|_| Fault::missing(format_args!("{txid} not found")))?;
+    let mut found = found.map_err(|_| Fault::missing(format_args!("{txid} not found")))?;
+    if let Some(fields) = found.as_object_mut() {
+        // Core says less here, and the bytes last.
+        for name in ["confirmations", "time", "blocktime"] {
+            fields.shift_remove(name);
+        }
+        if let Some(bytes) = fields.shift_remove("hex") {
+            fields.insert("hex".into(), bytes);
+        }
+    }
     if asked.format == Format::Json {
         Ok(Data::Json(found))
     } else {
