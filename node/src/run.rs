@@ -76,6 +76,9 @@ fn run_sync(config: &Config) -> Result<ExitCode> {
     let shutdown = Shutdown::default();
     shutdown.on_signals()?;
     let data_dir = DataDir::open(config)?;
+    if let Some(file) = &config.settings_file {
+        file.write_back().map_err(|text| anyhow!(text))?;
+    }
     // Log lines and bars on one screen would spoil both.
     let mut config = config.clone();
     config.show_bars = config.log.console && terminal::is_terminal();

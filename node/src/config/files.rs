@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use cofferdam_ibd::params::Network;
 
 use super::{default_data_dir, network};
-use crate::settings::{FileText, OptionValue, Options, Settings};
+use crate::data_dir::network_dir;
+use crate::settings::{FileText, OptionValue, Options, Settings, SettingsFile};
 
 const CONF_FILE: &str = "bitcoin.conf";
+const SETTINGS_FILE: &str = "settings.json";
 
 /// Name of the network whose section has includes when the network is not known.
 const MAIN: &str = "main";
@@ -24,6 +26,8 @@ pub(super) struct Loaded {
     pub(super) complaints: Vec<String>,
     /// The configuration file, read or not; `None` with `-noconf`.
     pub(super) path: Option<PathBuf>,
+    /// `settings.json`; `None` with `-nosettings`.
+    pub(super) dynamic: Option<SettingsFile>,
 }
 
 /// Reads the files that the command line names.
@@ -55,7 +59,14 @@ pub(super) fn load(typed: Options) -> Result<Loaded, String> {
     let network = network(&settings)?;
     settings.network = network.to_string();
     warnings.extend(ignored_file(&settings, &data_dir, &first_dir, path.as_deref())?);
-    Ok(Loaded { settings, network, data_dir, warnings, complaints, path })
+    let chain_dir = data_dir.join(network_dir(network).unwrap_or_default());
+    let dynamic = settings.path("settings", SETTINGS_FILE);
+    let dynamic = dynamic.map(|path| SettingsFile::read(chain_dir.join(path)));
+    if let Some(file) = &dynamic {
+        settings.add_dynamic(file);
+        warnings.extend(file.unknown());
+    }
+    Ok(Loaded { settings, network, data_dir, warnings, complaints, path, dynamic })
 }
 
 fn in_file(text: &str) -> String {

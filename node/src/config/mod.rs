@@ -27,7 +27,7 @@ use cofferdam_ibd::params::{ChainParams, Network};
 use cofferdam_storage::{BackendKind, Durability};
 
 use crate::chain_options::chain_params;
-use crate::settings::{Options, Settings};
+use crate::settings::{Options, Settings, SettingsFile};
 
 /// Memory for the UTXO set, in MiB (Bitcoin Core's default).
 const DB_CACHE_MIB_DEFAULT: usize = 450;
@@ -111,6 +111,8 @@ pub struct Config {
     pub log: LogConfig,
     /// The configuration file, there or not.
     pub config_file: Option<PathBuf>,
+    /// Settings that other programs change while a node runs.
+    pub(crate) settings_file: Option<SettingsFile>,
     /// What was set and where: for the log.
     pub set_options: Vec<String>,
     /// What is odd about the options: worth a line in the log.
@@ -141,7 +143,9 @@ impl Config {
         }
         interaction::check(&loaded.settings, network)?;
         let mut config = Self::from_settings(&loaded.settings, network, loaded.data_dir)?;
-        config.set_options = loaded.settings.shown();
+        config.set_options = loaded.dynamic.iter().flat_map(SettingsFile::shown).collect();
+        config.set_options.extend(loaded.settings.shown());
+        config.settings_file = loaded.dynamic;
         config.warnings = loaded.warnings;
         config.complaints = loaded.complaints;
         config.complaints.extend(interaction::complaints(&loaded.settings));
@@ -199,6 +203,7 @@ impl Config {
             params,
             log: LogConfig::from_settings(settings)?,
             config_file: None,
+            settings_file: None,
             set_options: Vec::new(),
             warnings: Vec::new(),
             complaints: Vec::new(),

@@ -86,6 +86,12 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "Build the UTXO set anew from the blocks that are indexed",
         &[],
     ),
+    option(
+        "settings",
+        "file",
+        "File of settings that other programs change, relative to the directory of the network; -nosettings: none (default: settings.json)",
+        &[],
+    ),
     option("shutdownnotify", "cmd", "Run this command before the node stops", &[]),
     option("startupnotify", "cmd", "Run this command when the node is ready", &[]),
     option(
@@ -98,6 +104,5 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     ignored("blocksxor"),
     ignored("dbbatchsize"),
     ignored("prevoutfetchthreads"),
-    ignored("settings"),
     ignored("txospenderindex"),
 ];

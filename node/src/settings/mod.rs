@@ -1,13 +1,15 @@
 //! The command line and `bitcoin.conf` merged, by `bitcoind`'s rules of precedence
 //! (`common/settings.cpp`).
 //!
-//! The command line beats the file. On the command line the last value of a single-valued option
-//! counts, in the file the first; the section of the network beats the top of the file, where
-//! options about addresses and ports are for the main network only.
+//! The command line beats `settings.json`, which beats the file. On the command line the last value of
+//! a single-valued option counts, in the file the first; the section of the network beats the top of
+//! the file, where options about addresses and ports are for the main network only.
 
+mod dynamic;
 mod file;
 mod value;
 
+pub(crate) use dynamic::SettingsFile;
 pub(crate) use file::{FileEntry, FileText};
 pub(crate) use value::Key;
 pub use value::OptionValue;
@@ -25,6 +27,8 @@ pub type Options = BTreeMap<String, Vec<OptionValue>>;
 pub(crate) struct Settings {
     /// From the command line.
     pub(crate) typed: Options,
+    /// From `settings.json`.
+    pub(crate) dynamic: Options,
     /// From the file, in order.
     pub(crate) file: Vec<FileEntry>,
     /// Name of the network, which is the name of its section.
@@ -40,6 +44,7 @@ struct Span<'a> {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Source {
     CommandLine,
+    Dynamic,
     Section,
     Top,
 }
@@ -76,7 +81,8 @@ impl Settings {
             }
             // A value after a negation on the command line brings those of the file back, as in
             // Bitcoin Core.
-            let zombies = span.source != Source::CommandLine && !negated_to_nothing;
+            let of_file = matches!(span.source, Source::Section | Source::Top);
+            let zombies = of_file && !negated_to_nothing;
             if !done || zombies {
                 values.extend(span.live().iter().map(|value| value.as_str()));
             }
@@ -84,6 +90,11 @@ impl Settings {
             negated_to_nothing |= span.last_negated() && values.is_empty();
         }
         values
+    }
+
+    /// Takes over what `settings.json` says.
+    pub(crate) fn add_dynamic(&mut self, file: &SettingsFile) {
+        self.dynamic = file.options();
     }
 
     /// Returns whether the option was set at all, if only by negation.
@@ -177,7 +188,7 @@ impl Settings {
             }
             let live = span.live();
             let counts = match span.source {
-                Source::CommandLine => live.last(),
+                Source::CommandLine | Source::Dynamic => live.last(),
                 Source::Section | Source::Top => live.first(),
             };
             if let Some(value) = counts.or_else(|| span.values.last()) {
@@ -198,9 +209,12 @@ impl Settings {
         };
         let section =
             if self.network.is_empty() { Vec::new() } else { of(Some(self.network.as_str())) };
-        let typed = self.typed.get(name).into_iter().flatten().collect();
-        let all =
-            [(Source::CommandLine, typed), (Source::Section, section), (Source::Top, of(None))];
+        let all = [
+            (Source::CommandLine, in_order(&self.typed, name)),
+            (Source::Dynamic, in_order(&self.dynamic, name)),
+            (Source::Section, section),
+            (Source::Top, of(None)),
+        ];
         let spans = all.into_iter().map(|(source, values)| Span { values, source });
         spans.filter(|span| !span.values.is_empty()).collect()
     }
@@ -209,6 +223,10 @@ impl Settings {
         let network_only = OptionSpec::find(name).is_some_and(|spec| spec.has(Rule::NetworkOnly));
         !network_only || self.network.is_empty() || self.network == "main"
     }
+}
+
+fn in_order<'a>(options: &'a Options, name: &str) -> Vec<&'a OptionValue> {
+    options.get(name).into_iter().flatten().collect()
 }
 
 /// Returns a path without `.` and `..`, as far as its text tells.
@@ -236,7 +254,7 @@ mod tests {
     fn settings(line: &str, text: &str, network: &str) -> Settings {
         let args = crate::cli::Args::parse(line.split_whitespace().map(Into::into)).unwrap();
         let file = FileText::parse(text).unwrap().entries;
-        Settings { typed: args.options, file, network: network.into() }
+        Settings { typed: args.options, file, network: network.into(), ..Settings::default() }
     }
 
     #[test]
