@@ -43,6 +43,8 @@ pub struct P2pConfig {
     pub whitelist: Vec<Whitelist>,
     /// Most connections.
     pub max_connections: usize,
+    /// Bytes that may wait to be sent to one peer before what it asks is left unread.
+    pub send_buffer_bytes: usize,
     /// Time limit of a connection attempt.
     pub connect_timeout: Duration,
     /// Time in which a connection need not do anything.
@@ -126,6 +128,7 @@ impl P2pConfig {
                 Whitelist::parse(text, usual_permissions(settings))
             })?,
             max_connections: settings.number("maxconnections")?.unwrap_or(MAX_CONNECTIONS_DEFAULT),
+            send_buffer_bytes: send_buffer(settings)?,
             connect_timeout: Duration::from_millis(
                 settings.number("timeout")?.unwrap_or(5000).max(1),
             ),
@@ -191,6 +194,12 @@ fn parse_all<T>(
 fn usual_permissions(settings: &Settings) -> Permissions {
     let relay = settings.flag("whitelistrelay", true);
     Permissions::usual(relay, settings.flag("whitelistforcerelay", false))
+}
+
+/// Reads `-maxsendbuffer`, in units of 1000 bytes (Bitcoin Core's `DEFAULT_MAXSENDBUFFER`).
+fn send_buffer(settings: &Settings) -> Result<usize, String> {
+    const DEFAULT: usize = 1000;
+    Ok(settings.number("maxsendbuffer")?.unwrap_or(DEFAULT).saturating_mul(1000))
 }
 
 fn peer_timeout(settings: &Settings) -> Result<Duration, String> {
@@ -265,6 +274,8 @@ mod tests {
         assert_eq!(p2p("-maxuploadtarget=800").max_upload_bytes, 800 << 20);
         assert_eq!(p2p("-maxuploadtarget=2G").max_upload_bytes, 2 << 30);
         assert_eq!(p2p("-bantime=1234").ban_seconds, 1234);
+        assert_eq!(p2p("").send_buffer_bytes, 1_000_000);
+        assert_eq!(p2p("-maxsendbuffer=5").send_buffer_bytes, 5000);
         let error = |line| load(line, "").unwrap_err();
         assert_eq!(error("-peertimeout=0"), "peertimeout must be a positive integer.");
         assert_eq!(error("-peertimeout=-1"), "peertimeout must be a positive integer.");

@@ -52,6 +52,12 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         &[DebugOnly],
     ),
     option(
+        "maxsendbuffer",
+        "n",
+        "Thousands of bytes that wait for a peer before what it asks is left unread (default: 1000)",
+        &[],
+    ),
+    option(
         "maxuploadtarget",
         "n",
         "MiB a day (or with a unit, k to T) beyond which old blocks are not served; 0: no limit (default: 0)",
@@ -85,7 +91,6 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     ignored("i2psam"),
     ignored("listenonion"),
     ignored("maxreceivebuffer"),
-    ignored("maxsendbuffer"),
     ignored("natpmp"),
     ignored("networkactive"),
     ignored("onion"),

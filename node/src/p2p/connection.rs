@@ -6,10 +6,6 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// With more than this waiting, the peer's next message is not read (Bitcoin Core's
-/// `DEFAULT_MAXSENDBUFFER`): a peer that asks and does not read waits for itself.
-const PAUSE_BYTES: usize = 1_000_000;
-
 /// With more than this waiting the peer is given up: a block and what may be announced on top.
 const BYTES_MAX: usize = 12_000_000;
 
@@ -33,13 +29,23 @@ struct Waiting {
 }
 
 /// Messages that wait to be sent.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct SendQueue {
+    /// With more than this waiting, the peer's next message is not read: a peer that asks and does
+    /// not read waits for itself.
+    pause_bytes: usize,
     waiting: Mutex<Waiting>,
     changed: Condvar,
 }
 
 impl SendQueue {
+    /// Creates a queue in which more than that many bytes make whoever asks for much wait.
+    pub(crate) fn new(pause_bytes: usize) -> Self {
+        // Beyond the most that may wait it would mean nothing.
+        let pause_bytes = pause_bytes.min(BYTES_MAX);
+        Self { pause_bytes, waiting: Mutex::default(), changed: Condvar::new() }
+    }
+
     /// Adds a message; returns false if the peer is too slow, or gone. Never waits.
     pub(crate) fn push(&self, command: Cow<'static, str>, payload: Vec<u8>) -> bool {
         self.add(Outgoing { command: Some(command), payload })
@@ -74,7 +80,7 @@ impl SendQueue {
     /// Waits until little enough waits to be sent; returns false if the connection is closed.
     pub(crate) fn wait_for_room(&self) -> bool {
         let waiting = self.waiting();
-        let full = |waiting: &mut Waiting| waiting.bytes > PAUSE_BYTES && !waiting.closed;
+        let full = |waiting: &mut Waiting| self.is_full(waiting);
         let waiting =
             self.changed.wait_while(waiting, full).unwrap_or_else(PoisonError::into_inner);
         !waiting.closed
@@ -132,6 +138,10 @@ impl SendQueue {
         waiting.frames.remove(index)
     }
 
+    const fn is_full(&self, waiting: &Waiting) -> bool {
+        waiting.bytes > self.pause_bytes && !waiting.closed
+    }
+
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -143,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_peer_that_does_not_read_is_given_up_with_bounded_memory() {
-        let queue = SendQueue::default();
+        let queue = SendQueue::new(1_000_000);
         let mut pushed = 0;
         while queue.push("block".into(), vec![0; 100_000]) {
             pushed += 1;
@@ -152,5 +162,17 @@ mod tests {
         queue.close();
         assert!(!queue.wait_for_room());
         assert!(!queue.push("ping".into(), vec![0]));
+    }
+
+    #[test]
+    fn there_is_room_until_more_waits_than_the_user_allows() {
+        let queue = SendQueue::new(1000);
+        assert!(queue.push("block".into(), vec![0; 1000]));
+        assert!(queue.wait_for_room());
+        assert!(queue.push("block".into(), vec![0; 1]));
+        assert!(queue.is_full(&queue.waiting()));
+        queue.close();
+        assert!(!queue.wait_for_room());
+        assert_eq!(SendQueue::new(usize::MAX).pause_bytes, BYTES_MAX);
     }
 }

@@ -243,6 +243,7 @@ impl PeerManager {
             permissions: opened.permissions,
             through_onion: opened.through_onion,
             discouraged: opened.discouraged,
+            send_buffer_bytes: self.config.send_buffer_bytes,
             magic: self.chain.params().magic,
             use_v2: opened.use_v2,
             clock: self.clock.clone(),

@@ -191,6 +191,8 @@ pub(crate) struct NewPeer {
     pub(crate) through_onion: bool,
     /// Whether its address is discouraged.
     pub(crate) discouraged: bool,
+    /// Bytes that may wait to be sent before the peer has to wait.
+    pub(crate) send_buffer_bytes: usize,
     /// The network's magic.
     pub(crate) magic: [u8; 4],
     /// Whether to offer the encrypted transport.
@@ -205,7 +207,7 @@ impl Peer {
     /// Creates the peer of a connected socket.
     pub(crate) fn new(new: NewPeer, stream: TcpStream) -> std::io::Result<Self> {
         stream.set_nodelay(true)?;
-        let queue = SendQueue::default();
+        let queue = SendQueue::new(new.send_buffer_bytes);
         // Nothing may go out in plain before it is clear that the peer wants it so.
         queue.hold(new.use_v2);
         let transport = if new.use_v2 { TransportInfo::detecting() } else { TransportInfo::v1() };
@@ -408,6 +410,7 @@ mod tests {
             permissions: Permissions::default(),
             through_onion: false,
             discouraged: false,
+            send_buffer_bytes: 1_000_000,
             magic: [0; 4],
             use_v2: false,
             clock: Clock::default(),

@@ -1,6 +1,7 @@
 //! Methods about connections: made, ended, counted.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bitcoin::Amount;
@@ -239,7 +240,7 @@ fn get_network_info(context: &Context, _: &Args) -> RpcResult {
         "localservices": format!("{services:016x}"),
         "localservicesnames": service_names(services),
         "localrelay": context.peers.relays_transactions(),
-        "timeoffset": 0,
+        "timeoffset": time_offset(&peers),
         "networkactive": context.peers.is_active(),
         "connections": peers.len(),
         "connections_in": inbound,
@@ -250,6 +251,17 @@ fn get_network_info(context: &Context, _: &Args) -> RpcResult {
         "localaddresses": own,
         "warnings": context.warnings.texts(),
     }))
+}
+
+/// Returns how far the clocks of peers that we chose are ahead, in the middle; 0 if they are too few
+/// to say (Bitcoin Core's `TimeOffsets::Median`, which remembers peers that have gone).
+fn time_offset(peers: &[Arc<Peer>]) -> i64 {
+    const PEERS_MIN: usize = 5;
+    let chosen = peers.iter().filter(|peer| !peer.is_inbound() && peer.is_ready());
+    let mut offsets: Vec<i64> = chosen.map(|peer| peer.state().time_offset).collect();
+    offsets.sort_unstable();
+    let middle = offsets.get(offsets.len() / 2).copied().unwrap_or(0);
+    if offsets.len() < PEERS_MIN { 0 } else { middle }
 }
 
 fn send_message(context: &Context, args: &Args) -> RpcResult {
