@@ -87,6 +87,14 @@ class Running:
                 time.sleep(0.002)
 
     def call(self, method, *params):
+        try:
+            return self.ask(method, params)
+        except (BrokenPipeError, ConnectionResetError, http.client.RemoteDisconnected):
+            # Nodes hang up on who was silent for long.
+            self.connection = None
+            return self.ask(method, params)
+
+    def ask(self, method, params):
         if self.connection is None:
             user = base64.b64encode(self.cookie.read_bytes()).decode()
             self.headers = {"Authorization": f"Basic {user}", "Content-Type": "application/json"}
@@ -108,7 +116,7 @@ class Running:
         return self.measured.wait()
 
     def stop(self):
-        self.call("stop")
+        self.measured.child.terminate()
         return self.measured.wait()
 
 
