@@ -172,7 +172,8 @@ class Bench:
         stop, connect = f"-stopatheight={self.facts['blocks']}", f"-connect=127.0.0.1:{servers[0][1]}"
         options = [each for each in self.options(True) if each not in (stop, "-connect=0")]
         options.append(connect)
-        wanted = int(self.facts["full_height"] * 0.6)
+        # Of the full blocks: those before are small.
+        wanted = self.facts["full_height"] - int(self.args.blocks * 0.4)
         running = node.start(home, options)
         running.wait()
         running.wait_for_height(wanted)
