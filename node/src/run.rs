@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use bitcoin::hex::DisplayHex as _;
+use cofferdam_ibd::Network;
 use rustix::fs::Mode;
 use serde_json::Value;
 
@@ -151,6 +153,10 @@ fn rpc_client(config: &Config) -> Result<RpcClient> {
 fn start_log(config: &Config, log: &LogConfig) -> Result<Log> {
     let log = Log::start(log, &chain_dir(config))?;
     tracing::info!("Cofferdam version v{}", env!("CARGO_PKG_VERSION"));
+    if config.network == Network::Signet {
+        let magic = config.params.magic.to_lower_hex_string();
+        tracing::info!("Signet derived magic (message start): {magic}");
+    }
     tracing::info!("Using data directory {}", chain_dir(config).display());
     match &config.config_file {
         Some(path) if path.exists() => tracing::info!("Config file: {}", path.display()),

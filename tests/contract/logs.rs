@@ -3,10 +3,10 @@
 use std::fs;
 use std::process::Command;
 
-use cofferdam_tests::process::wait_for;
+use cofferdam_tests::process::{Node, wait_for};
 use serde_json::Value;
 
-use crate::{refusal, start, temporary, text};
+use crate::{BINARY, refusal, start, temporary, text};
 
 #[test]
 fn the_log_is_where_the_options_say() {
@@ -90,4 +90,14 @@ fn a_log_that_was_moved_away_is_begun_again_on_sighup() {
     wait_for("a new log", || log.exists().then_some(()));
     node.stop();
     assert!(text(&old).contains("Done loading") && text(&log).contains("Shutdown done"));
+}
+
+/// Drivers of a private signet find its magic bytes there.
+#[test]
+fn a_signet_says_its_magic_bytes() {
+    let dir = temporary();
+    let options = ["-signetchallenge=51", "-connect=0", "-dnsseed=0"];
+    Node::start_on("signet", BINARY, dir.path(), &options).stop();
+    let log = text(&dir.path().join("signet/debug.log"));
+    assert!(log.contains("Signet derived magic (message start): 54d26fbd"), "{log}");
 }
