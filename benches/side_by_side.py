@@ -47,7 +47,7 @@ class Bench:
         self.args = args
         target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", CACHE / "target"))
         ours = args.ours or build(target)
-        core = args.core or output(HERE.parent / "scripts/bitcoind")
+        core = args.core or output(HERE.parent / "scripts/bitcoind", "release")
         self.nodes = [
             Node("cofferdam", ours, ["-backend=rocksdb"]),
             Node("core", core, args.core_options.split()),
