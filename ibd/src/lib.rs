@@ -12,16 +12,13 @@
 //! use std::time::{Duration, Instant};
 //!
 //! use cofferdam_ibd::{AssumeValid, ChainParams, Chainstate, ChainstateOptions, Network, TREES, mining};
-//! use cofferdam_storage::{MemoryDatabase, StdFileSystem, WalOptions};
+//! use cofferdam_storage::{MemoryDatabase, StdFileSystem};
 //!
 //! let dir = tempfile::tempdir()?;
 //! let options = ChainstateOptions {
-//!     params: Arc::new(ChainParams::new(Network::Regtest)),
 //!     threads: 2,
 //!     assume_valid: AssumeValid::Off,
-//!     dir: dir.path().to_owned(),
-//!     coin_stats: false,
-//!     wal: WalOptions::default(),
+//!     ..ChainstateOptions::new(ChainParams::new(Network::Regtest), dir.path())
 //! };
 //! let backend = Box::new(MemoryDatabase::new(TREES));
 //! let (mut chainstate, _) = Chainstate::open(options, Arc::new(StdFileSystem), backend)?;
