@@ -59,6 +59,8 @@ struct Peer {
     waiting_since: Option<Duration>,
     /// Whether it was asked since it announced a block before it led.
     asked_by_announcement: bool,
+    /// Whether it announced a block while it was being asked: the answer may be from before.
+    missed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +96,13 @@ pub struct HeaderSync {
 impl HeaderSync {
     /// Adds a peer whose handshake is done; [`HeaderSync::poll`] says when to ask it.
     pub fn peer_ready(&mut self, peer: PeerId, role: Role) {
-        let entry = Peer { role, leads: None, waiting_since: None, asked_by_announcement: false };
+        let entry = Peer {
+            role,
+            leads: None,
+            waiting_since: None,
+            asked_by_announcement: false,
+            missed: false,
+        };
         self.peers.insert(peer, entry);
     }
 
@@ -116,7 +124,9 @@ impl HeaderSync {
             return false;
         };
         if entry.leads.is_some() {
-            return entry.ask(now);
+            let free = entry.ask(now);
+            entry.missed = !free;
+            return free;
         }
         // One more for each new block, so that a leader that does nothing is not alone for long.
         if entry.asked_by_announcement || self.last_announced == Some(hash) {
@@ -125,6 +135,21 @@ impl HeaderSync {
         entry.asked_by_announcement = true;
         self.last_announced = Some(hash);
         entry.ask(now)
+    }
+
+    /// Returns whether to send `getheaders` once more, and takes it as sent if so: a block was
+    /// announced while another was under way, whose answer has come and may not have it. That
+    /// is once for each announcement.
+    pub fn ask_missed(&mut self, peer: PeerId, now: Duration) -> bool {
+        let Some(entry) = self.peers.get_mut(&peer) else {
+            return false;
+        };
+        let ask = entry.missed && entry.waiting_since.is_none();
+        if ask {
+            entry.missed = false;
+            entry.waiting_since = Some(now);
+        }
+        ask
     }
 
     /// Notes an answer to `getheaders`.
@@ -325,6 +350,20 @@ mod tests {
         sync.peer_ready(99, Role { serves: false, ..CHOSEN });
         let turn = sync.poll(at(0), at(0).saturating_sub(Duration::from_secs(3600)), SPACING);
         assert_eq!(turn.ask, (0..20).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_a_leader_announces_while_it_is_asked_is_asked_for_afterwards() {
+        let mut sync = HeaderSync::default();
+        sync.peer_ready(1, CHOSEN);
+        assert_eq!(asked(&mut sync, 0), [1]);
+        assert!(!sync.ask_missed(1, at(0)), "nothing was announced");
+        assert!(!sync.announced(1, block(1), at(1)), "it is being asked");
+        assert!(!sync.ask_missed(1, at(1)), "the answer is still to come");
+        sync.answered(1);
+        assert!(sync.ask_missed(1, at(2)));
+        sync.answered(1);
+        assert!(!sync.ask_missed(1, at(3)), "once for each");
     }
 
     #[test]

@@ -50,6 +50,30 @@ struct Accepted {
 
 impl PeerManager {
     pub(super) fn on_headers(&self, peer: &Arc<Peer>, headers: Vec<Header>) -> Result<(), End> {
+        self.on_answer(peer, headers)?;
+        Ok(self.ask_for_missed(peer)?)
+    }
+
+    /// Asks once more for what a peer announced while it was being asked. Bitcoin Core does not, and
+    /// waits for the next block.
+    fn ask_for_missed(&self, peer: &Arc<Peer>) -> Result<(), Stopped> {
+        let Some(hash) = peer.link().unknown else {
+            return Ok(());
+        };
+        // While its headers are only looked at it is asked for more of them anyway.
+        let is_looked_at = peer.gate().sync().is_some();
+        if is_looked_at || !self.sync().headers.ask_missed(peer.id, self.clock.now()) {
+            return Ok(());
+        }
+        if self.chain.query(move |chain| chain.headers().get(&hash).is_some())? {
+            self.sync().headers.answered(peer.id);
+            return Ok(());
+        }
+        tracing::debug!("getheaders for {hash}, announced meanwhile, to peer={}", peer.id);
+        self.send_getheaders(peer, None)
+    }
+
+    fn on_answer(&self, peer: &Arc<Peer>, headers: Vec<Header>) -> Result<(), End> {
         if headers.is_empty() {
             peer.gate().clear();
             let mut sync = self.sync();
@@ -93,7 +117,8 @@ impl PeerManager {
             if let HeadersOutcome::Accepted(accepted) = &mut outcome {
                 // At once, so that of several that announce a block the first one is asked.
                 learn(chain, &sender, accepted.last);
-                accepted.order = order_announced(chain, &sync, &sender, is_source, now);
+                accepted.order =
+                    order_announced(chain, &sync, &sender, (accepted.last, is_source), now);
             }
             Ok(outcome)
         })?;
