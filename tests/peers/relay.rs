@@ -20,9 +20,13 @@ pub(crate) const ADDRESS: &str = "mjTkW3DjgyZck4KbiRusZsqTgaYTxdSz6z";
 
 /// A chain of blocks that another node mined, the genesis block left out.
 pub(crate) fn mined(count: u64) -> Vec<Block> {
+    mined_for(ADDRESS, count)
+}
+
+fn mined_for(address: &str, count: u64) -> Vec<Block> {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let node = Daemon::start(Path::new(BINARY), dir.path(), &["-connect=0"]);
-    let hashes = node.rpc("generatetoaddress", json!([count, ADDRESS]));
+    let hashes = node.rpc("generatetoaddress", json!([count, address]));
     let block = |hash: &Value| {
         let hex = node.rpc("getblock", json!([hash, 0]));
         let bytes = Vec::from_hex(hex.as_str().expect("hex")).expect("hex");
@@ -332,4 +336,22 @@ fn a_peer_that_exchanges_addresses_is_told_ours_once_a_day() {
     assert_eq!(payload[29..31], node.node.p2p_port.to_be_bytes());
     node.logged("Advertising address 2.3.4.5:");
     assert!(!was_sent(&settle(&mut peer), "addr"));
+}
+
+#[test]
+fn an_announced_fork_is_fetched_though_its_peer_keeps_a_longer_one_back() {
+    let kept = mined(3);
+    let fork = mined_for("msX6jQXvxiNhx3Q62PKeLPrhrqZQdSimTg", 2);
+    let node = Logged::start(&[]);
+    node.call("generatetoaddress", &["1", "mnonCMyH9TmAsSj3M59DsbH8H63U3RKoFP"]);
+    let mut peer = Peer::ready(&node);
+    peer.send("headers", &headers(&kept));
+    let (_, payload) = peer.expect("getdata");
+    assert_eq!(requested(&payload).len(), 3);
+    peer.send("headers", &headers(&fork));
+    let (_, payload) = peer.expect("getdata");
+    let asked = fork.iter().map(|block| Inventory::WitnessBlock(block.block_hash()));
+    assert_eq!(requested(&payload), asked.collect::<Vec<_>>());
+    fork.iter().for_each(|block| peer.send("block", &serialize(block)));
+    wait_for("the fork", || (node.node.height() == 2).then_some(()));
 }

@@ -256,16 +256,27 @@ fn may_be_asked(peer: &Peer) -> bool {
     peer.serves_witnesses() && !peer.is_closing()
 }
 
-/// Decides what to ask a peer for that it has just announced, on the chain's thread: if new blocks
-/// are fetched as they are announced, whether it serves others (`is_source`) or not.
+/// Decides what to ask a peer for that has just announced a chain up to `last`, on the chain's
+/// thread: if new blocks are fetched as they are announced, whether it serves others (`is_source`)
+/// or not.
 pub(super) fn order_announced(
     chain: &Chainstate,
     sync: &Mutex<SyncState>,
     peer: &Peer,
-    is_source: bool,
+    (last, is_source): (HeaderRef, bool),
     now: Duration,
 ) -> Order {
-    if may_be_asked(peer) && (is_source || can_direct_fetch(chain, now)) {
+    let direct = can_direct_fetch(chain, now);
+    let work = |at| chain.headers().entry(at).chain_work;
+    if direct && may_be_asked(peer) && work(last) >= work(chain.tip_ref()) {
+        // What is announced, even if the peer has a chain of more work whose blocks it keeps back
+        // (`HeadersDirectFetchBlocks`).
+        let order = order_towards(chain, sync, peer, last, now);
+        if !order.blocks.is_empty() {
+            return order;
+        }
+    }
+    if may_be_asked(peer) && (is_source || direct) {
         order_blocks(chain, sync, peer, now)
     } else {
         Order::default()
@@ -276,9 +287,18 @@ pub(super) fn order_announced(
 /// of the chain and what is asked of whom.
 fn order_blocks(chain: &Chainstate, sync: &Mutex<SyncState>, peer: &Peer, now: Duration) -> Order {
     learn_unknown(chain, peer);
-    let Some(best) = peer.state().best_known else {
-        return Order::default();
-    };
+    let best = peer.state().best_known;
+    best.map_or_else(Order::default, |best| order_towards(chain, sync, peer, best, now))
+}
+
+/// Decides what to ask a peer for on the way to a header that it has.
+fn order_towards(
+    chain: &Chainstate,
+    sync: &Mutex<SyncState>,
+    peer: &Peer,
+    best: HeaderRef,
+    now: Duration,
+) -> Order {
     let Wanted { mut missing, near, joins_stored } =
         wanted_from(chain, best, peer.is_limited(), now);
     if missing.blocks.is_empty() {
