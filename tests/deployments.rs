@@ -118,7 +118,7 @@ fn options_that_move_rules_are_refused_in_cores_words() {
     };
     refused(
         &["-regtest", "-testactivationheight=taproot@1"],
-        "Invalid name (taproot) for -testactivationheight=name@height.",
+        "Invalid name (taproot@1) for -testactivationheight=name@height.",
     );
     refused(&["-regtest", "-vbparams=testdummy:a:1"], "Invalid nStartTime (a)");
     refused(&["-testnet4", "-vbparams=testdummy:0:1"], "-regtest mode");

@@ -201,20 +201,20 @@ impl ChainParams {
     ///
     /// Returns what is wrong with the text, in Bitcoin Core's words.
     pub fn with_activation_height(mut self, text: &str) -> Result<Self, InvalidParams> {
-        let wrong = |what: &str, part: &str| {
-            InvalidParams(format!("Invalid {what} ({part}) for -testactivationheight=name@height."))
+        let wrong = |what: &str, text: &str| {
+            InvalidParams(format!("Invalid {what} ({text}) for -testactivationheight=name@height."))
         };
         let (name, value) = text.split_once('@').ok_or_else(|| wrong("format", text))?;
         let height = integer::<i32>(value).and_then(|height| u32::try_from(height).ok());
         let in_range = |height: &u32| *height < i32::MAX.unsigned_abs();
-        let height = height.filter(in_range).ok_or_else(|| wrong("height value", value))?;
+        let height = height.filter(in_range).ok_or_else(|| wrong("height value", text))?;
         let place = match name {
             "segwit" => &mut self.segwit_height,
             "bip34" => &mut self.bip34_height,
             "dersig" => &mut self.bip66_height,
             "cltv" => &mut self.bip65_height,
             "csv" => &mut self.csv_height,
-            _ => return Err(wrong("name", name)),
+            _ => return Err(wrong("name", text)),
         };
         *place = height;
         Ok(self)
@@ -540,11 +540,11 @@ mod tests {
         let text = |result: Result<ChainParams, InvalidParams>| result.unwrap_err().to_string();
         for (wrong, what) in [
             ("segwit", "Invalid format (segwit)"),
-            ("segwit@-1", "Invalid height value (-1)"),
-            ("segwit@2147483647", "Invalid height value (2147483647)"),
-            ("segwit@+1", "Invalid height value (+1)"),
-            ("segwit@1@2", "Invalid height value (1@2)"),
-            ("taproot@1", "Invalid name (taproot)"),
+            ("segwit@-1", "Invalid height value (segwit@-1)"),
+            ("segwit@2147483647", "Invalid height value (segwit@2147483647)"),
+            ("segwit@+1", "Invalid height value (segwit@+1)"),
+            ("segwit@1@2", "Invalid height value (segwit@1@2)"),
+            ("taproot@1", "Invalid name (taproot@1)"),
         ] {
             let expected = format!("{what} for -testactivationheight=name@height.");
             assert_eq!(text(height(wrong)), expected);

@@ -95,7 +95,7 @@ mod tests {
         let error = params(Network::Regtest, &[("vbparams", "x")]).unwrap_err();
         assert!(error.starts_with("Version bits parameters malformed"), "{error}");
         let error = params(Network::Regtest, &[("testactivationheight", "x@1")]).unwrap_err();
-        assert_eq!(error, "Invalid name (x) for -testactivationheight=name@height.");
+        assert_eq!(error, "Invalid name (x@1) for -testactivationheight=name@height.");
     }
 
     #[test]

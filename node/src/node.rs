@@ -31,6 +31,8 @@ use crate::rpc::{self, ActiveCalls, Context, HeaderCache, MiningState, RpcServer
 use crate::shutdown::Shutdown;
 use crate::waits::{self, EndedByStop};
 
+/// How far ahead of the clock a tip may be (Bitcoin Core's `MAX_FUTURE_BLOCK_TIME`).
+const FUTURE_SECONDS_MAX: u32 = 2 * 60 * 60;
 /// Share of the cache that the engine gets, and the most it makes use of: coins live in the
 /// buffer, the engine's cache has indexes and filters.
 const ENGINE_CACHE_SHARE: usize = 4;
@@ -315,6 +317,11 @@ fn open_checked(
         }
     } else if chainstate.has_pruned() {
         return needs("You need to rebuild the database using -reindex to go back to unpruned mode. This will redownload the entire blockchain".into());
+    }
+    let now = config.mock_time.unwrap_or_else(|| Clock::default().seconds());
+    let tip = chainstate.headers().entry(chainstate.tip_ref()).header.time;
+    if tip > now.saturating_add(FUTURE_SECONDS_MAX) {
+        return needs("The block database contains a block which appears to be from the future. This may be due to your computer's date and time being set incorrectly. Only rebuild the block database if you are sure that your computer's date and time are correct".into());
     }
     Ok(chainstate)
 }

@@ -205,3 +205,14 @@ fn the_files_of_another_node_are_taken_over_in_place() {
     assert_eq!(node.state(), further);
     node.stop();
 }
+
+#[test]
+fn a_tip_from_the_future_is_told_before_anything_is_done() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let node = start(dir.path(), &["-mocktime=1800000000"]);
+    mine(&node, 1);
+    node.stop();
+    let text = refused(dir.path(), &["-mocktime=1799990000"]);
+    assert!(text.contains("contains a block which appears to be from the future"), "{text}");
+    start(dir.path(), &["-mocktime=1799993000"]).stop();
+}

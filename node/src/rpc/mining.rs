@@ -83,7 +83,7 @@ fn get_mining_info(context: &Context, _: &Args) -> RpcResult {
     let last = *context.mining.last.lock().unwrap_or_else(PoisonError::into_inner);
     let queued = context.chain.queue().read().len();
     let fee_rate = bitcoin::Amount::from_sat(context.mining.config.block.fee_rate_min);
-    let now = context.clock.seconds();
+    let (now, warnings) = (context.clock.seconds(), context.warnings.texts());
     context.chain.query(move |chain| {
         let params = chain.params();
         let mut fields = Map::new();
@@ -106,7 +106,7 @@ fn get_mining_info(context: &Context, _: &Args) -> RpcResult {
         if let Some(challenge) = signet_challenge(params) {
             put("signet_challenge", json!(challenge));
         }
-        put("warnings", json!([]));
+        put("warnings", json!(warnings));
         Ok(Value::Object(fields))
     })?
 }
