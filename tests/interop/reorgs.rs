@@ -27,14 +27,20 @@ fn reorganise(winner: &Daemon, loser: &Daemon, depth: u64) {
     assert_eq!((&tip["status"], &tip["branchlen"]), (&json!("valid-fork"), &json!(depth)));
 }
 
-#[test]
-fn either_follows_the_other_to_a_branch_of_1_to_100_blocks() {
-    let Some(pair) = Pair::new() else { return };
+/// Our node and Core's, connected, with [`TRUNK`] blocks.
+fn on_one_trunk(pair: &Pair) -> (Daemon, Daemon) {
     let ours = pair.start(Who::Ours, &[]);
     let core = pair.start(Who::Core, &[]);
     let _ = core.mine(TRUNK);
     ours.connect(&core);
     ours.follow(&core);
+    (ours, core)
+}
+
+#[test]
+fn either_follows_the_other_to_a_branch_of_1_to_100_blocks() {
+    let Some(pair) = Pair::new() else { return };
+    let (ours, core) = on_one_trunk(&pair);
     for depth in DEPTHS {
         reorganise(&core, &ours, depth);
         assert_eq!(ours.state(), core.state(), "we left {depth} blocks");
@@ -47,11 +53,7 @@ fn either_follows_the_other_to_a_branch_of_1_to_100_blocks() {
 #[test]
 fn both_leave_and_take_back_the_same_blocks() {
     let Some(pair) = Pair::new() else { return };
-    let ours = pair.start(Who::Ours, &[]);
-    let core = pair.start(Who::Core, &[]);
-    let _ = core.mine(TRUNK);
-    ours.connect(&core);
-    ours.follow(&core);
+    let (ours, core) = on_one_trunk(&pair);
     for height in [TRUNK, TRUNK - 1, 60, 10] {
         let hash = core.rpc("getblockhash", json!([height]));
         for node in [&ours, &core] {

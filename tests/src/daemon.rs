@@ -15,17 +15,15 @@ use std::fs::File;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::json_rpc::{Client, RpcError};
-use crate::process::free_port;
+use crate::process::{free_port, wait_at_most};
 
 /// How long anything may take that a test waits for; a loaded machine is slow.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// How often a test looks whether what it waits for is there.
-const POLL: Duration = Duration::from_millis(20);
 /// Nobody's, and an address of Core's functional tests: blocks are mined to it.
 pub const ADDRESS: &str = "mjTkW3DjgyZck4KbiRusZsqTgaYTxdSz6z";
 /// The crate whose source `scripts/bitcoind` builds.
@@ -64,15 +62,8 @@ fn source_version() -> &'static str {
 }
 
 /// Asks `ready` until it gives a value.
-pub fn wait_until<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        if let Some(value) = ready() {
-            return value;
-        }
-        assert!(Instant::now() < end, "waited {PATIENCE:?} for {what}");
-        std::thread::sleep(POLL);
-    }
+pub fn wait_until<T>(what: &str, ready: impl FnMut() -> Option<T>) -> T {
+    wait_at_most(PATIENCE, what, ready)
 }
 
 /// A running node on regtest; killed when dropped.

@@ -42,13 +42,22 @@ pub fn free_port() -> u16 {
 }
 
 /// Asks `ready` until it gives a value.
-pub fn wait_for<T>(what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
+pub fn wait_for<T>(what: &str, ready: impl FnMut() -> Option<T>) -> T {
+    wait_at_most(PATIENCE, what, ready)
+}
+
+/// As [`wait_for`], with a patience of the caller's.
+pub(crate) fn wait_at_most<T>(
+    patience: Duration,
+    what: &str,
+    mut ready: impl FnMut() -> Option<T>,
+) -> T {
+    let end = Instant::now() + patience;
     loop {
         if let Some(value) = ready() {
             return value;
         }
-        assert!(Instant::now() < end, "waited {PATIENCE:?} for {what}");
+        assert!(Instant::now() < end, "waited {patience:?} for {what}");
         std::thread::sleep(POLL);
     }
 }

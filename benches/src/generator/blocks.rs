@@ -38,12 +38,6 @@ impl BlockMaker {
         self.height
     }
 
-    /// Returns the last block's header.
-    #[must_use]
-    pub const fn tip(&self) -> &Header {
-        &self.tip
-    }
-
     /// Makes the next block: its coinbase pays the subsidy to `script`. Returns the coinbase's id and
     /// output, too.
     pub fn next(&mut self, txs: Vec<Transaction>, script: ScriptBuf) -> (Block, OutPoint, u64) {
