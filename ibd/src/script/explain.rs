@@ -5,7 +5,7 @@
 use bitcoin::Script;
 use bitcoin::hashes::{Hash as _, sha256};
 
-use super::walk::{End, Stack, is_true, walk};
+use super::walk::{End, Stack, VALUE_BYTES_MAX, is_true, walk};
 use super::{ScriptFlags, ScriptVerifier};
 use crate::error::Result;
 use crate::tx::next_op;
@@ -120,15 +120,28 @@ fn witness_fault(
             if sha256::Hash::hash(inner).as_byte_array() != program {
                 return Some(MISMATCH);
             }
-            let mut values = values.iter().map(|value| value.to_vec()).collect();
-            match walk(inner, &mut values, flags) {
-                Err(End::Fault(text)) => Some(text),
-                _ => None,
-            }
+            witness_script_fault(inner, values, flags)
         }
         (0, length) if length != 20 => Some("Witness program has incorrect length"),
         (1, 32) if redeem.is_none() && witness.is_empty() => Some(EMPTY_WITNESS),
         (1, 32) if redeem.is_none() => key_path_fault(witness),
+        _ => None,
+    }
+}
+
+/// What is wrong with the script that a witness ends with (`ExecuteWitnessScript`).
+fn witness_script_fault(
+    script: &[u8],
+    values: &[&[u8]],
+    flags: ScriptFlags,
+) -> Option<&'static str> {
+    if values.iter().any(|value| value.len() > VALUE_BYTES_MAX) {
+        return Some("Push value size limit exceeded");
+    }
+    let mut stack = values.iter().map(|value| value.to_vec()).collect();
+    match walk(script, &mut stack, flags) {
+        Err(End::Fault(text)) => Some(text),
+        Ok(()) if stack.len() != 1 => Some("Stack size must be exactly one after execution"),
         _ => None,
     }
 }
@@ -232,6 +245,15 @@ mod tests {
         let key_hash = format!("76a914{}88ac", "11".repeat(20));
         check("5151", &key_hash, "Script failed an OP_EQUALVERIFY operation");
         check("", &key_hash, "Operation not valid with the current stack size");
+        // Conditionals, as in Core's feature_block.py.
+        let script = ["63", "ff", "67", "51", "68"].concat();
+        check("51", &script, "Opcode missing or not understood");
+        check("", &script, "Operation not valid with the current stack size");
+        check("51", "6351", "Invalid OP_IF construction");
+        check("00", "63657e6851", "Opcode missing or not understood");
+        check("00", "637e6568", "Attempted to use a disabled opcode");
+        check("00", "636a6851ab6a", "OP_RETURN was encountered");
+        check("", &"61".repeat(202), "Operation limit exceeded");
         // Behind a hash: OP_RETURN, and what is not only pushed.
         let return_hash = ScriptBuf::from_bytes(vec![0x6a]).to_p2sh().to_hex_string();
         check("016a", &return_hash, "OP_RETURN was encountered");
@@ -258,5 +280,14 @@ mod tests {
             check_with("", witness, spent, reason);
         }
         check_with("51", &["6a"], &script_hash, "Witness requires empty scriptSig");
+        let drop_hash = format!("0020{}", sha256::Hash::hash(&[0x75, 0x51]));
+        check_with(
+            "",
+            &["", "", "7551"],
+            &drop_hash,
+            "Stack size must be exactly one after execution",
+        );
+        let long = "11".repeat(521);
+        check_with("", &[&long, "7551"], &drop_hash, "Push value size limit exceeded");
     }
 }

@@ -10,7 +10,9 @@ use crate::tx::next_op;
 /// Bytes of a script before taproot (`MAX_SCRIPT_SIZE`).
 const SCRIPT_BYTES_MAX: usize = 10_000;
 /// Bytes of a value (`MAX_SCRIPT_ELEMENT_SIZE`).
-const VALUE_BYTES_MAX: usize = 520;
+pub(super) const VALUE_BYTES_MAX: usize = 520;
+/// Operations of a script before taproot that are no pushes (`MAX_OPS_PER_SCRIPT`).
+const OPERATIONS_MAX: usize = 201;
 /// Values on the stack (`MAX_STACK_SIZE`).
 const STACK_MAX: usize = 1000;
 
@@ -30,22 +32,73 @@ pub(super) enum End {
 /// The values that a script works on, the top last.
 pub(super) type Stack = Vec<Vec<u8>>;
 
-/// Runs a script on a stack.
+/// Runs a script on a stack (`EvalScript`).
 pub(super) fn walk(script: &[u8], stack: &mut Stack, flags: ScriptFlags) -> Result<(), End> {
     if script.len() > SCRIPT_BYTES_MAX {
         return Err(End::Fault("Script is too big"));
     }
+    let mut branches = Branches::default();
+    let mut operations: usize = 0;
     let mut rest = script;
     while let Some((code, pushed)) = next_op(&mut rest) {
         if pushed.len() > VALUE_BYTES_MAX {
             return Err(End::Fault("Push value size limit exceeded"));
         }
-        step(code, pushed, stack, flags)?;
+        // OP_RESERVED does not count.
+        operations += usize::from(code > op::OP_PUSHNUM_16.to_u8());
+        if operations > OPERATIONS_MAX {
+            return Err(End::Fault("Operation limit exceeded"));
+        }
+        if is_disabled(code) {
+            return Err(End::Fault("Attempted to use a disabled opcode"));
+        }
+        let conditional = (op::OP_IF.to_u8()..=op::OP_ENDIF.to_u8()).contains(&code);
+        if conditional {
+            branches.step(code, stack)?;
+        } else if branches.all_taken() {
+            step(code, pushed, stack, flags)?;
+        }
         if stack.len() > STACK_MAX {
             return Err(End::Fault("Stack size limit exceeded"));
         }
     }
-    if rest.is_empty() { Ok(()) } else { Err(BAD_OPCODE) }
+    match (rest.is_empty(), branches.0.is_empty()) {
+        (true, true) => Ok(()),
+        (true, false) => Err(UNBALANCED),
+        (false, _) => Err(BAD_OPCODE),
+    }
+}
+
+/// The conditionals around where a walk is, the innermost last, and whether each one's branch is
+/// taken (`vfExec`). As long as [`OPERATIONS_MAX`] at most.
+#[derive(Debug, Default)]
+struct Branches(Vec<bool>);
+
+impl Branches {
+    fn all_taken(&self) -> bool {
+        self.0.iter().all(|taken| *taken)
+    }
+
+    /// Follows an operation from `OP_IF` to `OP_ENDIF`: these count where nothing else is run.
+    fn step(&mut self, code: u8, stack: &mut Stack) -> Result<(), End> {
+        match bitcoin::opcodes::Opcode::from(code) {
+            op::OP_IF | op::OP_NOTIF => {
+                let runs = self.all_taken();
+                let value = if runs { is_true(&stack.pop().ok_or(TOO_FEW)?) } else { false };
+                self.0.push(runs && value == (code == op::OP_IF.to_u8()));
+            }
+            op::OP_ELSE => {
+                let taken = self.0.last_mut().ok_or(UNBALANCED)?;
+                *taken = !*taken;
+            }
+            op::OP_ENDIF => {
+                self.0.pop().ok_or(UNBALANCED)?;
+            }
+            // OP_VERIF and OP_VERNOTIF.
+            _ => return Err(BAD_OPCODE),
+        }
+        Ok(())
+    }
 }
 
 /// Whether a value counts as true (`CastToBool`).
@@ -57,18 +110,16 @@ pub(super) fn is_true(value: &[u8]) -> bool {
 }
 
 fn step(code: u8, pushed: &[u8], stack: &mut Stack, flags: ScriptFlags) -> Result<(), End> {
-    if is_disabled(code) {
-        return Err(End::Fault("Attempted to use a disabled opcode"));
-    }
-    let needed = values_needed(code, flags);
-    if stack.len() < needed {
-        let is_if = [op::OP_IF.to_u8(), op::OP_NOTIF.to_u8()].contains(&code);
-        return Err(if is_if { UNBALANCED } else { TOO_FEW });
+    if stack.len() < values_needed(code, flags) {
+        return Err(TOO_FEW);
     }
     match code {
         0..=0x4e => stack.push(pushed.to_vec()),
         0x4f => stack.push(vec![0x81]),
         0x51..=0x60 => stack.push(vec![code - 0x50]),
+        // Without the rules of lock times these do nothing.
+        0xb1 if !flags.contains(ScriptFlags::CHECKLOCKTIMEVERIFY) => {}
+        0xb2 if !flags.contains(ScriptFlags::CHECKSEQUENCEVERIFY) => {}
         _ => return calculate(bitcoin::opcodes::Opcode::from(code), stack),
     }
     Ok(())
@@ -77,7 +128,9 @@ fn step(code: u8, pushed: &[u8], stack: &mut Stack, flags: ScriptFlags) -> Resul
 fn calculate(code: bitcoin::opcodes::Opcode, stack: &mut Stack) -> Result<(), End> {
     let mut pop = || stack.pop().ok_or(TOO_FEW);
     match code {
-        op::OP_NOP
+        // A separator concerns signatures alone.
+        op::OP_CODESEPARATOR
+        | op::OP_NOP
         | op::OP_NOP1
         | op::OP_NOP4
         | op::OP_NOP5
@@ -87,7 +140,6 @@ fn calculate(code: bitcoin::opcodes::Opcode, stack: &mut Stack) -> Result<(), En
         | op::OP_NOP9
         | op::OP_NOP10 => {}
         op::OP_RETURN => return Err(End::Fault("OP_RETURN was encountered")),
-        op::OP_ELSE | op::OP_ENDIF => return Err(UNBALANCED),
         op::OP_VERIFY => {
             if !is_true(&pop()?) {
                 return Err(End::Fault("Script failed an OP_VERIFY operation"));
@@ -136,23 +188,22 @@ fn calculate(code: bitcoin::opcodes::Opcode, stack: &mut Stack) -> Result<(), En
     Ok(())
 }
 
-/// Operations that fail wherever they stand.
+/// Operations that fail wherever they stand (CVE-2010-5137).
 const fn is_disabled(code: u8) -> bool {
     matches!(code, 0x7e..=0x81 | 0x83..=0x86 | 0x8d | 0x8e | 0x95..=0x99)
 }
 
-/// `OP_RESERVED`, `OP_VER`, `OP_VERIF`, `OP_VERNOTIF`, `OP_RESERVED1`, `OP_RESERVED2` and what has
-/// no name.
+/// `OP_RESERVED`, `OP_VER`, `OP_RESERVED1`, `OP_RESERVED2` and what has no name.
 const fn is_unknown_to_core(code: u8) -> bool {
-    matches!(code, 0x50 | 0x62 | 0x65 | 0x66 | 0x89 | 0x8a | 0xba..)
+    matches!(code, 0x50 | 0x62 | 0x89 | 0x8a | 0xba..)
 }
 
 /// How many values an operation needs at least.
 fn values_needed(code: u8, flags: ScriptFlags) -> usize {
     match code {
-        // OP_IF, OP_NOTIF, OP_VERIFY, OP_TOALTSTACK, OP_DROP, OP_DUP, OP_SIZE, numbers and hashes
-        // of one value, multisig.
-        0x63 | 0x64 | 0x69 | 0x6b | 0x73 | 0x75 | 0x76 | 0x82 | 0x8b..=0x92 => 1,
+        // OP_VERIFY, OP_TOALTSTACK, OP_DROP, OP_DUP, OP_SIZE, numbers and hashes of one value,
+        // multisig.
+        0x69 | 0x6b | 0x73 | 0x75 | 0x76 | 0x82 | 0x8b..=0x92 => 1,
         0xa6..=0xaa | 0xae | 0xaf => 1,
         0xb1 if flags.contains(ScriptFlags::CHECKLOCKTIMEVERIFY) => 1,
         0xb2 if flags.contains(ScriptFlags::CHECKSEQUENCEVERIFY) => 1,
@@ -201,13 +252,56 @@ mod tests {
             ("50", "Opcode missing or not understood"),
             ("ba", "Opcode missing or not understood"),
             ("05ab", "Opcode missing or not understood"),
-            ("63", "Invalid OP_IF construction"),
+            ("63", "Operation not valid with the current stack size"),
+            ("64", "Operation not valid with the current stack size"),
             ("68", "Invalid OP_IF construction"),
+            ("67", "Invalid OP_IF construction"),
+            ("5163", "Invalid OP_IF construction"),
+            ("006367", "Invalid OP_IF construction"),
+            ("51636868", "Invalid OP_IF construction"),
+            // What a branch that is not taken may not hold either.
+            ("00636568", "Opcode missing or not understood"),
+            ("00636668", "Opcode missing or not understood"),
+            ("00637e68", "Attempted to use a disabled opcode"),
+            ("006305ab68", "Opcode missing or not understood"),
+            // Which branch it is that fails.
+            ("51636a6768", "OP_RETURN was encountered"),
+            ("00636751ba68", "Opcode missing or not understood"),
+            ("51646776ab6a68", "Operation not valid with the current stack size"),
+            ("516467ab6a68", "OP_RETURN was encountered"),
         ] {
             assert_eq!(run(script).unwrap_err(), End::Fault(text), "{script}");
         }
         assert_eq!(run(&"61".repeat(10_001)).unwrap_err(), End::Fault("Script is too big"));
-        let long = format!("4d0902{}", "00".repeat(521));
-        assert_eq!(run(&long).unwrap_err(), End::Fault("Push value size limit exceeded"));
+        for long in ["", "0063"] {
+            let long = format!("{long}4d0902{}", "00".repeat(521));
+            assert_eq!(run(&long).unwrap_err(), End::Fault("Push value size limit exceeded"));
+        }
+        for not_run in ["", "0063"] {
+            let full = format!("{not_run}{}", "61".repeat(202 - not_run.len() / 4));
+            assert_eq!(run(&full).unwrap_err(), End::Fault("Operation limit exceeded"));
+        }
+        // Pushes are no operations.
+        assert_eq!(run(&format!("{}51", "61".repeat(201))).unwrap(), [vec![1]]);
+    }
+
+    #[test]
+    fn a_branch_that_is_not_taken_does_nothing() {
+        for (script, left) in [
+            // Neither an unknown operation nor OP_RETURN fails there, and nothing is pushed.
+            ("0063ba6751", None),
+            ("0063ba675168", Some(1)),
+            ("00636a505268", Some(0)),
+            ("516453675168", Some(1)),
+            // Nested: both have to be taken; the flip of the inner one runs nothing.
+            ("0063516352675368685a", Some(1)),
+            ("51635163526753686851", Some(2)),
+            // A second OP_ELSE flips back.
+            ("5163516752675368", Some(2)),
+        ] {
+            assert_eq!(run(script).ok().map(|stack| stack.len()), left, "{script}");
+        }
+        let flags = ScriptFlags::NONE;
+        assert_eq!(walk(&[0xb1, 0xb2, 0xab], &mut Stack::new(), flags), Ok(()));
     }
 }
