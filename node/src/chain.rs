@@ -17,7 +17,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use bitcoin::BlockHash;
-use bitcoin::block::Header;
 use cofferdam_ibd::block::{CheckedBlock, RawBlock, is_block_mutated};
 use cofferdam_ibd::params::ChainParams;
 use cofferdam_ibd::{Advance, BlockAccepted, BlockRef, Chainstate, HeaderRef, Rejection};
@@ -244,18 +243,21 @@ impl ChainHandle {
 
     /// Checks a block on this thread, then stores and connects it on the chain's.
     pub(crate) fn submit(&self, raw: Vec<u8>, source: BlockSource) -> Result<Submitted, Stopped> {
-        let rejected = |rejection| Submitted {
-            accepted: Some(BlockAccepted::Rejected(rejection)),
-            invalid: None,
-            connected: false,
-        };
-        let block = match RawBlock::parse(raw) {
-            Ok(block) => block,
-            Err(error) => return Ok(rejected(error.into())),
-        };
+        match RawBlock::parse(raw) {
+            Ok(block) => self.submit_parsed(block, source),
+            Err(error) => Ok(Submitted::rejected(error.into())),
+        }
+    }
+
+    /// As [`Self::submit`], of a block that has been read.
+    pub(crate) fn submit_parsed(
+        &self,
+        block: RawBlock,
+        source: BlockSource,
+    ) -> Result<Submitted, Stopped> {
         let block = match CheckedBlock::check(block, self.params()) {
             Ok(block) => block,
-            Err(rejection) => return Ok(rejected(rejection)),
+            Err(rejection) => return Ok(Submitted::rejected(rejection)),
         };
         self.change(move |worker| {
             if source == BlockSource::Unrequested {
@@ -274,17 +276,16 @@ impl ChainHandle {
         })
     }
 
-    /// Returns whether the bytes are not the block that its header commits to, as far as can be
-    /// seen; nothing can be said of a block whose parent is not known.
-    pub(crate) fn is_mutated(&self, raw: &[u8], header: &Header) -> Result<bool, Stopped> {
-        let prev = header.prev_blockhash;
+    /// Returns whether a block is not the one that its header commits to, as far as can be seen;
+    /// nothing can be said of a block whose parent is not known.
+    pub(crate) fn is_mutated(&self, block: &RawBlock) -> Result<bool, Stopped> {
+        let prev = block.header().prev_blockhash;
         let height = self.query(move |chain| {
             let headers = chain.headers();
             headers.get(&prev).map(|parent| headers.entry(parent).height + 1)
         })?;
         let Some(height) = height else { return Ok(false) };
-        let Ok(block) = RawBlock::parse(raw.to_vec()) else { return Ok(true) };
-        Ok(is_block_mutated(&block, height >= self.params().segwit_height))
+        Ok(is_block_mutated(block, height >= self.params().segwit_height))
     }
 
     /// Connects what is stored, for a second at most.

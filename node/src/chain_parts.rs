@@ -29,6 +29,13 @@ pub(crate) struct Submitted {
     pub(crate) connected: bool,
 }
 
+impl Submitted {
+    /// What comes of a block that is refused unseen by the chain.
+    pub(crate) const fn rejected(rejection: Rejection) -> Self {
+        Self { accepted: Some(BlockAccepted::Rejected(rejection)), invalid: None, connected: false }
+    }
+}
+
 /// What the chain's thread is told besides its chain.
 #[derive(Clone, Debug)]
 pub(crate) struct ChainOptions {

@@ -35,7 +35,7 @@ fn a_banned_peer_is_refused_also_after_a_restart_unless_it_has_permission() {
 fn a_peer_with_permission_is_not_punished() {
     let node = Logged::start(&["-v2transport=0", "-whitelist=noban@127.0.0.1"]);
     let mut peer = Peer::ready(&node);
-    peer.send("inv", &[0xfd, 0x51, 0xc3]);
+    peer.send("inv", &[&[0xfd, 0x51, 0xc3][..], &[0; 50_001 * 36]].concat());
     peer.settle();
     node.logged("Misbehaving: peer=0: inv message size = 50001");
     node.logged("Not punishing noban peer 0!");

@@ -34,12 +34,28 @@ fn what_cannot_be_read_is_logged_and_what_is_too_long_is_misbehaviour() {
     let mut peer = Peer::ready(&node);
     peer.send("getheaders", &[1, 2, 3]);
     peer.settle();
-    node.logged("ProcessMessages(getheaders, 3 bytes): Exception");
-    node.logged("end of data");
+    let fault = |what: &str| {
+        format!("Exception '{what}: iostream error' (NSt8ios_base7failureB5cxx11E) caught")
+    };
+    let end = fault("DataStream::read(): end of data");
+    node.logged(&format!("ProcessMessages(getheaders, 3 bytes): {end}"));
+    peer.send("block", &[0; 79]);
+    peer.send("ping", &[1; 7]);
+    peer.send("block", &[&[0; 80][..], &[0xfd, 1, 0]].concat());
+    peer.send("headers", &[0xfe, 1, 0, 0, 2]);
+    peer.send("inv", &[0xfd, 0x51, 0xc3]);
+    peer.settle();
+    node.logged(&format!("ProcessMessages(block, 79 bytes): {end}"));
+    node.logged(&format!("ProcessMessages(ping, 7 bytes): {end}"));
+    let text = fault("non-canonical ReadCompactSize()");
+    node.logged(&format!("ProcessMessages(block, 83 bytes): {text}"));
+    let text = fault("ReadCompactSize(): size too large");
+    node.logged(&format!("ProcessMessages(headers, 5 bytes): {text}"));
+    node.logged(&format!("ProcessMessages(inv, 3 bytes): {end}"));
     peer.send("unheard", &[0; 3]);
     peer.settle();
     node.logged("Unknown message type \"unheard\" from peer=0");
-    peer.send("inv", &[0xfd, 0x51, 0xc3]);
+    peer.send("inv", &[&[0xfd, 0x51, 0xc3][..], &[0; 50_001 * 36]].concat());
     peer.wait_for_end();
     node.logged("Misbehaving: peer=0: inv message size = 50001");
     node.node.stop();

@@ -8,10 +8,15 @@ use bitcoin::VarInt;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{what} at byte {offset}")]
 pub struct DecodeError {
-    /// What is wrong.
+    /// What is wrong, in Bitcoin Core's words; [`DecodeError::END_OF_DATA`] where bytes are missing.
     pub what: &'static str,
     /// Where it was noticed: a number of bytes from the start.
     pub offset: usize,
+}
+
+impl DecodeError {
+    /// What is wrong where bytes are missing: Core's words say besides what they are read from.
+    pub const END_OF_DATA: &str = "end of data";
 }
 
 /// The largest number of things or bytes that a message may announce (`MAX_SIZE`): 32 MiB.
@@ -45,7 +50,7 @@ impl<'a> Cursor<'a> {
     #[inline]
     pub(super) fn take<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let taken = self.bytes.get(self.at..).and_then(|rest| rest.first_chunk::<N>());
-        let taken = *taken.ok_or_else(|| self.error("cut short"))?;
+        let taken = *taken.ok_or_else(|| self.error(DecodeError::END_OF_DATA))?;
         self.at += N;
         Ok(taken)
     }
@@ -55,7 +60,7 @@ impl<'a> Cursor<'a> {
         // Lossless: no platform of this crate has pointers of less than 32 bits.
         let len = usize::try_from(len).unwrap_or(usize::MAX);
         if len > self.remaining() {
-            return Err(self.error("cut short"));
+            return Err(self.error(DecodeError::END_OF_DATA));
         }
         self.at += len;
         Ok(())
@@ -72,10 +77,10 @@ impl<'a> Cursor<'a> {
             small => return Ok(u32::from(small)),
         };
         if size < least {
-            return Err(self.error("a size that is not in its shortest form"));
+            return Err(self.error("non-canonical ReadCompactSize()"));
         }
         let size = u32::try_from(size).ok().filter(|&size| size <= SIZE_MAX);
-        size.ok_or_else(|| self.error("a size above 32 MiB"))
+        size.ok_or_else(|| self.error("ReadCompactSize(): size too large"))
     }
 }
 

@@ -217,7 +217,7 @@ impl<'a> Parser<'a> {
             self.witnesses(first_input)?;
         }
         if flags & !WITNESS_FLAG != 0 {
-            return Err(self.cursor.error("a transaction with unknown data"));
+            return Err(self.cursor.error("Unknown transaction optional data"));
         }
         self.cursor.skip(4)?;
         let end = self.cursor.offset();
@@ -268,14 +268,14 @@ impl<'a> Parser<'a> {
                 any = true;
             }
         }
-        if any { Ok(()) } else { Err(self.cursor.error("a superfluous witness record")) }
+        if any { Ok(()) } else { Err(self.cursor.error("Superfluous witness record")) }
     }
 
     /// Reads a number of things of at least `len_min` bytes each: no loop is longer than the bytes.
     fn count(&mut self, len_min: usize) -> Result<u32, DecodeError> {
         let count = self.cursor.size()?;
         let fits = usize::try_from(count).is_ok_and(|n| n <= self.cursor.remaining() / len_min);
-        if fits { Ok(count) } else { Err(self.cursor.error("cut short")) }
+        if fits { Ok(count) } else { Err(self.cursor.error(DecodeError::END_OF_DATA)) }
     }
 
     fn tables(self) -> Tables {
@@ -376,22 +376,22 @@ mod tests {
         let rest = "00000000";
         assert_eq!(
             parse(&format!("0100000000010000{rest}")).unwrap_err(),
-            "a superfluous witness record"
+            "Superfluous witness record"
         );
         let unknown = parse(&format!("0100000000020000{rest}"));
-        assert_eq!(unknown.unwrap_err(), "a transaction with unknown data");
+        assert_eq!(unknown.unwrap_err(), "Unknown transaction optional data");
         // No input, an output: only with flags.
         let output = "010000000000000000016a";
         assert_eq!(
             parse(&format!("010000000002 00{output}{rest}").replace(' ', "")).unwrap_err(),
-            "a transaction with unknown data"
+            "Unknown transaction optional data"
         );
         assert!(parse(&format!("0100000000{output}{rest}")).is_err());
     }
 
     #[test]
     fn a_number_that_the_bytes_cannot_hold_is_not_believed() {
-        assert_eq!(parse("01000000fe00000002").unwrap_err(), "cut short");
-        assert_eq!(parse("01000000fd0010").unwrap_err(), "cut short");
+        assert_eq!(parse("01000000fe00000002").unwrap_err(), "end of data");
+        assert_eq!(parse("01000000fd0010").unwrap_err(), "end of data");
     }
 }

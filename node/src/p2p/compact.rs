@@ -11,7 +11,7 @@ use bitcoin::p2p::message_blockdata::Inventory;
 use bitcoin::{Block, BlockHash, Transaction};
 use cofferdam_ibd::pow::{block_work, check_proof_of_work};
 use cofferdam_ibd::sync::{BLOCKS_IN_FLIGHT_MAX, PeerId, work_threshold};
-use cofferdam_ibd::{BlockRef, Chainstate, HeaderRef, Rejection, RejectionScope};
+use cofferdam_ibd::{BlockRef, Chainstate, HeaderRef, RawBlock, Rejection, RejectionScope};
 
 use super::dispatch::End;
 use super::manager::{PeerManager, random_nonce};
@@ -274,22 +274,24 @@ impl PeerManager {
         missing: Vec<Transaction>,
         turn: Turn,
     ) -> Result<(), End> {
-        let (hash, header) = (partial.hash, partial.header);
+        let hash = partial.hash;
         let Ok(raw) = partial.fill(missing) else {
             self.sync().download.not_found(peer.id, &hash, self.clock.now());
             let text = "invalid compact block/non-matching block transactions";
             return Err(String::from(text).into());
         };
-        if self.chain.is_mutated(&raw, &header)? {
-            // A short hash meant another transaction.
-            if turn == Turn::First {
-                self.sync().download.request_from(peer.id, hash, self.clock.now());
-                peer.link().spoiled = Some(hash);
-                self.send_getdata(peer, hash);
+        match RawBlock::parse(raw) {
+            Ok(block) if !self.chain.is_mutated(&block)? => self.take_in_block(peer, block, true),
+            _ => {
+                // A short hash meant another transaction.
+                if turn == Turn::First {
+                    self.sync().download.request_from(peer.id, hash, self.clock.now());
+                    peer.link().spoiled = Some(hash);
+                    self.send_getdata(peer, hash);
+                }
+                Ok(())
             }
-            return Ok(());
         }
-        self.take_in_block(peer, hash, raw, true)
     }
 
     fn send_getdata(&self, peer: &Peer, hash: BlockHash) {

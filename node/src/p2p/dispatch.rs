@@ -46,6 +46,15 @@ impl From<String> for End {
     }
 }
 
+/// Logs that a message cannot be read, as Bitcoin Core does, with what its compiler makes of the
+/// exception; whoever sent it stays.
+pub(super) fn tell_unreadable(command: &str, bytes: usize, error: &str) {
+    let kind = "NSt8ios_base7failureB5cxx11E";
+    tracing::debug!(
+        "ProcessMessages({command}, {bytes} bytes): Exception '{error}: iostream error' ({kind}) caught"
+    );
+}
+
 impl PeerManager {
     /// Blames a peer; unless it may stay, it is disconnected and its address discouraged.
     pub(super) fn misbehaved(&self, peer: &Peer, reason: &str) {
@@ -123,9 +132,7 @@ impl PeerManager {
             }
             Ok(message) => self.handle(peer, message, command),
             Err(Malformed::Unreadable(error)) => {
-                tracing::debug!(
-                    "ProcessMessages({command}, {bytes} bytes): Exception '{error}' caught"
-                );
+                tell_unreadable(command, bytes, &error);
                 Ok(())
             }
             Err(Malformed::TooMany(text)) => Err(End::Misbehaved(text)),

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use bitcoin::BlockHash;
 use bitcoin::bip158::{FilterHash, FilterHeader};
-use bitcoin::consensus::encode::{Decodable, VarInt, serialize};
+use bitcoin::consensus::encode::{VarInt, serialize};
 use bitcoin::hashes::Hash as _;
 use cofferdam_ibd::headers::HeaderStatus;
 use cofferdam_ibd::{BlockRef, Chainstate, HeaderRef};
 
 use super::manager::PeerManager;
 use super::message::Message;
+use super::payload::item;
 use super::peer::Peer;
 use crate::chain::Stopped;
 use crate::index::BlockFilters;
@@ -42,10 +43,6 @@ pub(crate) enum FilterMessage {
     Headers(BlockHash, FilterHeader, Vec<FilterHash>),
     /// `cfcheckpt`: up to a block.
     Checkpoints(BlockHash, Vec<FilterHeader>),
-}
-
-fn item<T: Decodable>(input: &mut &[u8]) -> Result<T, String> {
-    T::consensus_decode(input).map_err(|error| error.to_string())
 }
 
 impl FilterMessage {

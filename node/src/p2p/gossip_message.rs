@@ -2,7 +2,9 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use bitcoin::consensus::encode::{Decodable as _, VarInt, serialize};
+use bitcoin::consensus::encode::{VarInt, serialize};
+
+use super::payload::{bytes, number, size, take};
 
 /// Most addresses of a message (Bitcoin Core's `MAX_ADDR_TO_SEND`).
 pub(crate) const ADDRESSES_MAX: usize = 1000;
@@ -74,7 +76,7 @@ pub(crate) fn encode(list: &[Told], v2: bool) -> Vec<u8> {
 /// Returns what is wrong with it, in Bitcoin Core's words.
 pub(crate) fn decode(mut input: &[u8], v2: bool) -> Result<Addresses, String> {
     let input = &mut input;
-    let count = length(input)?;
+    let count = size(input)?;
     let mut list = Vec::new();
     for number in 0..count {
         let told = if v2 { decode_v2(input)? } else { decode_v1(input)? };
@@ -96,9 +98,9 @@ fn decode_v1(input: &mut &[u8]) -> Result<Told, String> {
 
 fn decode_v2(input: &mut &[u8]) -> Result<Told, String> {
     let time = u64::from(u32::from_le_bytes(take(input)?));
-    let services = length(input)?;
+    let services = number(input)?;
     let [network] = take(input)?;
-    let size = length(input)?;
+    let size = size(input)?;
     if size > ADDRESS_BYTES_MAX {
         return Err(format!("Address too long: {size} > {ADDRESS_BYTES_MAX}"));
     }
@@ -116,9 +118,7 @@ fn decode_v2(input: &mut &[u8]) -> Result<Told, String> {
             ip.to_ipv4_mapped().is_none().then_some(IpAddr::V6(ip))
         }
         _ => {
-            let size = usize::try_from(size).map_err(|_| END)?;
-            let (_, rest) = input.split_at_checked(size).ok_or(END)?;
-            *input = rest;
+            bytes(input, usize::try_from(size).unwrap_or(usize::MAX))?;
             None
         }
     };
@@ -126,25 +126,9 @@ fn decode_v2(input: &mut &[u8]) -> Result<Told, String> {
     Ok(Told { time, services, address: ip.map(|ip| SocketAddr::new(ip, port)) })
 }
 
-/// What Core says when bytes are missing.
-const END: &str = "DataStream::read(): end of data";
-
-fn take<const N: usize>(input: &mut &[u8]) -> Result<[u8; N], String> {
-    let (taken, rest) = input.split_first_chunk::<N>().ok_or(END)?;
-    *input = rest;
-    Ok(*taken)
-}
-
-fn length(input: &mut &[u8]) -> Result<u64, String> {
-    let length = VarInt::consensus_decode(input).map_err(|error| match error {
-        bitcoin::consensus::encode::Error::Io(_) => String::from(END),
-        _ => String::from("non-canonical ReadCompactSize()"),
-    })?;
-    Ok(length.0)
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::payload::END_OF_DATA;
     use super::*;
 
     fn told(address: &str) -> Told {
@@ -166,8 +150,8 @@ mod tests {
     #[test]
     fn faults_are_named_in_cores_words() {
         let end = |v2| decode(&[], v2).err();
-        assert_eq!(end(true).as_deref(), Some(END));
-        assert_eq!(end(false).as_deref(), Some(END));
+        assert_eq!(end(true).as_deref(), Some(END_OF_DATA));
+        assert_eq!(end(false).as_deref(), Some(END_OF_DATA));
         let mut long = vec![1, 0, 0, 0, 0, 0, IPV4, 0xfd, 1, 2];
         long.extend([0; 515]);
         assert_eq!(decode(&long, true).err().as_deref(), Some("Address too long: 513 > 512"));

@@ -10,6 +10,7 @@ use bitcoin::hashes::Hash as _;
 use bitcoin::p2p::message_blockdata::Inventory;
 
 use super::filters::FilterMessage;
+use super::payload::{END_OF_DATA, bytes, item, size, take};
 use super::relay_message::RelayMessage;
 
 /// The protocol version spoken (BIP-0434's).
@@ -18,9 +19,15 @@ pub(crate) const PROTOCOL_VERSION: u32 = 70_017;
 /// Limits of Bitcoin Core: `MAX_INV_SZ`, `MAX_LOCATOR_SZ`, `MAX_HEADERS_RESULTS`,
 /// `MAX_SUBVERSION_LENGTH`.
 pub(crate) const INVENTORY_MAX: usize = 50_000;
+/// Most elements of a `notfound` that is looked at: as many as a peer is asked for at a time
+/// (`MAX_PEER_TX_ANNOUNCEMENTS`, `MAX_BLOCKS_IN_TRANSIT_PER_PEER`).
+const NOT_FOUND_MAX: usize = 5_000 + 16;
 const LOCATOR_MAX: usize = 101;
 const HEADERS_MAX: usize = cofferdam_ibd::sync::HEADERS_MAX;
 const USER_AGENT_BYTES_MAX: usize = 256;
+const HASH_BYTES: usize = 32;
+/// A type and a hash.
+const INVENTORY_BYTES: usize = 4 + HASH_BYTES;
 
 /// What a node says of itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -178,11 +185,11 @@ impl Message {
             }
             "getaddr" => Self::GetAddr,
             // Before BIP-0031 a ping had no nonce and got no answer.
-            "ping" => Self::Ping(item(input).unwrap_or_default()),
-            "pong" => Self::Pong(item(input).unwrap_or_default()),
+            "ping" => Self::Ping(item(input)?),
+            "pong" => Self::Pong(item(input)?),
             "getheaders" => {
                 let _version: u32 = item(input)?;
-                let locator = items(input, LOCATOR_MAX, |count| {
+                let locator = items(input, (LOCATOR_MAX, HASH_BYTES), |count| {
                     let text = format!("getheaders locator size {count} > {LOCATOR_MAX}");
                     Malformed::Refused(text)
                 })?;
@@ -193,13 +200,21 @@ impl Message {
                 let mut headers = Vec::with_capacity(count.min(input.len() / 81));
                 for _ in 0..count {
                     headers.push(item(input)?);
-                    let _transactions: VarInt = item(input)?;
+                    size(input)?;
                 }
                 Self::Headers(headers)
             }
-            "inv" => Self::Inv(items(input, INVENTORY_MAX, too_many("inv"))?),
-            "getdata" => Self::GetData(items(input, INVENTORY_MAX, too_many("getdata"))?),
-            "notfound" => Self::NotFound(items(input, INVENTORY_MAX, too_many("notfound"))?),
+            "inv" => Self::Inv(items(input, (INVENTORY_MAX, INVENTORY_BYTES), too_many("inv"))?),
+            "getdata" => {
+                Self::GetData(items(input, (INVENTORY_MAX, INVENTORY_BYTES), too_many("getdata"))?)
+            }
+            "notfound" => {
+                let max = (NOT_FOUND_MAX, INVENTORY_BYTES);
+                match items(input, max, too_many("notfound")) {
+                    Err(Malformed::TooMany(_)) => Self::NotFound(Vec::new()),
+                    items => Self::NotFound(items?),
+                }
+            }
             "block" => Self::Block(payload),
             "getcfilters" | "getcfheaders" | "getcfcheckpt" => {
                 Self::Filters(FilterMessage::decode(command, input)?)
@@ -266,8 +281,7 @@ fn address(ip: [u8; 16], port: [u8; 2]) -> Option<SocketAddr> {
 fn user_agent(input: &mut &[u8]) -> Result<String, Malformed> {
     let limit = |_| Malformed::Unreadable("String length limit exceeded".into());
     let length = count(input, USER_AGENT_BYTES_MAX, limit)?;
-    let (name, rest) = input.split_at_checked(length).ok_or_else(end_of_data)?;
-    *input = rest;
+    let name = bytes(input, length)?;
     // Only what can be printed, and is no markup: the name ends up in logs and on terminals.
     let is_safe = |c: &char| c.is_ascii_alphanumeric() || " .,;-_/:?@()".contains(*c);
     Ok(name.iter().map(|byte| char::from(*byte)).filter(is_safe).collect())
@@ -340,7 +354,7 @@ pub(crate) fn is_known(command: &str) -> bool {
 /// Why a payload is no message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Malformed {
-    /// It cannot be read; Bitcoin Core logs that, and goes on.
+    /// It cannot be read, in Bitcoin Core's words; as there that is logged, and the peer stays.
     Unreadable(String),
     /// It has more elements than any peer may send.
     TooMany(String),
@@ -352,10 +366,6 @@ impl From<String> for Malformed {
     fn from(text: String) -> Self {
         Self::Unreadable(text)
     }
-}
-
-fn end_of_data() -> String {
-    "DataStream::read(): end of data: iostream error".into()
 }
 
 fn too_many(name: &'static str) -> impl Fn(u64) -> Malformed {
@@ -374,40 +384,32 @@ fn list<T: Encodable>(items: &[T]) -> Vec<u8> {
     out
 }
 
-fn item<T: Decodable>(input: &mut &[u8]) -> Result<T, String> {
-    use bitcoin::consensus::encode::Error;
-    T::consensus_decode(input).map_err(|error| match error {
-        Error::Io(_) => end_of_data(),
-        other => other.to_string(),
-    })
-}
-
-fn take<const N: usize>(input: &mut &[u8]) -> Result<[u8; N], String> {
-    let (taken, rest) = input.split_first_chunk::<N>().ok_or_else(end_of_data)?;
-    *input = rest;
-    Ok(*taken)
-}
-
 fn count(
     input: &mut &[u8],
     max: usize,
     over: impl Fn(u64) -> Malformed,
 ) -> Result<usize, Malformed> {
-    let VarInt(claimed) = item(input)?;
+    let claimed = size(input)?;
     let count = usize::try_from(claimed).ok().filter(|count| *count <= max);
     count.ok_or_else(|| over(claimed))
 }
 
-/// Decodes a list; memory is bounded by the bytes that came, not by the claimed length.
+/// Decodes a list whose elements take `element_bytes` each. It is read before it is found too long,
+/// as in Core; memory is bounded by the bytes that came, not by the claimed length.
 fn items<T: Decodable>(
     input: &mut &[u8],
-    max: usize,
+    (max, element_bytes): (usize, usize),
     over: impl Fn(u64) -> Malformed,
 ) -> Result<Vec<T>, Malformed> {
-    /// The smallest element of any list here is a hash.
-    const ELEMENT_BYTES_MIN: usize = 32;
-    let count = count(input, max, over)?;
-    let mut items = Vec::with_capacity(count.min(input.len() / ELEMENT_BYTES_MIN));
+    let claimed = size(input)?;
+    let count = usize::try_from(claimed).unwrap_or(usize::MAX);
+    if count > input.len() / element_bytes {
+        return Err(Malformed::Unreadable(END_OF_DATA.into()));
+    }
+    if count > max {
+        return Err(over(claimed));
+    }
+    let mut items = Vec::with_capacity(count);
     for _ in 0..count {
         items.push(item(input)?);
     }
@@ -473,11 +475,30 @@ mod tests {
         let headers = Message::Headers(vec![header(); 2001]).payload();
         assert_eq!(Message::decode("headers", headers), over("headers message size = 2001"));
         // A claim of 50,000 elements with no bytes behind takes no memory.
-        let end = Err(Malformed::Unreadable(end_of_data()));
+        let end = Err(Malformed::Unreadable(END_OF_DATA.into()));
         assert_eq!(Message::decode("inv", vec![0xfd, 0x50, 0xc3]), end);
-        let claim = vec![0xfd, 0x51, 0xc3];
-        assert_eq!(Message::decode("inv", claim.clone()), over("inv message size = 50001"));
-        assert_eq!(Message::decode("getdata", claim), over("getdata message size = 50001"));
+        assert_eq!(Message::decode("inv", vec![0xfd, 0x51, 0xc3]), end);
+        let full = Message::Inv(vec![Inventory::Block(hash); 50_001]).payload();
+        assert_eq!(Message::decode("inv", full.clone()), over("inv message size = 50001"));
+        assert_eq!(Message::decode("getdata", full.clone()), over("getdata message size = 50001"));
+        assert_eq!(Message::decode("notfound", full), Ok(Message::NotFound(Vec::new())));
+    }
+
+    #[test]
+    fn what_cannot_be_read_costs_nothing_but_itself() {
+        for (command, payload, text) in [
+            ("ping", &[1, 2, 3][..], END_OF_DATA),
+            ("inv", &[0xfd, 1, 0], "non-canonical ReadCompactSize()"),
+            ("getdata", &[0xfe, 0xff, 0, 0, 0], "non-canonical ReadCompactSize()"),
+            ("headers", &[0xff; 9], "ReadCompactSize(): size too large"),
+            ("headers", &[1; 80], END_OF_DATA),
+            ("getblocktxn", &[0xff; 41], "ReadCompactSize(): size too large"),
+            ("getcfilters", &[0], END_OF_DATA),
+            ("addr", &[0xff; 9], "ReadCompactSize(): size too large"),
+        ] {
+            let fault = Err(Malformed::Unreadable(text.into()));
+            assert_eq!(Message::decode(command, payload.to_vec()), fault, "{command}");
+        }
     }
 
     #[test]

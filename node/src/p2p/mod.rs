@@ -25,6 +25,7 @@ mod message;
 mod outbound;
 mod own_address;
 mod partial_block;
+mod payload;
 mod peer;
 mod peers_file;
 mod permissions;

@@ -2,13 +2,17 @@
 
 use bitcoin::BlockHash;
 use bitcoin::bip152::{BlockTransactions, BlockTransactionsRequest, HeaderAndShortIds};
-use bitcoin::consensus::encode::{Decodable, VarInt, deserialize_partial, serialize};
+use bitcoin::consensus::encode::{VarInt, serialize};
 
 use super::gossip_message::{self, Addresses};
 use super::message::Malformed;
+use super::payload::{END_OF_DATA, item, size};
 
 /// Most hashes of a locator (Bitcoin Core's `MAX_LOCATOR_SZ`).
 const LOCATOR_MAX: usize = 101;
+const HASH_BYTES: usize = 32;
+/// Transactions of a compact block: Core keeps an index in 16 bits.
+const INDEXES_MAX: usize = 65_535;
 
 /// A message of relay.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -58,28 +62,44 @@ impl RelayMessage {
         }
     }
 
-    /// Decodes the payload of a command; `None`: it is not one of these.
+    /// Decodes the payload of a command; `None`: it is not one of these. Bytes behind what is known
+    /// are left alone, as in Core.
     ///
     /// # Errors
     ///
     /// Returns what is wrong with it.
-    pub(crate) fn decode(command: &str, payload: &[u8]) -> Result<Option<Self>, Malformed> {
+    pub(crate) fn decode(command: &str, mut payload: &[u8]) -> Result<Option<Self>, Malformed> {
+        let input = &mut payload;
         Ok(Some(match command {
-            "getblocks" => Self::decode_getblocks(payload)?,
-            "cmpctblock" => Self::CompactBlock(Box::new(whole(payload)?)),
-            "getblocktxn" => Self::GetBlockTxn(whole(payload)?),
-            "blocktxn" => Self::BlockTxn(whole(payload)?),
+            "getblocks" => Self::decode_getblocks(input)?,
+            "cmpctblock" => {
+                let compact: HeaderAndShortIds = item(input)?;
+                if compact.short_ids.len() + compact.prefilled_txs.len() > INDEXES_MAX {
+                    return Err(Malformed::Unreadable("indexes overflowed 16 bits".into()));
+                }
+                Self::CompactBlock(Box::new(compact))
+            }
+            "getblocktxn" => {
+                let request: BlockTransactionsRequest = item(input)?;
+                let is_over = |index: &u64| u16::try_from(*index).is_err();
+                if request.indexes.iter().any(is_over) {
+                    return Err(Malformed::Unreadable("differential value overflow".into()));
+                }
+                Self::GetBlockTxn(request)
+            }
+            "blocktxn" => Self::BlockTxn(item(input)?),
             "addr" => Self::Addr(gossip_message::decode(payload, false)?),
             "addrv2" => Self::AddrV2(gossip_message::decode(payload, true)?),
             _ => return Ok(None),
         }))
     }
 
-    fn decode_getblocks(mut input: &[u8]) -> Result<Self, Malformed> {
-        let input = &mut input;
+    fn decode_getblocks(input: &mut &[u8]) -> Result<Self, Malformed> {
         let _version: u32 = item(input)?;
-        let count: VarInt = item(input)?;
-        let count = usize::try_from(count.0).unwrap_or(usize::MAX);
+        let count = usize::try_from(size(input)?).unwrap_or(usize::MAX);
+        if count > input.len() / HASH_BYTES {
+            return Err(Malformed::Unreadable(END_OF_DATA.into()));
+        }
         if count > LOCATOR_MAX {
             let text = format!("getblocks locator size {count} > {LOCATOR_MAX}");
             return Err(Malformed::Refused(text));
@@ -87,15 +107,6 @@ impl RelayMessage {
         let locator: Result<Vec<BlockHash>, String> = (0..count).map(|_| item(input)).collect();
         Ok(Self::GetBlocks(locator?, item(input)?))
     }
-}
-
-fn item<T: Decodable>(input: &mut &[u8]) -> Result<T, String> {
-    T::consensus_decode(input).map_err(|error| error.to_string())
-}
-
-/// Decodes a value; bytes behind it are left alone, as in Core.
-fn whole<T: Decodable>(payload: &[u8]) -> Result<T, String> {
-    deserialize_partial(payload).map(|(value, _)| value).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
@@ -116,11 +127,14 @@ mod tests {
         let block = bitcoin::constants::genesis_block(bitcoin::Network::Regtest);
         let compact = HeaderAndShortIds::from_block(&block, 5, 2, &[]).expect("a block");
         round_trip(&RelayMessage::CompactBlock(Box::new(compact)));
-        let request = BlockTransactionsRequest { block_hash: hash, indexes: vec![1, 2, 70_000] };
+        let request = BlockTransactionsRequest { block_hash: hash, indexes: vec![1, 2, 65_535] };
         round_trip(&RelayMessage::GetBlockTxn(request));
         let answer = BlockTransactions { block_hash: hash, transactions: block.txdata };
         round_trip(&RelayMessage::BlockTxn(answer));
         assert_eq!(RelayMessage::decode("nonsense", &[]), Ok(None));
+        let request = BlockTransactionsRequest { block_hash: hash, indexes: vec![65_536] };
+        let fault = Malformed::Unreadable("differential value overflow".into());
+        assert_eq!(RelayMessage::decode("getblocktxn", &serialize(&request)), Err(fault));
     }
 
     #[test]

@@ -4,15 +4,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bitcoin::BlockHash;
-use bitcoin::block::Header;
 use bitcoin::p2p::message_blockdata::Inventory;
 use cofferdam_ibd::sync::{Missing, PeerId, missing_blocks};
-use cofferdam_ibd::{BlockAccepted, BlockRef, Chainstate, HeaderRef, Rejection, RejectionScope};
+use cofferdam_ibd::{
+    BlockAccepted, BlockRef, Chainstate, HeaderRef, RawBlock, Rejection, RejectionScope,
+};
 
 use super::SyncState;
-use super::dispatch::End;
+use super::dispatch::{End, tell_unreadable};
 use super::manager::PeerManager;
 use super::message::Message;
+use super::payload::of_block;
 use super::peer::Peer;
 use crate::chain::{BlockSource, Stopped};
 
@@ -75,19 +77,24 @@ impl PeerManager {
     }
 
     pub(super) fn on_block(&self, peer: &Arc<Peer>, raw: Vec<u8>) -> Result<(), End> {
-        let header =
-            raw.get(..80).and_then(|bytes| bitcoin::consensus::deserialize::<Header>(bytes).ok());
-        let header = header.ok_or_else(|| String::from("block message is malformed: no header"))?;
-        let (hash, now) = (header.block_hash(), self.clock.now());
+        let bytes = raw.len();
+        let block = match RawBlock::parse(raw) {
+            Ok(block) => block,
+            Err(error) => {
+                tell_unreadable("block", bytes, of_block(error));
+                return Ok(());
+            }
+        };
+        let (hash, now) = (block.hash(), self.clock.now());
         tracing::debug!("received block {hash} peer={}", peer.id);
         // A block that is not what its header commits to may change nothing but its sender's state,
         // so this is asked before anything is noted (CVE-2024-52921).
-        if self.chain.is_mutated(&raw, &header)? {
+        if self.chain.is_mutated(&block)? {
             tracing::debug!("Received mutated block from peer={}", peer.id);
             self.sync().download.not_found(peer.id, &hash, now);
             return Err(String::from("mutated block").into());
         }
-        self.take_in_block(peer, hash, raw, false)
+        self.take_in_block(peer, block, false)
     }
 
     /// Stores a block, connects it if it is time, and asks for more. What comes of a compact block
@@ -95,22 +102,21 @@ impl PeerManager {
     pub(super) fn take_in_block(
         &self,
         peer: &Arc<Peer>,
-        hash: BlockHash,
-        raw: Vec<u8>,
+        block: RawBlock,
         via_compact: bool,
     ) -> Result<(), End> {
-        let now = self.clock.now();
+        let (hash, now) = (block.hash(), self.clock.now());
         let requested = {
             let mut sync = self.sync();
             sync.came_from(hash, peer.id, !via_compact);
-            sync.download.received(peer.id, &hash, raw.len(), now)
+            sync.download.received(peer.id, &hash, block.bytes().len(), now)
         };
         let source = if requested || via_compact {
             BlockSource::Requested
         } else {
             BlockSource::Unrequested
         };
-        let submitted = self.chain.submit(raw, source);
+        let submitted = self.chain.submit_parsed(block, source);
         self.sync().arrived.remove(&hash);
         match submitted?.accepted {
             Some(BlockAccepted::Stored(_)) => {
