@@ -149,3 +149,34 @@ fn versions_notifications_and_batches_are_answered_as_core_does() {
     }
     node.stop();
 }
+
+#[test]
+fn what_a_request_names_twice_is_refused_as_core_does() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let node = Node::start(BINARY, dir.path(), &[]);
+    let secret = cookie(dir.path());
+    let address = "bcrt1qjqmxmkpmxt80xz4y3746zgt0q3u3ferr34acd5";
+    let twice = format!(r#"{{"{address}":1,"{address}":2}}"#);
+    let duplicated = format!("Invalid parameter, duplicated address: {address}");
+    for (method, params, message) in [
+        ("createrawtransaction", format!("[[],{twice}]"), duplicated.as_str()),
+        ("createrawtransaction", format!(r#"{{"inputs":[],"outputs":{twice}}}"#), &duplicated),
+        (
+            "createrawtransaction",
+            r#"[[],{"data":"00","data":"01"}]"#.into(),
+            "Invalid parameter, duplicate key: data",
+        ),
+        (
+            "getblockhash",
+            r#"{"height":0,"height":0}"#.into(),
+            "Parameter height specified multiple times",
+        ),
+    ] {
+        let body = format!(r#"{{"method":"{method}","params":{params},"id":1}}"#);
+        let got = post(&node, &secret, &body);
+        let error = format!(r#"{{"code":-8,"message":"{message}"}}"#);
+        let reply = format!(r#"{{"result":null,"error":{error},"id":1}}"#);
+        assert_eq!((got.status, got.text()), (500, reply.as_str()), "{body}");
+    }
+    node.stop();
+}

@@ -10,9 +10,10 @@
 
 use std::collections::HashSet;
 
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::{RpcError, RpcResult, code};
+use super::{RpcError, RpcResult, code, repeats};
 
 /// Requests of one array: more than any program sends at a time.
 const BATCH_MAX: usize = 100_000;
@@ -49,9 +50,9 @@ pub(crate) fn answer(
         return Reply { status: 403, body: String::new() };
     }
     match parsed {
-        Ok(Value::Array(requests)) if requests.len() <= BATCH_MAX => batch(requests, &run),
+        Ok(Value::Array(requests)) if requests.len() <= BATCH_MAX => batch(requests, body, &run),
         Ok(Value::Array(_)) => Reply::error(code::INVALID_REQUEST, "Too many requests in a batch"),
-        Ok(value @ Value::Object(_)) => match reply_value(value, &run) {
+        Ok(value @ Value::Object(_)) => match reply_value(value, text(body), &run) {
             (status, Some(value)) => Reply::json(status, &value),
             (status, None) => Reply { status, body: String::new() },
         },
@@ -74,11 +75,18 @@ fn may_call(value: &Value, allowed: &HashSet<String>) -> bool {
         }
 }
 
-fn batch(requests: Vec<Value>, run: &impl Fn(&str, Value) -> RpcResult) -> Reply {
+/// Returns the text of what has been read as JSON.
+fn text(body: &[u8]) -> &str {
+    std::str::from_utf8(body).unwrap_or_default()
+}
+
+fn batch(requests: Vec<Value>, body: &[u8], run: &impl Fn(&str, Value) -> RpcResult) -> Reply {
     let is_empty = requests.is_empty();
+    let texts: Vec<&RawValue> = serde_json::from_slice(body).unwrap_or_default();
+    let texts = texts.into_iter().map(RawValue::get).chain(std::iter::repeat(""));
     let mut body = String::from("[");
-    for request in requests {
-        if let (_, Some(reply)) = reply_value(request, run) {
+    for (request, text) in requests.into_iter().zip(texts) {
+        if let (_, Some(reply)) = reply_value(request, text, run) {
             if body.len() > 1 {
                 body.push(',');
             }
@@ -109,7 +117,11 @@ impl Reply {
 }
 
 /// Returns the HTTP status and the reply; none to a notification.
-fn reply_value(value: Value, run: &impl Fn(&str, Value) -> RpcResult) -> (u16, Option<Value>) {
+fn reply_value(
+    value: Value,
+    text: &str,
+    run: &impl Fn(&str, Value) -> RpcResult,
+) -> (u16, Option<Value>) {
     let Value::Object(mut fields) = value else {
         let request = Request { id: Some(Value::Null), is_v2: false };
         return request.reply(Err(RpcError::new(code::INVALID_REQUEST, "Invalid Request object")));
@@ -121,7 +133,8 @@ fn reply_value(value: Value, run: &impl Fn(&str, Value) -> RpcResult) -> (u16, O
     }
     match call(&mut fields) {
         Ok((method, params)) => {
-            let result = run(&method, params);
+            let params = repeats::restore(&method, params, text);
+            let result = params.and_then(|params| run(&method, params));
             if request.is_v2 && request.id.is_none() {
                 return (204, None);
             }
@@ -252,6 +265,15 @@ mod tests {
         );
         check("[]", 200, "[]");
         check(r#"[{"jsonrpc":"2.0","method":"echo"}]"#, 204, "");
+    }
+
+    #[test]
+    fn what_is_given_twice_is_told_alone_and_in_an_array() {
+        let call = r#"{"jsonrpc":"2.0","id":1,"method":"echo","params":{"a":1,"a":1}}"#;
+        let error = r#"{"code":-8,"message":"Parameter a specified multiple times"}"#;
+        let reply = format!(r#"{{"jsonrpc":"2.0","error":{error},"id":1}}"#);
+        check(call, 200, &reply);
+        check(&format!("[{call}]"), 200, &format!("[{reply}]"));
     }
 
     #[test]

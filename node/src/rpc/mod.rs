@@ -40,6 +40,7 @@ mod param_docs;
 mod peer_info;
 mod prune;
 mod raw_tx;
+mod repeats;
 mod rest;
 mod rest_coins;
 mod result_docs;
