@@ -64,6 +64,7 @@ pub mod testing;
 pub mod tx;
 pub mod tx_queue;
 pub mod undo;
+pub mod unknown_rules;
 pub mod utxo_stats;
 pub mod versionbits;
 pub mod wire;

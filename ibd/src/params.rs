@@ -137,6 +137,8 @@ pub struct ChainParams {
     pub segwit_height: u32,
     /// Rule changes that miners signal for (BIP-0009).
     pub deployments: Vec<Deployment>,
+    /// First height at which signals for unknown rules count (`MinBIP9WarningHeight`).
+    pub min_version_warning_height: u32,
     /// Blocks in the chain that break P2SH or taproot: the flags to use instead of
     /// P2SH, WITNESS and TAPROOT.
     pub script_flag_exceptions: Vec<(BlockHash, ScriptFlags)>,
@@ -284,6 +286,7 @@ impl ChainParams {
             csv_height: 1,
             segwit_height: 1,
             deployments: vec![testdummy(Deployment::NEVER_ACTIVE, 2016, 1815)],
+            min_version_warning_height: 0,
             script_flag_exceptions: Vec::new(),
             minimum_chain_work: Work::from_be_bytes([0; 32]),
             assume_valid: None,
@@ -323,6 +326,8 @@ impl ChainParams {
             bip66_height: 363_725,
             csv_height: 419_328,
             segwit_height: 481_824,
+            // Taproot's, and a period.
+            min_version_warning_height: 711_648,
             script_flag_exceptions: vec![
                 // Breaks P2SH (BIP-0016).
                 (
@@ -368,6 +373,7 @@ impl ChainParams {
             bip66_height: 330_776,
             csv_height: 770_112,
             segwit_height: 834_624,
+            min_version_warning_height: 2_013_984,
             deployments: vec![testdummy(Deployment::NEVER_ACTIVE, 2016, 1512)],
             // Breaks P2SH (BIP-0016).
             script_flag_exceptions: vec![(

@@ -10,6 +10,13 @@ use crate::params::ChainParams;
 
 const TOP_MASK: i32 = 0xe000_0000_u32.cast_signed();
 const TOP_BITS: i32 = 0x2000_0000;
+/// Bits that a version has for signals (`VERSIONBITS_NUM_BITS`).
+pub(crate) const BITS: u8 = 29;
+
+/// Returns the bits that a version signals by.
+pub(crate) const fn signals(version: i32) -> u32 {
+    if version & TOP_MASK == TOP_BITS { (version & !TOP_MASK).cast_unsigned() } else { 0 }
+}
 
 /// One rule change that miners signal for (`BIP9Deployment`).
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -26,6 +26,7 @@ use crate::clock::Clock;
 use crate::config::PruneMode;
 pub(crate) use crate::failure::describe;
 use crate::failure::{PanicGuard, headline};
+use crate::notify::new_rules_warning;
 use crate::prune::Pruner;
 use crate::shutdown::Shutdown;
 use crate::tx_queue::SharedQueue;
@@ -470,10 +471,15 @@ impl Worker {
     fn tell(&self, event: &ChainEvent<'_>) {
         if let ChainEvent::Tip { chainstate, initial_download, .. } = event {
             let tip = chainstate.headers().entry(chainstate.tip_ref());
+            let line = format!("UpdateTip: new best={} height={}", tip.hash, tip.height);
             if *initial_download {
-                tracing::debug!("UpdateTip: new best={} height={}", tip.hash, tip.height);
+                tracing::debug!("{line}");
             } else {
-                tracing::info!("UpdateTip: new best={} height={}", tip.hash, tip.height);
+                let coming = chainstate.unknown_rules().locked_in().map(new_rules_warning);
+                let coming: Vec<String> = coming.collect();
+                let warning = format!(" warning='{}'", coming.join(", "));
+                let warning = if coming.is_empty() { "" } else { &warning };
+                tracing::info!("{line}{warning}");
             }
         }
         for subscriber in &self.subscribers {

@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::process::{Child, Command};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -32,21 +32,45 @@ const INVALID_CHAIN_WARNING: &str = "Warning: Found invalid chain more than 6 bl
 
 /// What is wrong with the chain, for RPC; clones share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Warnings(Arc<Mutex<Option<&'static str>>>);
+pub(crate) struct Warnings(Arc<Mutex<Found>>);
+
+#[derive(Debug, Default)]
+struct Found {
+    /// Rules that are unknown here hold: never taken back, as in Core.
+    new_rules: Option<String>,
+    invalid_chain: bool,
+}
 
 impl Warnings {
     /// Returns the texts.
-    pub(crate) fn texts(&self) -> Vec<&'static str> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    pub(crate) fn texts(&self) -> Vec<String> {
+        let found = self.found();
+        let invalid_chain = found.invalid_chain.then(|| INVALID_CHAIN_WARNING.to_owned());
+        found.new_rules.iter().cloned().chain(invalid_chain).collect()
     }
 
-    /// Sets the warning or takes it back; returns whether it was set and is new.
-    fn set(&self, warning: Option<&'static str>) -> bool {
-        let mut set = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_new = warning.is_some() && *set != warning;
-        *set = warning;
+    /// Sets the warning of an invalid chain or takes it back; returns whether it is set and new.
+    fn set_invalid_chain(&self, is_there: bool) -> bool {
+        let was_there = std::mem::replace(&mut self.found().invalid_chain, is_there);
+        is_there && !was_there
+    }
+
+    /// Sets the warning of new rules, if there is none; returns whether it is new.
+    fn set_new_rules(&self, warning: &str) -> bool {
+        let mut found = self.found();
+        let is_new = found.new_rules.is_none();
+        found.new_rules.get_or_insert_with(|| warning.to_owned());
         is_new
     }
+
+    fn found(&self) -> MutexGuard<'_, Found> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says that a rule holds, or is about to, that is unknown here.
+pub(crate) fn new_rules_warning(bit: u8) -> String {
+    format!("Unknown new rules activated (versionbit {bit})")
 }
 
 /// Runs the commands; clones share the thread, which ends with the last of them.
@@ -108,6 +132,7 @@ impl Notifier {
             ChainEvent::Tip { chainstate, from, initial_download } => {
                 if !initial_download {
                     self.tell_blocks(chainstate, *from);
+                    self.check_rules(chainstate);
                 }
                 (chainstate, *initial_download)
             }
@@ -121,11 +146,25 @@ impl Notifier {
         let margin = std::iter::repeat_n(block_work(tip.header.bits), to_usize(ALARMING_BLOCKS));
         let alarming = margin.fold(tip.chain_work, |sum, work| sum + work);
         let alarm = !initial_download && most.is_some_and(|work| work > alarming);
-        if self.warnings.set(alarm.then_some(INVALID_CHAIN_WARNING)) {
+        if self.warnings.set_invalid_chain(alarm) {
             tracing::warn!("{INVALID_CHAIN_WARNING}");
-            if let Some(command) = &self.config.alert {
-                self.run(command.replace("%s", &quoted(INVALID_CHAIN_WARNING)));
+            self.alert(INVALID_CHAIN_WARNING);
+        }
+    }
+
+    /// Warns of rules that are unknown here and hold from now on.
+    fn check_rules(&self, chainstate: &Chainstate) {
+        for bit in chainstate.unknown_rules().active() {
+            let warning = new_rules_warning(bit);
+            if self.warnings.set_new_rules(&warning) {
+                self.alert(&warning);
             }
+        }
+    }
+
+    fn alert(&self, warning: &str) {
+        if let Some(command) = &self.config.alert {
+            self.run(command.replace("%s", &quoted(warning)));
         }
     }
 
@@ -244,12 +283,15 @@ mod tests {
     #[test]
     fn a_warning_is_new_once_until_it_was_taken_back() {
         let warnings = Warnings::default();
-        assert!(!warnings.set(None));
-        assert!(warnings.set(Some(INVALID_CHAIN_WARNING)));
-        assert!(!warnings.set(Some(INVALID_CHAIN_WARNING)));
+        assert!(!warnings.set_invalid_chain(false));
+        assert!(warnings.set_invalid_chain(true));
+        assert!(!warnings.set_invalid_chain(true));
         assert_eq!(warnings.texts(), [INVALID_CHAIN_WARNING]);
-        assert!(!warnings.set(None) && warnings.texts().is_empty());
-        assert!(warnings.set(Some(INVALID_CHAIN_WARNING)));
+        assert!(warnings.set_new_rules("rules") && !warnings.set_new_rules("others"));
+        assert_eq!(warnings.texts(), ["rules", INVALID_CHAIN_WARNING]);
+        assert!(!warnings.set_invalid_chain(false));
+        assert_eq!(warnings.texts(), ["rules"]);
+        assert!(warnings.set_invalid_chain(true));
     }
 
     #[test]
@@ -259,7 +301,9 @@ mod tests {
         let run = move || run_all(&commands);
         let thread = std::thread::Builder::new().name("notify".into()).spawn(run).unwrap();
         let gate = dir.path().join("gate");
-        let hang = format!("while [ ! -e {} ]; do sleep 0.05; done", gate.display());
+        // Gone with the directory at the latest: no command outlives the test.
+        std::fs::write(&gate, "").unwrap();
+        let hang = format!("while [ -e {} ]; do sleep 0.05; done", gate.display());
         for _ in 1..RUNNING_MAX {
             queue.send(hang.clone()).unwrap();
         }
@@ -268,7 +312,7 @@ mod tests {
         while !told.exists() {
             std::thread::sleep(Duration::from_millis(5));
         }
-        std::fs::write(&gate, "").unwrap();
+        std::fs::remove_file(&gate).unwrap();
         drop(queue);
         thread.join().unwrap();
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
 use bitcoin::{Amount, Block};
 use cofferdam_tests::process::{Node, free_port, run, said, wait_for};
+use serde_json::json;
 
 use crate::{BINARY, mine, start, temporary, text};
 
@@ -100,6 +101,38 @@ fn an_invalid_chain_that_is_much_longer_raises_an_alert() {
     assert!(node.rpc("getblockchaininfo", &[])["warnings"].as_array().expect("texts").is_empty());
     node.stop();
     miner.stop();
+}
+
+#[test]
+fn rules_that_miners_signal_for_and_that_are_unknown_raise_an_alert_for_good() {
+    const WARNING: &str = "Unknown new rules activated (versionbit 4)";
+    let (dir, told) = (temporary(), temporary());
+    let alerts = told.path().join("alerts");
+    let option = format!("-alertnotify=echo %s >> {}", alerts.display());
+    let log = || text(&dir.path().join("regtest/debug.log"));
+    let warnings = |node: &Node, method: &str| node.rpc(method, &[])["warnings"].clone();
+    let node = start(dir.path(), &[&option, "-blockversion=536870928"]);
+    // The first period counts for nothing, the second one locks the rule in.
+    let _ = mine(&node, 143 + 143);
+    assert!(!log().contains(WARNING));
+    let _ = mine(&node, 1);
+    assert!(log().contains(&format!("height=287 warning='{WARNING}'")));
+    let _ = mine(&node, 143);
+    assert_eq!(warnings(&node, "getnetworkinfo"), json!([]));
+    let _ = mine(&node, 1);
+    for method in ["getnetworkinfo", "getmininginfo", "getblockchaininfo"] {
+        assert_eq!(warnings(&node, method), json!([WARNING]), "{method}");
+    }
+    wait_for("an alert", || (text(&alerts) == format!("{WARNING}\n")).then_some(()));
+    // One alert a run, and after a restart again with the first block.
+    let _ = mine(&node, 1);
+    node.stop();
+    assert_eq!(text(&alerts), format!("{WARNING}\n"));
+    let node = start(dir.path(), &[]);
+    assert_eq!(warnings(&node, "getnetworkinfo"), json!([]));
+    let _ = mine(&node, 1);
+    assert_eq!(warnings(&node, "getnetworkinfo"), json!([WARNING]));
+    node.stop();
 }
 
 #[test]

@@ -49,6 +49,7 @@ use crate::params::ChainParams;
 use crate::pipeline::connect::ConnectScratch;
 use crate::script::ScriptVerifier;
 use crate::tables::HEADERS;
+use crate::unknown_rules::UnknownRulesCache;
 use crate::versionbits::VersionBitsCache;
 
 /// The store beneath a chainstate: any engine behind the write-ahead-logged buffer.
@@ -147,6 +148,7 @@ pub struct Chainstate {
     stats: Option<StatsKeeper>,
     /// States of deployments; asked for by `&self`.
     version_bits: Mutex<VersionBitsCache>,
+    unknown_rules: Mutex<UnknownRulesCache>,
     /// Set by whoever wants [`Chainstate::advance`] to return.
     stop: Arc<AtomicBool>,
     /// Whether the chain was once near its tip; never goes back (Bitcoin Core's latch).

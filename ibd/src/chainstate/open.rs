@@ -99,6 +99,7 @@ impl Chainstate {
             connected: Progress::default(),
             stats,
             version_bits: Mutex::default(),
+            unknown_rules: Mutex::default(),
             stop: Arc::default(),
             synced: false,
             scripts_said: None,

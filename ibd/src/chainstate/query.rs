@@ -17,6 +17,7 @@ use crate::pipeline::prefetch::CoinReader;
 use crate::script::ScriptFlags;
 use crate::tables::COINS;
 use crate::undo::BlockUndo;
+use crate::unknown_rules::UnknownRules;
 use crate::utxo_stats::{UtxoHash, UtxoStats};
 use crate::versionbits::{Deployment, DeploymentInfo, VersionBitsCache};
 use crate::wire::{OutputRef, Transactions};
@@ -230,6 +231,14 @@ impl Chainstate {
     #[must_use]
     pub fn next_block_version(&self) -> i32 {
         self.version_bits().block_version(&self.headers, &self.params, Some(self.tip))
+    }
+
+    /// Returns the rules unknown here that hold, or will, for a block on the tip.
+    #[must_use]
+    pub fn unknown_rules(&self) -> UnknownRules {
+        // It is a cache: whatever it holds was true.
+        let mut cache = self.unknown_rules.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.after(&self.headers, &self.params, &mut self.version_bits(), self.tip)
     }
 
     fn version_bits(&self) -> MutexGuard<'_, VersionBitsCache> {
