@@ -75,6 +75,18 @@ fn a_transaction_is_sent_looked_at_mined_and_taken_back() {
     let entry = node.rpc("getmempoolentry", &[&child]);
     assert_eq!((&entry["ancestorcount"], &entry["depends"]), (&json!(2), &json!([parent])));
     assert_eq!(entry["fees"]["ancestor"].to_string(), "0.00110000");
+    // The child pays for its parent, so they go together.
+    let cluster = node.rpc("getmempoolcluster", &[&child]);
+    let chunk = &cluster["chunks"][0];
+    assert_eq!(cluster["txcount"], 2);
+    assert_eq!(chunk["txs"], json!([parent, child]));
+    assert_eq!(chunk["chunkfee"].to_string(), "0.00110000");
+    assert_eq!(chunk["chunkweight"], entry["chunkweight"]);
+    assert_eq!(cluster["clusterweight"], entry["chunkweight"]);
+    let diagram = node.rpc("getmempoolfeeratediagram", &[]);
+    assert_eq!(diagram[0].to_string(), r#"{"weight":0,"fee":0.00000000}"#);
+    assert_eq!(diagram[1]["weight"], entry["chunkweight"]);
+    assert_eq!((diagram[1]["fee"].to_string(), &diagram[2]), ("0.00110000".into(), &Value::Null));
     assert_eq!(node.rpc("getmempoolinfo", &[])["size"], 2);
     assert_eq!(node.rpc("getmempooldescendants", &[&parent]), json!([child]));
     assert_eq!(node.rpc("gettxout", &[&parent, "0"]), Value::Null, "spent in the queue");

@@ -21,7 +21,7 @@ mod tests;
 
 pub use accept::TxRejection;
 pub use entry::{QueuedTx, adjusted_weight, vsize};
-pub use select::{BlockLimits, Package};
+pub use select::{BlockLimits, Chunk, Package};
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

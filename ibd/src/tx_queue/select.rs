@@ -2,7 +2,7 @@
 //! Bitcoin Core's `BlockAssembler` before clusters.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bitcoin::Txid;
@@ -48,6 +48,15 @@ pub struct Package {
     pub sigops_cost: u64,
 }
 
+/// Which entries they are.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Chunk {
+    /// Their sums.
+    pub package: Package,
+    /// Their ids, parents before their children.
+    pub txids: Vec<Txid>,
+}
+
 /// The order in which packages are tried: by fee rate, then by age.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Rank {
@@ -87,11 +96,29 @@ impl TxQueue {
     /// Returns what an entry would go into a block with, if there were room for all.
     #[must_use]
     pub fn chunk(&self, txid: &Txid) -> Package {
+        let chunks = self.cluster_chunks(txid);
+        let found = chunks.iter().find(|chunk| chunk.txids.contains(txid));
+        found.map(|chunk| chunk.package).unwrap_or_default()
+    }
+
+    /// Returns what an entry hangs together with in the order in which it would go into blocks.
+    #[must_use]
+    pub fn cluster_chunks(&self, txid: &Txid) -> Vec<Chunk> {
         let cluster = self.cluster(txid);
+        self.chunks_of(cluster.iter().filter_map(|txid| self.get(txid)))
+    }
+
+    /// Returns all entries in the order in which they would go into blocks.
+    #[must_use]
+    pub fn chunks(&self) -> Vec<Chunk> {
+        self.chunks_of(self.iter())
+    }
+
+    fn chunks_of<'a>(&'a self, txs: impl Iterator<Item = &'a Arc<QueuedTx>>) -> Vec<Chunk> {
         let mut selection = Selection::new(self, 0);
-        selection.begin(cluster.iter().filter_map(|txid| self.get(txid)), true);
+        selection.begin(txs, true);
         selection.run_all();
-        selection.chosen.get(txid).copied().unwrap_or_default()
+        selection.chunks
     }
 
     /// Returns what an entry pays, with what is pretended.
@@ -107,8 +134,9 @@ struct Selection<'a> {
     queue: &'a TxQueue,
     packages: HashMap<Txid, Package>,
     ranks: BTreeSet<Rank>,
-    /// With what each was taken.
-    chosen: HashMap<Txid, Package>,
+    chosen: HashSet<Txid>,
+    /// What was taken together.
+    chunks: Vec<Chunk>,
     order: Vec<Arc<QueuedTx>>,
     weight: u64,
     sigops_cost: u64,
@@ -120,7 +148,8 @@ impl<'a> Selection<'a> {
             queue,
             packages: HashMap::new(),
             ranks: BTreeSet::new(),
-            chosen: HashMap::new(),
+            chosen: HashSet::new(),
+            chunks: Vec::new(),
             order: Vec::new(),
             weight,
             sigops_cost: COINBASE_SIGOPS_COST,
@@ -186,12 +215,13 @@ impl<'a> Selection<'a> {
     fn take(&mut self, txid: &Txid, package: Package) {
         let mut members = self.queue.ancestors(txid);
         members.push(*txid);
+        let mut txids = Vec::new();
         for member in members {
             let Some(tx) = self.queue.get(&member) else { continue };
-            if self.chosen.contains_key(&member) {
+            if !self.chosen.insert(member) {
                 continue;
             }
-            self.chosen.insert(member, package);
+            txids.push(member);
             if let Some(package) = self.packages.remove(&member) {
                 self.ranks.remove(&rank(tx, &package));
             }
@@ -200,6 +230,7 @@ impl<'a> Selection<'a> {
                 self.lighten(&descendant, tx);
             }
         }
+        self.chunks.push(Chunk { package, txids });
     }
 
     fn lighten(&mut self, descendant: &Txid, by: &QueuedTx) {

@@ -331,6 +331,17 @@ fn blocks_take_the_best_packages_first_and_parents_before_children() {
     assert_eq!(select(&it, limits), ids(&[&low, &child, &middle]));
     let package = it.queue.chunk(&low.compute_txid());
     assert_eq!((package.fee, package), (100_200, it.queue.chunk(&child.compute_txid())));
+    let chunks = |chunks: Vec<Chunk>| -> Vec<_> {
+        chunks.into_iter().map(|chunk| (chunk.package.fee, chunk.txids)).collect()
+    };
+    let together = (100_200, ids(&[&low, &child]));
+    assert_eq!(
+        chunks(it.queue.cluster_chunks(&low.compute_txid())),
+        std::slice::from_ref(&together)
+    );
+    let alone = [(2000, ids(&[&middle])), (0, ids(&[&nothing]))];
+    assert_eq!(chunks(it.queue.chunks()), [&[together][..], &alone].concat());
+    assert_eq!(chunks(it.queue.cluster_chunks(&coins[0].0.txid)), []);
     assert!(it.queue.prioritise(nothing.compute_txid(), 1_000_000));
     assert_eq!(select(&it, limits), ids(&[&nothing, &low, &child, &middle]));
     assert!(it.queue.prioritise(middle.compute_txid(), -2000));

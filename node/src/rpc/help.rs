@@ -17,6 +17,7 @@ const HIDDEN: &[&str] = &[
     "generateblock",
     "generatetoaddress",
     "generatetodescriptor",
+    "getmempoolfeeratediagram",
     "getorphantxs",
     "getrawaddrman",
     "invalidateblock",

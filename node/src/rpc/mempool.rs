@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bitcoin::{Amount, OutPoint, Txid};
-use cofferdam_ibd::tx_queue::CLUSTER_MAX;
+use cofferdam_ibd::tx_queue::{CLUSTER_MAX, Chunk};
 use cofferdam_ibd::{Coin, QueuedTx, TxQueue};
 use serde_json::{Map, Value, json};
 
@@ -39,6 +39,18 @@ pub(super) const METHODS: &[Method] = &[
             let queue = context.chain.queue().read();
             Ok(entry(&queue, queue.get(&txid).ok_or_else(not_queued)?))
         },
+    },
+    Method {
+        name: "getmempoolcluster",
+        params: &[text("txid")],
+        help: "Returns mempool data for given cluster",
+        run: get_mempool_cluster,
+    },
+    Method {
+        name: "getmempoolfeeratediagram",
+        params: &[],
+        help: "Returns the feerate diagram for the whole mempool.",
+        run: |context, _| Ok(fee_rate_diagram(&context.chain.queue().read())),
     },
     Method {
         name: "getmempoolancestors",
@@ -205,6 +217,39 @@ fn entry(queue: &TxQueue, tx: &QueuedTx) -> Value {
         "spentby": txids(&queue.children(&tx.txid)),
         "unbroadcast": false,
     })
+}
+
+/// What hangs together with an entry (`clusterToJSON`).
+fn get_mempool_cluster(context: &Context, args: &Args) -> RpcResult {
+    let txid: Txid = args.hash_as(0, "txid")?;
+    let queue = context.chain.queue().read();
+    queue.get(&txid).ok_or_else(not_queued)?;
+    let chunks = queue.cluster_chunks(&txid);
+    let weight: u64 = chunks.iter().map(|chunk| chunk.package.weight).sum();
+    let count: usize = chunks.iter().map(|chunk| chunk.txids.len()).sum();
+    let describe = |chunk: &Chunk| {
+        json!({
+            "chunkfee": tx_json::signed_amount(chunk.package.fee),
+            "chunkweight": chunk.package.weight,
+            "txs": txids(&chunk.txids),
+        })
+    };
+    let chunks: Vec<Value> = chunks.iter().map(describe).collect();
+    Ok(json!({"clusterweight": weight, "txcount": count, "chunks": chunks}))
+}
+
+/// What the best entries pay in all, by their weight (`GetFeerateDiagram`).
+fn fee_rate_diagram(queue: &TxQueue) -> Value {
+    let (mut weight, mut fee) = (0, 0);
+    let sums = queue.chunks().into_iter().map(|chunk| {
+        weight += chunk.package.weight;
+        fee += chunk.package.fee;
+        (weight, fee)
+    });
+    let points = std::iter::once((0, 0)).chain(sums);
+    points
+        .map(|(weight, fee)| json!({"weight": weight, "fee": tx_json::signed_amount(fee)}))
+        .collect()
 }
 
 fn get_tx_spending_prevout(context: &Context, args: &Args) -> RpcResult {

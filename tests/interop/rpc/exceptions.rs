@@ -71,7 +71,6 @@ pub(super) const MISSING: &[(&str, &str)] = &[
     ("descriptorprocesspsbt", "a wallet's tool"),
     ("exportasmap", "there is no map of networks in the program"),
     ("finalizepsbt", "a wallet's tool"),
-    ("getmempoolcluster", NOT_YET),
     ("getprivatebroadcastinfo", "transactions are not relayed"),
     ("joinpsbts", "a wallet's tool"),
     ("utxoupdatepsbt", "a wallet's tool"),
