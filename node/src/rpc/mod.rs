@@ -39,6 +39,7 @@ mod output_script;
 mod param_docs;
 mod peer_info;
 mod prune;
+mod query;
 mod raw_tx;
 mod repeats;
 mod rest;

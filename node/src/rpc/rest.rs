@@ -15,8 +15,8 @@ use hyper::{Response, StatusCode, Uri};
 use serde_json::{Value, json};
 
 use super::http::HttpResponse;
-use super::rest_coins;
 use super::{RpcError, RpcResult, WarmUp, execute};
+use super::{query, rest_coins};
 
 /// Most headers of one reply.
 const HEADERS_MAX: usize = 2000;
@@ -87,7 +87,7 @@ pub(super) struct Asked<'a> {
     pub(super) path: &'a str,
     /// The format.
     pub(super) format: Format,
-    query: &'a str,
+    query: Vec<(String, String)>,
     /// What was sent.
     pub(super) body: &'a [u8],
 }
@@ -103,11 +103,7 @@ impl Asked<'_> {
     }
 
     fn query(&self, name: &str) -> Option<&str> {
-        self.query.split('&').find_map(|pair| match pair.split_once('=') {
-            Some((key, value)) if key == name => Some(value),
-            None if pair == name => Some(""),
-            _ => None,
-        })
+        self.query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -140,7 +136,7 @@ pub(super) fn answer(warm_up: &WarmUp, uri: &Uri, body: &[u8]) -> HttpResponse {
         return reply(StatusCode::NOT_FOUND, None, Vec::new());
     };
     let (path, format) = split_format(rest);
-    let query = uri.query().unwrap_or_default();
+    let query = uri.query().map(query::pairs).unwrap_or_default();
     let asked = Asked { warm_up, path, format, query, body };
     let done = warm_up.context().map_err(Fault::from).and_then(|_| run(&asked));
     match done.and_then(|data| write(data, format)) {
