@@ -1,7 +1,6 @@
 //! `-daemon`: the same command line once more, in a process of its own that has no terminal.
 
 use std::ffi::OsString;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -9,6 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 
 use crate::terminal;
+
+/// What ends the command line of the process in the background, and tells it that it is the one.
+const BACKGROUND: [&str; 3] = ["-nodaemon", "-nodaemonwait", "-printtoconsole=0"];
 
 /// How often `-daemonwait` looks whether the node is ready.
 const POLL: Duration = Duration::from_millis(20);
@@ -24,12 +26,10 @@ pub(crate) fn start(words: &[OsString], pid_file: Option<&Path>) -> Result<ExitC
     let program = std::env::current_exe().context("finding the program")?;
     let mut child = Command::new(program)
         .args(words)
-        .args(["-nodaemon", "-nodaemonwait", "-printtoconsole=0"])
+        .args(BACKGROUND)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        // What is typed at the terminal is not for the node.
-        .process_group(0)
         .spawn()
         .context("starting the node in the background")?;
     let Some(pid_file) = pid_file else {
@@ -45,4 +45,13 @@ pub(crate) fn start(words: &[OsString], pid_file: Option<&Path>) -> Result<ExitC
         std::thread::sleep(POLL);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Lets go of the terminal, in the process in the background: what is typed there is not for the
+/// node, nor is its end (`setsid`, as Bitcoin Core's `fork_daemon`).
+pub(crate) fn let_go_of_terminal(words: &[OsString]) {
+    if words.ends_with(&BACKGROUND.map(OsString::from)) {
+        // It fails only for one that leads a group of processes, and has let go then.
+        let _ = rustix::process::setsid();
+    }
 }

@@ -44,6 +44,7 @@ pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn try_run(words: impl IntoIterator<Item = OsString>) -> Result<ExitCode> {
     let words: Vec<OsString> = words.into_iter().collect();
+    daemon::let_go_of_terminal(&words);
     let args = Args::parse(words.iter().cloned()).map_err(|text| anyhow!(text))?;
     let command = match args.command {
         Command::Print(text) => {

@@ -144,6 +144,11 @@ fn a_daemon_is_ready_when_the_command_returns_or_says_that_it_is_not() {
     let output = with(&["-daemonwait"]);
     assert!(output.status.success(), "{}", said(&output));
     assert_eq!(output.stdout, b"Cofferdam starting\n");
+    // It leads a session of its own, which no terminal belongs to: fields 6 and 7 of proc(5)'s stat.
+    let pid = text(&dir.path().join("regtest/bitcoind.pid")).trim().to_owned();
+    let stat = text(Path::new(&format!("/proc/{pid}/stat")));
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split(' ').collect();
+    assert_eq!(fields[4..6], [pid.as_str(), "0"], "{stat}");
     let second = with(&["-daemonwait"]);
     assert_eq!(second.status.code(), Some(1), "the directory is locked: {}", said(&second));
     assert!(said(&second).contains("Error during initialization - check debug.log for details"));
