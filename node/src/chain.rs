@@ -256,6 +256,18 @@ impl ChainHandle {
         block: RawBlock,
         source: BlockSource,
     ) -> Result<Submitted, Stopped> {
+        let submitted = self.submit_in_silence(block, source)?;
+        if let Some(BlockAccepted::Rejected(rejection)) = &submitted.accepted {
+            tracing::error!("ProcessNewBlock: AcceptBlock FAILED ({rejection})");
+        }
+        Ok(submitted)
+    }
+
+    fn submit_in_silence(
+        &self,
+        block: RawBlock,
+        source: BlockSource,
+    ) -> Result<Submitted, Stopped> {
         let block = match CheckedBlock::check(block, self.params()) {
             Ok(block) => block,
             Err(rejection) => return Ok(Submitted::rejected(rejection)),

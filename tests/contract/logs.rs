@@ -3,9 +3,11 @@
 use std::fs;
 use std::process::Command;
 
+use bitcoin::consensus::encode::serialize_hex;
 use cofferdam_tests::process::{Node, wait_for};
 use serde_json::Value;
 
+use crate::notifications::solve;
 use crate::{BINARY, refusal, start, temporary, text};
 
 #[test]
@@ -58,6 +60,35 @@ fn a_line_is_written_before_the_reply_that_follows_it() {
         let _ = node.rpc("getbestblockhash", &[]);
         assert_eq!(text(&log).matches("method=getbestblockhash").count(), before + 1);
     }
+    node.stop();
+}
+
+#[test]
+fn what_is_wrong_with_a_submitted_block_or_header_is_told_as_by_core() {
+    let dir = temporary();
+    let node = start(dir.path(), &["-debug=validation"]);
+    let log = || text(&dir.path().join("regtest/debug.log"));
+    let genesis = bitcoin::constants::genesis_block(bitcoin::Network::Regtest);
+    let parent = genesis.block_hash();
+    let mut block = genesis;
+    block.header.prev_blockhash = parent;
+    // Its coinbase is not of that height, and its header is as old as its parent.
+    solve(&mut block);
+    let (hash, hex) = (block.block_hash(), serialize_hex(&block));
+    let header = serialize_hex(&block.header);
+    let error = node.try_rpc("submitheader", &[&header]).expect_err("too old");
+    assert!(error.contains("time-too-old"), "{error}");
+    let fault = format!("{hash}, time-too-old, block's timestamp is too early");
+    let check = "AcceptBlockHeader: Consensus::ContextualCheckBlockHeader:";
+    assert!(log().contains(&format!("{check} {fault}")), "{}", log());
+    assert_eq!(node.rpc("submitblock", &[&hex]), "time-too-old");
+    let fault = "time-too-old, block's timestamp is too early";
+    assert!(log().contains(&format!("ProcessNewBlock: AcceptBlock FAILED ({fault})")));
+    block.header.time += 1;
+    block.header.version = bitcoin::block::Version::from_consensus(0x2000_0000);
+    solve(&mut block);
+    assert_eq!(node.rpc("submitblock", &[&serialize_hex(&block)]), "bad-cb-height");
+    assert!(log().contains("ProcessNewBlock: AcceptBlock FAILED (bad-cb-height, "));
     node.stop();
 }
 

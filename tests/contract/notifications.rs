@@ -45,7 +45,7 @@ fn start_blocks_and_stop_run_commands() {
 }
 
 /// Finds a nonce for the header.
-fn solve(block: &mut Block) {
+pub(crate) fn solve(block: &mut Block) {
     while block.header.validate_pow(block.header.target()).is_err() {
         block.header.nonce += 1;
     }

@@ -63,6 +63,7 @@ impl Chainstate {
         Ok(Ok(HeadersAccepted { last: self.block_ref(last), new: self.headers.len() - known }))
     }
 
+    /// Takes in a header; its fault is logged in Bitcoin Core's words (`AcceptBlockHeader`).
     fn accept_header(
         &mut self,
         header: &Header,
@@ -71,21 +72,30 @@ impl Chainstate {
         let hash = header.block_hash();
         if let Some(at) = self.headers.get(&hash) {
             if self.headers.entry(at).status.has(HeaderStatus::FAILED) {
+                tracing::debug!("AcceptBlockHeader: block {hash} is marked invalid");
                 return Ok(Err(Rejection::new("duplicate-invalid", RejectionScope::Cached)));
             }
             return Ok(Ok(at));
         }
+        let fault = |check: &str, rejection: &Rejection| {
+            tracing::debug!("AcceptBlockHeader: Consensus::{check}: {hash}, {rejection}");
+        };
         if let Err(rejection) = check_work_of(&hash, header.bits, &self.params) {
+            fault("CheckBlockHeader", &rejection);
             return Ok(Err(rejection));
         }
-        let Some(parent) = self.headers.get(&header.prev_blockhash) else {
+        let prev = header.prev_blockhash;
+        let Some(parent) = self.headers.get(&prev) else {
+            tracing::debug!("header {hash} has prev block not found: {prev}");
             return Ok(Err(Rejection::new("prev-blk-not-found", RejectionScope::MissingPrev)));
         };
         if self.headers.entry(parent).status.has(HeaderStatus::FAILED) {
+            tracing::debug!("header {hash} has prev block invalid: {prev}");
             return Ok(Err(Rejection::new("bad-prevblk", RejectionScope::InvalidPrev)));
         }
         let chain = self.headers.chain(parent);
         if let Err(rejection) = check_header_context(&self.params, &chain, header, now) {
+            fault("ContextualCheckBlockHeader", &rejection);
             return Ok(Err(rejection));
         }
         let at = self.headers.insert(header, hash, parent)?;

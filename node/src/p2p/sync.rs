@@ -124,7 +124,7 @@ impl PeerManager {
                 self.forget_partials(&hash);
             }
             Some(BlockAccepted::Rejected(rejection)) => {
-                tracing::info!("AcceptBlock FAILED ({rejection}) block {hash} peer={}", peer.id);
+                tracing::debug!("block {hash} of peer={} was refused: {rejection}", peer.id);
                 blame(peer, &rejection, via_compact, "invalid block received")?;
             }
             Some(BlockAccepted::Duplicate(_)) | None => {}
