@@ -30,7 +30,8 @@ pub struct CheckedBlock {
     /// Where the coin of each input comes from.
     pub(crate) spends: Spends,
     base_size: usize,
-    pub(super) commitment: Commitment,
+    /// Nothing if the witnesses were not looked at.
+    commitment: Option<Commitment>,
     pub(super) has_witness: bool,
 }
 
@@ -57,6 +58,20 @@ impl CheckedBlock {
         Self::check(RawBlock::parse(bytes)?, params)
     }
 
+    /// Reads a block that was accepted before it was stored, and checks it as [`CheckedBlock::check`]
+    /// does, which is what Bitcoin Core's `ConnectBlock` repeats. The witnesses are not hashed:
+    /// what they owe to the commitment is checked once, when a block is accepted, and again if the
+    /// block is found to break a rule.
+    ///
+    /// # Errors
+    ///
+    /// As [`CheckedBlock::parse`].
+    pub(crate) fn parse_stored(bytes: Vec<u8>, params: &ChainParams) -> Result<Self, Rejection> {
+        let block = RawBlock::parse(bytes)?;
+        check_proof_of_work(block.header(), params)?;
+        Self::check_transactions(block)
+    }
+
     /// Checks as [`CheckedBlock::check`] does but for the proof of work: for a block that is being
     /// made.
     ///
@@ -64,6 +79,13 @@ impl CheckedBlock {
     ///
     /// As [`CheckedBlock::check`], without `high-hash`.
     pub fn check_without_work(block: RawBlock) -> Result<Self, Rejection> {
+        let mut checked = Self::check_transactions(block)?;
+        checked.commitment = Some(checked.commitment());
+        Ok(checked)
+    }
+
+    /// Checks everything but the proof of work; the witness commitment is not looked at.
+    fn check_transactions(block: RawBlock) -> Result<Self, Rejection> {
         let txs = block.txs();
         let txids: Vec<Txid> = txs.iter().map(TxRef::txid).collect();
         check_merkle_root(block.header(), &txids)?;
@@ -76,7 +98,7 @@ impl CheckedBlock {
         let spends = resolve_spends(txs, &txids);
         let legacy_sigops = check_transactions(txs, &txids, &spends)?;
         Ok(Self {
-            commitment: check_commitment(txs, &txids),
+            commitment: None,
             has_witness: has_witness(txs),
             spends,
             base_size,
@@ -84,6 +106,11 @@ impl CheckedBlock {
             txids,
             block,
         })
+    }
+
+    /// Returns what the witnesses are with regard to the commitment.
+    pub(super) fn commitment(&self) -> Commitment {
+        self.commitment.unwrap_or_else(|| check_commitment(self.txs(), &self.txids))
     }
 
     /// Returns the header.

@@ -32,12 +32,23 @@ pub fn check_block_context(
         let detail = "block height mismatch in coinbase";
         return Err(Rejection::consensus("bad-cb-height").with_detail(detail));
     }
-    check_witnesses(block.commitment, block.has_witness, height >= params.segwit_height)?;
+    check_block_witnesses(block, height >= params.segwit_height)?;
     // Not before: as long as the coinbase's witness was not checked, anyone could make it long.
     if block.weight() as u64 > WEIGHT_MAX {
         return Err(Rejection::consensus("bad-blk-weight").with_detail("weight limit failed"));
     }
     Ok(())
+}
+
+/// Checks that a block's witnesses are those that it commits to. It is what shows for a block that
+/// was read back whether its witnesses are still those that were accepted. `expected` says whether a
+/// commitment may be due at its height.
+///
+/// # Errors
+///
+/// Returns `bad-witness-nonce-size`, `bad-witness-merkle-match` or `unexpected-witness`.
+pub(crate) fn check_block_witnesses(block: &CheckedBlock, expected: bool) -> Result<(), Rejection> {
+    check_witnesses(block.commitment(), block.has_witness, expected)
 }
 
 /// BIP-0034: the coinbase's script begins with a push of the height, as Core's `CScript` makes it.

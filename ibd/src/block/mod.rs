@@ -11,6 +11,7 @@ mod witness;
 pub use bip30::{bip30_applies, bip30_repeat, bip30_repeated_height, bip30_unspendable};
 pub use check::{CheckedBlock, is_block_mutated};
 pub use context::check_block_context;
+pub(crate) use context::check_block_witnesses;
 pub use merkle::merkle_root;
 pub use raw::{DECODE_FAILED, RawBlock};
 pub(crate) use spends::Source;

@@ -9,6 +9,7 @@ use bitcoin::BlockHash;
 
 use super::stats::StatsTicket;
 use super::{Chainstate, Progress, block_batch, corrupt, put_row};
+use crate::block::{CheckedBlock, check_block_witnesses};
 use crate::error::Result;
 use crate::headers::{Extent, HeaderRef, HeaderStatus};
 use crate::pipeline::connect::{ConnectContext, Connected, connect_block};
@@ -224,7 +225,10 @@ impl Chainstate {
         let connected = connect_block(&context, &block, &ahead, &mut self.scratch)?;
         let Connected { mut batch, spent, flags } = match connected {
             Ok(connected) => connected,
-            Err(rejection) => return Ok(Err(rejection)),
+            Err(rejection) => {
+                self.check_read_back(at, &block)?;
+                return Ok(Err(rejection));
+            }
         };
         let size = Progress::of(&block, spent.len());
         let prev = self.headers.entry(parent).hash;
@@ -269,14 +273,18 @@ impl Chainstate {
         };
         let scripts = oldest.scripts.take();
         let work = scripts.as_ref().map(ScriptTicket::work);
+        let at = oldest.at;
         match scripts.map_or(Ok(ScriptsEnd::Passed), |scripts| scripts.wait(&self.stop))? {
             ScriptsEnd::Passed => {}
             ScriptsEnd::Failed(failed) => {
+                if let Some(work) = &work {
+                    self.check_read_back(at, &work.block)?;
+                }
                 let described = work.map(|work| work.describe(self.verifier.as_ref(), failed));
                 let rejection = described.transpose()?;
                 let unknown = || Rejection::consensus("block-script-verify-flag-failed");
                 let rejection = rejection.unwrap_or_else(unknown);
-                return Ok(Some(RunEnd::Invalid(oldest.at, rejection)));
+                return Ok(Some(RunEnd::Invalid(at, rejection)));
             }
             ScriptsEnd::Stopped => return Ok(Some(RunEnd::Deadline)),
         }
@@ -297,6 +305,18 @@ impl Chainstate {
         *connected += 1;
         in_flight.pop_front();
         Ok(None)
+    }
+
+    /// Before a block is called invalid: its witnesses, which are not checked when it is read back
+    /// to be connected, are still those that were accepted. Else the machine is to blame.
+    fn check_read_back(&self, at: HeaderRef, block: &CheckedBlock) -> Result<()> {
+        let entry = self.headers.entry(at);
+        // As it was when the block was accepted.
+        let expected = entry.height >= self.params.segwit_height
+            && !entry.status.has(HeaderStatus::NO_WITNESS);
+        check_block_witnesses(block, expected).map_err(|rejection| {
+            corrupt(format!("the witnesses of stored block {}: {rejection}", entry.hash))
+        })
     }
 
     /// Takes back what is staged and not committed: the state is the tip's again.

@@ -139,14 +139,15 @@ impl Drop for Loader<'_> {
     }
 }
 
-/// Reads a block that was checked before it was stored.
+/// Reads a block that was checked before it was stored. That its witnesses are those it commits to
+/// is not checked again: who finds that such a block breaks a rule looks at them first.
 pub(crate) fn load_block(
     files: &BlockFiles,
     params: &ChainParams,
     extent: Extent,
 ) -> Result<CheckedBlock> {
     let raw = files.read_block(extent)?;
-    CheckedBlock::parse(raw, params).map_err(|rejection| Error::Corrupt {
+    CheckedBlock::parse_stored(raw, params).map_err(|rejection| Error::Corrupt {
         what: format!("stored block at {:?}: {rejection}", extent.position),
     })
 }

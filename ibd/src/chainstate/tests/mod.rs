@@ -3,6 +3,7 @@
 mod coin_stats;
 mod crash;
 mod down_and_up;
+mod read_back;
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
