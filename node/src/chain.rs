@@ -21,7 +21,7 @@ use cofferdam_ibd::block::{CheckedBlock, RawBlock, is_block_mutated};
 use cofferdam_ibd::params::ChainParams;
 use cofferdam_ibd::{Advance, BlockAccepted, BlockRef, Chainstate, HeaderRef, Rejection};
 
-pub(crate) use crate::chain_parts::{BlockSource, ChainOptions, ChainView, Submitted};
+pub(crate) use crate::chain_parts::{BlockSource, ChainOptions, ChainView, Stopped, Submitted};
 use crate::clock::Clock;
 use crate::config::PruneMode;
 pub(crate) use crate::failure::describe;
@@ -46,18 +46,6 @@ pub(crate) const SLICE: Duration = Duration::from_millis(50);
 /// With the best header at most this far above the tip, a block is connected before its sender's
 /// next message is read.
 const NEAR_TIP_BLOCKS: u32 = 16;
-
-/// The chain's thread has stopped, or is about to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Stopped;
-
-impl std::fmt::Display for Stopped {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the node is shutting down")
-    }
-}
-
-impl std::error::Error for Stopped {}
 
 /// What subscribers are told, on the chain's thread.
 pub(crate) enum ChainEvent<'a> {

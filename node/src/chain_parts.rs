@@ -5,6 +5,18 @@ use cofferdam_ibd::{BlockAccepted, BlockRef, Rejection};
 use crate::config::Config;
 use crate::prune::Pruner;
 
+/// The chain's thread has stopped, or is about to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Stopped;
+
+impl std::fmt::Display for Stopped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the node is shutting down")
+    }
+}
+
+impl std::error::Error for Stopped {}
+
 /// What is known of the chain without asking its thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ChainView {
