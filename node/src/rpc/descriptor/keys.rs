@@ -10,7 +10,21 @@ use bitcoin::key::Secp256k1;
 use bitcoin::secp256k1::All;
 use bitcoin::{Network, PrivateKey, PublicKey};
 
+/// Bytes of a key in the short form.
+const COMPRESSED_BYTES: usize = 33;
+
 static SECP: LazyLock<Secp256k1<All>> = LazyLock::new(Secp256k1::new);
+
+/// The forms of a key that its place allows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum KeyForm {
+    /// Any.
+    Any,
+    /// 33 bytes.
+    Compressed,
+    /// 33 bytes, or 32 without the sign.
+    XOnly,
+}
 
 /// A key, or a rule that gives one for each index.
 #[derive(Clone, Debug)]
@@ -56,8 +70,8 @@ impl DerivedKey {
 }
 
 impl KeyExpression {
-    /// Reads a key expression; a key without its sign is one in `tr()` alone.
-    pub(super) fn parse(text: &str, network: Network, x_only: bool) -> Result<Self, String> {
+    /// Reads a key expression.
+    pub(super) fn parse(text: &str, network: Network, form: KeyForm) -> Result<Self, String> {
         let (origin, text) = match text.split_once(']') {
             Some((origin, key)) => (Some(parse_origin(origin)?), key),
             None => (None, text),
@@ -68,8 +82,11 @@ impl KeyExpression {
         if first.is_empty() {
             return Err("No key provided".into());
         }
+        if first.trim_ascii() != first {
+            return Err(format!("Key '{first}' is invalid due to whitespace"));
+        }
         if path.is_empty()
-            && let Some(key) = parse_single(first, network, x_only)?
+            && let Some(key) = parse_single(first, network, form)?
         {
             let origin = origin.unwrap_or_else(|| {
                 let id = key.pubkey_hash();
@@ -83,6 +100,14 @@ impl KeyExpression {
         let key = derive(key, &steps).unwrap_or(Key::Underivable);
         origin.1.extend(steps);
         Ok(Self { origin, key, wildcard })
+    }
+
+    /// Returns the number of bytes of its keys.
+    pub(super) fn size(&self) -> usize {
+        match &self.key {
+            Key::Single(key) => key.to_bytes().len(),
+            _ => COMPRESSED_BYTES,
+        }
     }
 
     /// Returns whether it gives a key for each index.
@@ -142,21 +167,30 @@ fn parse_origin(text: &str) -> Result<(String, Vec<ChildNumber>), String> {
 }
 
 /// Reads a single key; `None` if it has to be an extended one.
-fn parse_single(text: &str, network: Network, x_only: bool) -> Result<Option<PublicKey>, String> {
+fn parse_single(text: &str, network: Network, form: KeyForm) -> Result<Option<PublicKey>, String> {
     if let Ok(bytes) = Vec::from_hex(text) {
         let bytes = match bytes.len() {
-            32 if x_only => [vec![2], bytes].concat(),
+            32 if form == KeyForm::XOnly => [vec![2], bytes].concat(),
             _ => bytes,
         };
         if bytes.len() == 65 && matches!(bytes.first(), Some(6 | 7)) {
             return Err("Hybrid public keys are not allowed".into());
         }
         let key = PublicKey::from_slice(&bytes);
-        return key.map(Some).map_err(|_| format!("Pubkey '{text}' is invalid"));
+        let key = key.map_err(|_| format!("Pubkey '{text}' is invalid"))?;
+        return fit(key, form).map(Some);
     }
     let key = PrivateKey::from_wif(text).ok();
     let key = key.filter(|key| key.network == network.into());
-    Ok(key.map(|key| key.public_key(&SECP)))
+    key.map(|key| fit(key.public_key(&SECP), form)).transpose()
+}
+
+fn fit(key: PublicKey, form: KeyForm) -> Result<PublicKey, String> {
+    if key.compressed || form == KeyForm::Any {
+        Ok(key)
+    } else {
+        Err("Uncompressed keys are not allowed".into())
+    }
 }
 
 fn parse_extended(text: &str, network: Network) -> Result<Key, String> {
@@ -180,7 +214,7 @@ fn parse_steps(path: &[&str]) -> Result<(Vec<ChildNumber>, Wildcard), String> {
     Ok((steps?, wildcard))
 }
 
-fn parse_step(text: &str) -> Result<ChildNumber, String> {
+pub(super) fn parse_step(text: &str) -> Result<ChildNumber, String> {
     let number = text.strip_suffix(['h', '\'']);
     let digits = number.unwrap_or(text);
     let plain = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());

@@ -6,8 +6,9 @@
 
 mod checksum;
 mod keys;
+mod nesting;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::str::FromStr as _;
 
 use bitcoin::address::NetworkUnchecked;
@@ -20,7 +21,7 @@ use bitcoin::{Address, Network, PublicKey, Script, ScriptBuf};
 use miniscript::{Miniscript, Segwitv0, TranslateErr, Translator, hash256};
 
 pub(crate) use self::checksum::{with_checksum, without_checksum};
-use self::keys::{DerivedKey, KeyExpression};
+use self::keys::{DerivedKey, KeyExpression, KeyForm};
 use super::{RpcError, code};
 
 /// Texts that one with multipath keys (BIP-0389) stands for, at most.
@@ -101,27 +102,23 @@ impl Form {
         if let Some(text) = inner("addr") {
             return address(text, network).map(Self::Script).ok_or("Address is not valid".into());
         }
-        let key = |name: &str, key: &str, x_only| {
-            KeyExpression::parse(key, network, x_only).map_err(|error| format!("{name}(): {error}"))
-        };
+        let key = |text: &str, form| KeyExpression::parse(text, network, form);
+        nesting::check(text, &|text, form| Ok(key(text, form)?.size()))?;
         if let Some(text) = inner("combo") {
-            return Ok(Self::Combo(key("combo", text, false)?));
+            return Ok(Self::Combo(key(text, KeyForm::Any)?));
         }
         if let Some(text) = inner("rawtr") {
-            return Ok(Self::RawTr(key("rawtr", text, true)?));
-        }
-        let name = text.split('(').next().unwrap_or(text);
-        if !["pk", "pkh", "wpkh", "sh", "wsh", "tr", "multi", "sortedmulti"].contains(&name) {
-            return Err(format!("'{text}' is not a valid descriptor function"));
-        }
-        if let Some(text) = inner(name).filter(|_| ["pk", "pkh", "wpkh"].contains(&name)) {
-            // For the text of the error alone.
-            key(name, text, false)?;
+            return Ok(Self::RawTr(key(text, KeyForm::XOnly)?));
         }
         let template = miniscript::Descriptor::<String>::from_str(text);
         let template = Box::new(template.map_err(|error| error.to_string())?);
         let x_only = matches!(*template, miniscript::Descriptor::Tr(_));
-        let mut collector = Collector { network, x_only, keys: HashMap::new() };
+        let form = match template.desc_type().segwit_version() {
+            None => KeyForm::Any,
+            Some(_) if x_only => KeyForm::XOnly,
+            Some(_) => KeyForm::Compressed,
+        };
+        let mut collector = Collector { network, form, keys: HashMap::new() };
         translate(&template, &mut collector)?;
         Ok(Self::Keys { template, keys: collector.keys, x_only })
     }
@@ -192,15 +189,27 @@ fn sorted(text: &str) -> String {
 pub(crate) fn alternatives(text: &str) -> Result<Vec<String>, String> {
     let mut all = vec![String::new()];
     let mut rest = text;
-    let mut count = 1;
+    let (mut count, mut is_first) = (1, true);
     while let Some((before, after)) = rest.split_once('<') {
         let (values, after) = after.split_once('>').ok_or("Multipath key is not closed")?;
         let values: Vec<&str> = values.split(';').collect();
+        // All in front of the specifier.
+        let front = text.strip_suffix(rest).unwrap_or_default().len() + before.len();
+        let front = text.get(..front).unwrap_or_default();
+        let told = |fault: &str| nesting::of_key(front, fault);
         if values.len() < 2 || values.len() > PATHS_MAX {
-            return Err("Multipath key path specifiers must have at least two items".into());
+            return Err(told("Multipath key path specifiers must have at least two items"));
+        }
+        if key_has_another(before, is_first) {
+            return Err(told("Multiple multipath key path specifiers found"));
+        }
+        is_first = false;
+        if let Some(value) = repeated(&values) {
+            let fault = format!("Duplicated key path value {value} in multipath specifier");
+            return Err(told(&fault));
         }
         if count > 1 && values.len() != count {
-            return Err("Multipath derivation paths have mismatched lengths".into());
+            return Err(nesting::mismatch(front));
         }
         if count == 1 {
             count = values.len();
@@ -215,6 +224,18 @@ pub(crate) fn alternatives(text: &str) -> Result<Vec<String>, String> {
     }
     all.iter_mut().for_each(|text| text.push_str(rest));
     Ok(all)
+}
+
+/// Returns whether what stands between two multipath specifiers is of one key.
+fn key_has_another(between: &str, is_first: bool) -> bool {
+    !is_first && !between.contains([',', '(', ')', '{', '}'])
+}
+
+/// Returns a step that is listed twice, in whichever spelling, as the number that Core makes of it.
+fn repeated(values: &[&str]) -> Option<u32> {
+    let mut seen = HashSet::new();
+    let steps = values.iter().filter_map(|value| keys::parse_step(value).ok());
+    steps.map(u32::from).find(|step| !seen.insert(*step))
 }
 
 fn translate<T>(
@@ -233,7 +254,7 @@ where
 /// Reads the keys of a template.
 struct Collector {
     network: Network,
-    x_only: bool,
+    form: KeyForm,
     keys: HashMap<String, KeyExpression>,
 }
 
@@ -264,7 +285,7 @@ impl Translator<String> for Collector {
     type Error = String;
 
     fn pk(&mut self, text: &String) -> Result<String, String> {
-        let key = KeyExpression::parse(text, self.network, self.x_only)?;
+        let key = KeyExpression::parse(text, self.network, self.form)?;
         self.keys.insert(text.clone(), key);
         Ok(text.clone())
     }

@@ -6,6 +6,9 @@ use super::*;
 const MASTER: &str = "tprv8ZgxMBicQKsPd7Uf69XL1XwhmjHopUGep8GuEiJDZmbQz6o58LninorQAfcKZWARbtRtfnLcJ5MQ2AtHcQJCCRUcMRvmDUjyEmNUWwx8UbK";
 const KEY: &str = "026dbd8b2315f296d36e6b6920b1579ca75569464875c7ebe869b536a7d9503c8c";
 
+/// A key in the long form.
+const LONG: &str = "0479be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798483ada7726a3c4655da4fbfc0e1108a8fd17b448a68554199c47d08ffb10d4b8";
+
 fn read(text: &str) -> Result<Descriptor, String> {
     Descriptor::parse(text, Network::Regtest)
 }
@@ -88,8 +91,11 @@ fn what_is_no_descriptor_is_refused_in_words() {
         ("what(51)", "'what(51)' is not a valid descriptor function"),
         ("raw(5)", "Raw script is not hex"),
         ("addr(1BoatSLRHtKNngkdXEeobR76b53LETtpyT)", "Address is not valid"),
-        ("wsh(", ""),
-        ("sh(multi(2))", ""),
+        ("wsh(", "'wsh(' is not a valid descriptor function"),
+        (
+            "sh(multi(2))",
+            "Cannot have 0 keys in multisig; must have between 1 and 20 keys, inclusive",
+        ),
         ("pkh([0c5f9a1]x)", "Fingerprint is not 4 bytes (7 characters instead of 8 characters)"),
         ("pkh(02)", "Pubkey '02' is invalid"),
     ] {
@@ -100,6 +106,94 @@ fn what_is_no_descriptor_is_refused_in_words() {
     let xpub = "tpubD6NzVbkrYhZ4WaWSyoBvQwbpLkojyoTZPRsgXELWz3Popb3qkjcJyJUGLnL4qHHoQvao8ESaAstxYSnhyswJ76uZPStJRJCTKvosUCJZL5B";
     assert!(read(&format!("pkh({xpub}/1/*)")).unwrap().derive(5).is_some());
     assert!(read(&format!("pkh({xpub}/1/*h)")).unwrap().derive(5).is_none());
+}
+
+#[test]
+fn a_function_or_a_key_in_the_wrong_place_is_refused_as_by_core() {
+    let x_only = &KEY[2..];
+    for (text, message) in [
+        (format!("wpkh({LONG})"), "wpkh(): Uncompressed keys are not allowed"),
+        (format!("sh(wpkh({LONG}))"), "wpkh(): Uncompressed keys are not allowed"),
+        (format!("wsh(pk({LONG}))"), "pk(): Uncompressed keys are not allowed"),
+        (format!("wsh(multi(1,{LONG}))"), "Multi: Uncompressed keys are not allowed"),
+        (format!("wsh(and_v(v:pk({LONG}),older(1)))"), "Uncompressed keys are not allowed"),
+        (format!("tr({LONG})"), "tr(): Uncompressed keys are not allowed"),
+        (format!("pkh( {KEY})"), &format!("pkh(): Key ' {KEY}' is invalid due to whitespace")),
+        ("sh(raw(51))".into(), "Can only have raw() at top level"),
+        ("wsh(addr(x))".into(), "Can only have addr() at top level"),
+        (format!("sh(combo({KEY}))"), "Can only have combo() at top level"),
+        (format!("wsh(sh(pk({KEY})))"), "Can only have sh() at top level"),
+        (format!("wsh(wsh(pk({KEY})))"), "Can only have wsh() at top level or inside sh()"),
+        (format!("wsh(wpkh({KEY}))"), "Can only have wpkh() at top level or inside sh()"),
+        (format!("sh(tr({x_only}))"), "Can only have tr at top level"),
+        (format!("sh(rawtr({x_only}))"), "Can only have rawtr at top level"),
+        (
+            format!("tr({x_only},multi(1,{KEY}))"),
+            "Can only have multi/sortedmulti at top level, in sh(), or in wsh()",
+        ),
+        (format!("wsh(multi_a(1,{KEY}))"), "Can only have multi_a/sortedmulti_a inside tr()"),
+        ("wsh(0)".into(), "0 is not satisfiable"),
+        ("wsh(1)".into(), "1 is not sane: witnesses without signature exist"),
+        // What follows a descriptor has no words in Core.
+        (format!("pk({KEY}))"), ""),
+        (
+            format!("wsh(multi(1,{MASTER}/<0;1>,{MASTER}/<2;3;4>))"),
+            "multi(): Multipath derivation paths have mismatched lengths",
+        ),
+        (format!("sh({KEY})"), "A function is needed within P2SH"),
+        (format!("wsh({KEY})"), "A function is needed within P2WSH"),
+        (
+            format!("sh(and_v(v:pk({KEY}),older(1)))"),
+            "Miniscript expressions can only be used in wsh or tr.",
+        ),
+    ] {
+        assert_eq!(read(&text).unwrap_err(), message, "{text}");
+    }
+}
+
+#[test]
+fn the_arguments_of_a_multisignature_and_of_a_path_are_judged_as_by_core() {
+    let (x_only, keys) = (&KEY[2..], |count: usize| [KEY].repeat(count).join(","));
+    for (text, message) in [
+        (format!("multi(0,{KEY})"), "Multisig threshold cannot be 0, must be at least 1"),
+        (format!("multi(+1,{KEY})"), "Multi threshold '+1' is not valid"),
+        (
+            format!("multi(2,{KEY})"),
+            "Multisig threshold cannot be larger than the number of keys; threshold is 2 but only 1 keys specified",
+        ),
+        (
+            format!("multi(1,{})", keys(4)),
+            "Cannot have 4 pubkeys in bare multisig; only at most 3 pubkeys",
+        ),
+        (
+            format!("sh(multi(1,{}))", keys(16)),
+            "P2SH script is too large, 547 bytes is larger than 520 bytes",
+        ),
+        (
+            format!("pkh({MASTER}/<0;1>/<2;3>)"),
+            "pkh(): Multiple multipath key path specifiers found",
+        ),
+        (
+            format!("pkh({MASTER}/<1;2;01>)"),
+            "pkh(): Duplicated key path value 1 in multipath specifier",
+        ),
+        (
+            format!("pkh({MASTER}/<1h;1'>)"),
+            "pkh(): Duplicated key path value 2147483649 in multipath specifier",
+        ),
+    ] {
+        assert_eq!(read(&text).unwrap_err(), message, "{text}");
+    }
+    for text in [
+        format!("pkh({LONG})"),
+        format!("sh(multi(1,{LONG}))"),
+        format!("sh(wsh(multi(1,{KEY})))"),
+        format!("wsh(multi(1,{MASTER}/<0;1>,{MASTER}/<2;3>))"),
+        format!("tr({x_only},{{pk({KEY}),and_v(v:pk({x_only}),older(1))}})"),
+        format!("tr({x_only},multi_a(1,{x_only}))"),
+    ] {
+        assert!(read(&text).is_ok(), "{text}: {:?}", read(&text));
+    }
 }
 
 #[test]

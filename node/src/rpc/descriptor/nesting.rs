@@ -1,0 +1,219 @@
+//! Which function may stand where in a descriptor, and the arguments of those with keys (`ParseScript`
+//! in Bitcoin Core's `script/descriptor.cpp`). Miniscript is left to its crate.
+
+use std::str::FromStr as _;
+
+use miniscript::{Miniscript, Segwitv0};
+
+use super::keys::KeyForm;
+
+/// Most keys of a `multi()` (`MAX_PUBKEYS_PER_MULTISIG`), and of one that stands alone.
+const KEYS_MAX: usize = 20;
+const BARE_KEYS_MAX: usize = 3;
+/// Longest script behind a `sh()` (`MAX_SCRIPT_ELEMENT_SIZE`).
+const SCRIPT_BYTES_MAX: usize = 520;
+
+/// What a function stands in.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Top,
+    Sh,
+    Wsh,
+    Tr,
+}
+
+impl Place {
+    const fn key_form(self) -> KeyForm {
+        match self {
+            Self::Top | Self::Sh => KeyForm::Any,
+            Self::Wsh => KeyForm::Compressed,
+            Self::Tr => KeyForm::XOnly,
+        }
+    }
+}
+
+/// Reads a key in the form that its place asks for; returns its length in a script.
+type KeyReader<'a> = &'a dyn Fn(&str, KeyForm) -> Result<usize, String>;
+
+/// Looks at a descriptor.
+///
+/// # Errors
+///
+/// Returns what is wrong, in Core's words.
+pub(super) fn check(text: &str, key: KeyReader<'_>) -> Result<(), String> {
+    let (expression, rest) = split_expression(text);
+    check_at(expression, Place::Top, key)?;
+    // Core has no words for what follows a descriptor.
+    if rest.is_empty() { Ok(()) } else { Err(String::new()) }
+}
+
+/// Splits off what follows the expression that a text begins with (`Expr`).
+fn split_expression(text: &str) -> (&str, &str) {
+    let mut depth = 0_u32;
+    let end = text.find(|sign| {
+        match sign {
+            '(' | '{' => depth += 1,
+            ')' | '}' if depth > 0 => depth -= 1,
+            ')' | '}' | ',' => return depth == 0,
+            _ => {}
+        }
+        false
+    });
+    text.split_at(end.unwrap_or(text.len()))
+}
+
+/// Says which key it is whose path is wrong, given the text in front of it.
+pub(super) fn of_key(before: &str, fault: &str) -> String {
+    match function_around(before) {
+        name @ ("pk" | "pkh" | "wpkh" | "combo" | "tr" | "rawtr") => format!("{name}(): {fault}"),
+        "multi" | "sortedmulti" | "multi_a" | "sortedmulti_a" => format!("Multi: {fault}"),
+        _ => fault.into(),
+    }
+}
+
+/// Says that keys have different numbers of paths, given the text in front of one of them.
+pub(super) fn mismatch(before: &str) -> String {
+    let paths = "Multipath derivation paths have mismatched lengths";
+    match function_around(before) {
+        "multi" | "sortedmulti" | "multi_a" | "sortedmulti_a" => format!("multi(): {paths}"),
+        _ => format!("Miniscript: {paths}"),
+    }
+}
+
+fn function_around(before: &str) -> &str {
+    let name = before.rsplit_once('(').map_or("", |(name, _)| name);
+    let is_name = |sign: char| sign.is_ascii_lowercase() || sign == '_';
+    name.rsplit(|sign| !is_name(sign)).next().unwrap_or_default()
+}
+
+fn check_at(text: &str, place: Place, key: KeyReader<'_>) -> Result<(), String> {
+    let Some((name, inner)) = text.strip_suffix(')').and_then(|text| text.split_once('(')) else {
+        return no_function(text, place);
+    };
+    let (is_top, is_above) = (place == Place::Top, matches!(place, Place::Top | Place::Sh));
+    let named = |error: String| format!("{name}(): {error}");
+    let fault = match name {
+        "pk" => return key(inner, place.key_form()).map(drop).map_err(named),
+        "pkh" if place != Place::Tr => {
+            return key(inner, place.key_form()).map(drop).map_err(named);
+        }
+        "combo" if is_top => return key(inner, KeyForm::Any).map(drop).map_err(named),
+        "combo" => "Can only have combo() at top level",
+        "multi" | "sortedmulti" if place == Place::Tr => {
+            "Can only have multi/sortedmulti at top level, in sh(), or in wsh()"
+        }
+        "multi" | "sortedmulti" => return check_multi(inner, place, key),
+        "multi_a" | "sortedmulti_a" if place != Place::Tr => {
+            "Can only have multi_a/sortedmulti_a inside tr()"
+        }
+        "wpkh" if is_above => return key(inner, KeyForm::Compressed).map(drop).map_err(named),
+        "wpkh" => "Can only have wpkh() at top level or inside sh()",
+        "sh" if is_top => return check_at(inner, Place::Sh, key),
+        "sh" => "Can only have sh() at top level",
+        "wsh" if is_above => return check_at(inner, Place::Wsh, key),
+        "wsh" => "Can only have wsh() at top level or inside sh()",
+        "tr" if is_top => return check_tree(inner, key),
+        "tr" => "Can only have tr at top level",
+        "rawtr" if is_top => return key(inner, KeyForm::XOnly).map(drop).map_err(named),
+        "rawtr" => "Can only have rawtr at top level",
+        "addr" | "raw" if is_top => return Ok(()),
+        "addr" => "Can only have addr() at top level",
+        "raw" => "Can only have raw() at top level",
+        _ => return no_function(text, place),
+    };
+    Err(fault.into())
+}
+
+/// What is no function of descriptors: a miniscript, or nothing.
+fn no_function(text: &str, place: Place) -> Result<(), String> {
+    let miniscript = Miniscript::<String, Segwitv0>::from_str_insane(text).ok();
+    let is_miniscript = miniscript.is_some();
+    let fault = match place {
+        Place::Wsh if text == "0" => "0 is not satisfiable",
+        Place::Wsh if is_miniscript => {
+            let fault = miniscript.as_ref().and_then(insanity);
+            return fault.map_or(Ok(()), |fault| Err(format!("{text} is not sane: {fault}")));
+        }
+        Place::Wsh => "A function is needed within P2WSH",
+        Place::Tr if text.contains('(') => return Ok(()),
+        Place::Top | Place::Sh if is_miniscript => {
+            "Miniscript expressions can only be used in wsh or tr."
+        }
+        Place::Sh => "A function is needed within P2SH",
+        Place::Top | Place::Tr => {
+            return Err(format!("'{text}' is not a valid descriptor function"));
+        }
+    };
+    Err(fault.into())
+}
+
+/// Returns why nobody should use a miniscript.
+fn insanity(miniscript: &Miniscript<String, Segwitv0>) -> Option<&'static str> {
+    if !miniscript.is_non_malleable() {
+        Some("malleable witnesses exist")
+    } else if !miniscript.requires_sig() {
+        Some("witnesses without signature exist")
+    } else if miniscript.has_mixed_timelocks() {
+        Some("contains mixes of timelocks expressed in blocks and seconds")
+    } else if miniscript.has_repeated_keys() {
+        Some("contains duplicate public keys")
+    } else if !miniscript.within_resource_limits() {
+        Some("needs witnesses that may exceed resource limits")
+    } else {
+        None
+    }
+}
+
+fn check_multi(text: &str, place: Place, key: KeyReader<'_>) -> Result<(), String> {
+    let mut arguments = text.split(',');
+    let threshold = arguments.next().unwrap_or_default();
+    let is_number = !threshold.is_empty() && threshold.bytes().all(|byte| byte.is_ascii_digit());
+    let needed = u32::from_str(threshold).ok().filter(|_| is_number);
+    let needed = needed.ok_or_else(|| format!("Multi threshold '{threshold}' is not valid"))?;
+    let (mut keys, mut script_bytes) = (0, 0);
+    for text in arguments {
+        script_bytes +=
+            1 + key(text, place.key_form()).map_err(|error| format!("Multi: {error}"))?;
+        keys += 1;
+    }
+    if keys == 0 || keys > KEYS_MAX {
+        let range = format!("must have between 1 and {KEYS_MAX} keys, inclusive");
+        return Err(format!("Cannot have {keys} keys in multisig; {range}"));
+    }
+    if needed < 1 {
+        return Err(format!("Multisig threshold cannot be {needed}, must be at least 1"));
+    }
+    if usize::try_from(needed).is_ok_and(|needed| needed > keys) {
+        let but = format!("threshold is {needed} but only {keys} keys specified");
+        let text = "Multisig threshold cannot be larger than the number of keys";
+        return Err(format!("{text}; {but}"));
+    }
+    if place == Place::Top && keys > BARE_KEYS_MAX {
+        let most = format!("only at most {BARE_KEYS_MAX} pubkeys");
+        return Err(format!("Cannot have {keys} pubkeys in bare multisig; {most}"));
+    }
+    // Both numbers and the operation.
+    let script_bytes = script_bytes + 3;
+    if place == Place::Sh && script_bytes > SCRIPT_BYTES_MAX {
+        let than = format!("{script_bytes} bytes is larger than {SCRIPT_BYTES_MAX} bytes");
+        return Err(format!("P2SH script is too large, {than}"));
+    }
+    Ok(())
+}
+
+/// Looks at the key and the scripts of a `tr()`.
+fn check_tree(text: &str, key: KeyReader<'_>) -> Result<(), String> {
+    let (internal, tree) = text.split_once(',').unwrap_or((text, ""));
+    key(internal, KeyForm::XOnly).map_err(|error| format!("tr(): {error}"))?;
+    let mut depth = 0_u32;
+    let is_between = |sign: char| {
+        match sign {
+            '(' => depth += 1,
+            ')' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        depth == 0 && matches!(sign, '{' | '}' | ',')
+    };
+    let mut leaves = tree.split(is_between).filter(|leaf| !leaf.is_empty());
+    leaves.try_for_each(|leaf| check_at(leaf, Place::Tr, key))
+}
