@@ -55,6 +55,14 @@ impl Logged {
         });
     }
 
+    /// Waits until a line with this text is in the log, and returns it.
+    pub(crate) fn line(&self, text: &str) -> String {
+        self.logged(text);
+        let log = std::fs::read_to_string(self.dir.path().join("regtest/debug.log"));
+        let log = log.expect("a log");
+        log.lines().find(|line| line.contains(text)).expect("it was there").to_owned()
+    }
+
     /// Calls a method that has to work and whose answer is of no interest.
     pub(crate) fn call(&self, method: &str, args: &[&str]) {
         let _ = self.node.rpc(method, args);

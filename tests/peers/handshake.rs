@@ -80,3 +80,22 @@ fn places_for_outbound_connections_are_limited_by_kind() {
     node.logged("SetNetworkActive: false");
     node.node.stop();
 }
+
+#[test]
+fn the_addresses_of_peers_are_in_the_log_for_those_who_want_them() {
+    for (args, has_address) in [(&["-logips"][..], true), (&[], false)] {
+        let node = Logged::start(args);
+        let peer = Peer::ready(&node);
+        let address = node.peer()["addr"].as_str().expect("an address").to_owned();
+        drop(peer);
+        let told =
+            if has_address { format!("peer=0, peeraddr={address}") } else { "peer=0".into() };
+        for line in ["receive version message: ", "New inbound peer connected: ", "disconnecting "]
+        {
+            let found = node.line(line);
+            assert!(found.contains(&told), "{found}");
+            assert_eq!(found.contains(&address), has_address, "{found}");
+        }
+        node.node.stop();
+    }
+}

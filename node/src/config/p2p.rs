@@ -67,6 +67,8 @@ pub struct P2pConfig {
     pub seed_nodes: Vec<String>,
     /// How the node names itself.
     pub user_agent: String,
+    /// Whether the log has the addresses of peers.
+    pub log_ips: bool,
 }
 
 impl P2pConfig {
@@ -138,6 +140,7 @@ impl P2pConfig {
             v2_transport: settings.flag("v2transport", true),
             blocks_only: settings.flag("blocksonly", false),
             user_agent,
+            log_ips: settings.flag("logips", false),
         })
     }
 }

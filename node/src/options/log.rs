@@ -1,7 +1,7 @@
 //! Options of `debug.log`.
 
 use super::Rule::{DebugOnly, NeedsValue, NoNegation};
-use super::{OptionSpec, ignored, option};
+use super::{OptionSpec, option};
 
 pub(super) const OPTIONS: &[OptionSpec] = &[
     option(
@@ -22,7 +22,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "The log, relative to the directory of the network; -nodebuglogfile: none (default: debug.log)",
         &[],
     ),
-    ignored("logips"),
+    option("logips", "", "Write the addresses of peers into the log (default: 0)", &[]),
     option(
         "loglevel",
         "level>|<category>:<level",

@@ -121,9 +121,8 @@ impl PeerManager {
             Verdict::Fine => {}
             Verdict::Ask(mark) => self.ask_to_catch_up(peer, mark, &best_hash)?,
             Verdict::Drop => {
-                let id = peer.id;
                 let text = format!("Outbound peer has old chain, best known block = {best_hash}");
-                tracing::info!("{text}, disconnecting peer={id}");
+                tracing::info!("{text}, disconnecting {}", peer.in_log());
                 peer.close();
             }
         }

@@ -256,8 +256,8 @@ impl PeerManager {
         let agent = if agent.is_empty() { "<no user agent>" } else { agent };
         let relay = u8::from(relay);
         tracing::debug!(
-            "receive version message: {agent}: version {number}, blocks={start_height}, us={us}, txrelay={relay}, peer={}",
-            peer.id
+            "receive version message: {agent}: version {number}, blocks={start_height}, us={us}, txrelay={relay}, {}",
+            peer.in_log()
         );
         let mut state = peer.state();
         state.time_offset = version.time.saturating_sub(seconds(self.clock.now()));
@@ -268,8 +268,8 @@ impl PeerManager {
         let version = peer.state().version.as_ref().map_or(0, |version| version.version);
         let (kind, transport) = (peer.kind.name(), peer.transport().name);
         let text = format!(
-            "New {kind} peer connected: transport: {transport}, version: {version}, peer={}",
-            peer.id
+            "New {kind} peer connected: transport: {transport}, version: {version}, {}",
+            peer.in_log()
         );
         // Anybody can connect as often as they like, and must not fill the log by it.
         if peer.is_inbound() {

@@ -246,6 +246,7 @@ impl PeerManager {
             send_buffer_bytes: self.config.send_buffer_bytes,
             magic: self.chain.params().magic,
             use_v2: opened.use_v2,
+            log_ips: self.config.log_ips,
             clock: self.clock.clone(),
             totals: Arc::clone(&self.totals),
         };

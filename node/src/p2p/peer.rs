@@ -160,6 +160,7 @@ pub(crate) struct Peer {
     pub(crate) through_onion: bool,
     /// Whether its address was discouraged when it connected.
     pub(crate) discouraged: bool,
+    log_ips: bool,
     clock: Clock,
     totals: Arc<Totals>,
     stream: TcpStream,
@@ -197,6 +198,8 @@ pub(crate) struct NewPeer {
     pub(crate) magic: [u8; 4],
     /// Whether to offer the encrypted transport.
     pub(crate) use_v2: bool,
+    /// Whether the log has its address.
+    pub(crate) log_ips: bool,
     /// The time.
     pub(crate) clock: Clock,
     /// Where bytes are counted.
@@ -222,6 +225,7 @@ impl Peer {
             permissions: new.permissions,
             through_onion: new.through_onion,
             discouraged: new.discouraged,
+            log_ips: new.log_ips,
             clock: new.clock,
             totals: new.totals,
             stream,
@@ -234,6 +238,13 @@ impl Peer {
             link: Mutex::new(Link::default()),
             state: Mutex::new(PeerState::default()),
         })
+    }
+
+    /// Returns what the log calls it (Bitcoin Core's `LogPeer`).
+    pub(super) fn in_log(&self) -> String {
+        let id = self.id;
+        let address = self.address;
+        if self.log_ips { format!("peer={id}, peeraddr={address}") } else { format!("peer={id}") }
     }
 
     /// Returns whether the peer connected to us.
@@ -345,7 +356,7 @@ impl Peer {
     /// Closes the connection; the reason is logged once.
     pub(crate) fn disconnect(&self, reason: &str) {
         if !self.closing.swap(true, Ordering::Relaxed) {
-            tracing::debug!("{reason}, disconnecting peer={}", self.id);
+            tracing::debug!("{reason}, disconnecting {}", self.in_log());
         }
         self.close();
     }
@@ -413,6 +424,7 @@ mod tests {
             send_buffer_bytes: 1_000_000,
             magic: [0; 4],
             use_v2: false,
+            log_ips: true,
             clock: Clock::default(),
             totals: Arc::new(Totals { received: AtomicU64::new(0), upload: Upload::new(0) }),
         };

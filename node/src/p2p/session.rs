@@ -162,7 +162,7 @@ fn tell_end(peer: &Peer, error: &io::Error) {
     if error.kind() == io::ErrorKind::UnexpectedEof {
         peer.disconnect("socket closed");
     } else {
-        tracing::debug!("socket recv error, disconnecting peer={}: {error}", peer.id);
+        tracing::debug!("socket recv error, disconnecting {}: {error}", peer.in_log());
         peer.close();
     }
 }
