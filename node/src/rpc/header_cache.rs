@@ -52,6 +52,13 @@ impl HeaderCache {
         Ok(first)
     }
 
+    /// Returns whether a description is at hand.
+    pub(super) fn has(&self, chain: &ChainHandle, hash: &BlockHash) -> bool {
+        let tip = chain.view().tip.hash;
+        let rows = self.rows();
+        rows.tip == Some(tip) && rows.by_hash.contains_key(hash)
+    }
+
     fn rows(&self) -> std::sync::MutexGuard<'_, Rows> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
