@@ -20,7 +20,11 @@ pub(super) fn is_at_hand(warm_up: &WarmUp, body: &[u8]) -> bool {
     }
     let Ok(request) = serde_json::from_slice::<Value>(body) else { return false };
     let method = request.get("method").and_then(Value::as_str).unwrap_or_default();
-    METHODS.contains(&method) || method == "getblockheader" && is_header_kept(warm_up, &request)
+    match method {
+        "getblockheader" => is_header_kept(warm_up, &request),
+        "getblockhash" => is_hash_kept(warm_up, &request),
+        _ => METHODS.contains(&method),
+    }
 }
 
 /// Whether a header is asked for, described, that was described before.
@@ -33,6 +37,17 @@ fn is_header_kept(warm_up: &WarmUp, request: &Value) -> bool {
     let hash = hash.and_then(|hash| hash.parse::<BlockHash>().ok());
     let context = warm_up.context().ok();
     hash.zip(context).is_some_and(|(hash, context)| context.headers.has(&context.chain, &hash))
+}
+
+/// Whether a hash is asked for that was asked for before, or the one of a neighbour.
+fn is_hash_kept(warm_up: &WarmUp, request: &Value) -> bool {
+    let params = request.get("params").and_then(Value::as_array).map(Vec::as_slice);
+    let Some([height]) = params else { return false };
+    let height = height.as_u64().and_then(|height| u32::try_from(height).ok());
+    let kept = height.zip(warm_up.context().ok());
+    kept.is_some_and(|(height, context)| {
+        context.headers.known_hash_at(&context.chain, height).is_some()
+    })
 }
 
 #[cfg(test)]
