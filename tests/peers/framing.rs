@@ -31,6 +31,8 @@ fn damaged_messages_are_skipped_and_counted_and_foreign_ones_end_it() {
 #[test]
 fn what_cannot_be_read_is_logged_and_what_is_too_long_is_misbehaviour() {
     let node = Logged::start(&["-v2transport=0"]);
+    // Transactions are read once the chain is there.
+    node.call("generatetodescriptor", &["1", "raw(51)"]);
     let mut peer = Peer::ready(&node);
     peer.send("getheaders", &[1, 2, 3]);
     peer.settle();
@@ -42,6 +44,7 @@ fn what_cannot_be_read_is_logged_and_what_is_too_long_is_misbehaviour() {
     peer.send("block", &[0; 79]);
     peer.send("ping", &[1; 7]);
     peer.send("block", &[&[0; 80][..], &[0xfd, 1, 0]].concat());
+    peer.send("tx", &[1, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0]);
     peer.send("headers", &[0xfe, 1, 0, 0, 2]);
     peer.send("inv", &[0xfd, 0x51, 0xc3]);
     peer.settle();
@@ -49,6 +52,8 @@ fn what_cannot_be_read_is_logged_and_what_is_too_long_is_misbehaviour() {
     node.logged(&format!("ProcessMessages(ping, 7 bytes): {end}"));
     let text = fault("non-canonical ReadCompactSize()");
     node.logged(&format!("ProcessMessages(block, 83 bytes): {text}"));
+    let text = fault("Unknown transaction optional data");
+    node.logged(&format!("ProcessMessages(tx, 12 bytes): {text}"));
     let text = fault("ReadCompactSize(): size too large");
     node.logged(&format!("ProcessMessages(headers, 5 bytes): {text}"));
     node.logged(&format!("ProcessMessages(inv, 3 bytes): {end}"));
@@ -58,6 +63,25 @@ fn what_cannot_be_read_is_logged_and_what_is_too_long_is_misbehaviour() {
     peer.send("inv", &[&[0xfd, 0x51, 0xc3][..], &[0; 50_001 * 36]].concat());
     peer.wait_for_end();
     node.logged("Misbehaving: peer=0: inv message size = 50001");
+    node.node.stop();
+}
+
+#[test]
+fn transactions_end_the_connection_where_none_are_wanted() {
+    let node = Logged::start(&["-v2transport=0", "-blocksonly"]);
+    let violation = "in violation of protocol, disconnecting peer=";
+    let mut peer = Peer::ready(&node);
+    peer.send("tx", &[0]);
+    peer.wait_for_end();
+    node.logged(&format!("transaction sent {violation}0"));
+    let mut peer = Peer::ready(&node);
+    let item = |kind: u8| [&[1, kind, 0, 0, 0][..], &[7; 32]].concat();
+    // By the hash with the witness, which this peer has not said that it knows.
+    peer.send("inv", &item(5));
+    peer.settle();
+    peer.send("inv", &item(1));
+    peer.wait_for_end();
+    node.logged(&format!("transaction ({}) inv sent {violation}1", "07".repeat(32)));
     node.node.stop();
 }
 

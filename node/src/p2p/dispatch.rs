@@ -125,6 +125,10 @@ impl PeerManager {
             }
             return Ok(());
         }
+        if command == "tx" {
+            self.on_transaction(peer, &payload);
+            return Ok(());
+        }
         match Message::decode(command, payload) {
             Ok(message) if is_of_handshake(command) => {
                 self.shake_hands(peer, handshake, &message, command);

@@ -38,6 +38,7 @@ mod serve;
 mod session;
 mod subnet;
 mod sync;
+mod transactions;
 mod transport;
 mod upkeep;
 mod upload;

@@ -46,6 +46,9 @@ pub(super) struct Order {
 
 impl PeerManager {
     pub(super) fn on_inventory(&self, peer: &Arc<Peer>, items: &[Inventory]) -> Result<(), End> {
+        if self.refuses_announcement(peer, items) {
+            return Ok(());
+        }
         let blocks: Vec<BlockHash> = items.iter().filter_map(announced_block).collect();
         if blocks.is_empty() {
             return Ok(());
