@@ -29,6 +29,7 @@
 //!   interrupted the write-back of just these batches, so the backend may have the key.
 
 use std::hash::BuildHasher as _;
+use std::hint::black_box;
 use std::mem::size_of;
 use std::sync::LazyLock;
 
@@ -106,18 +107,46 @@ impl State {
 /// By how much an entry may be longer than its operation: a deletion's value length, and padding.
 const OP_OVERHEAD_BYTES: usize = 4 + 7;
 
+/// Keys that are looked up together (see [`Memtable::touch`]): so many that the processor always has
+/// enough of them to wait for, so few that what was touched is still in its nearest cache.
+pub(crate) const GROUP: usize = 32;
+
 /// The memory of a lookup table for so many entries: a handle and a control byte a slot, a power of
 /// two of slots, at most seven of eight of them used.
 fn table_bytes(entries: usize) -> usize {
     let slots = (entries + entries / 7 + 8).next_power_of_two();
-    slots * (size_of::<Handle>() + 1) + 64
+    slots * (size_of::<Slot>() + 1) + 64
+}
+
+/// The hash of a key: the same for all layers in memory, so that a read computes it once.
+///
+/// It has 32 bits, which a lookup table keeps beside each entry: then it compares no key in vain,
+/// and looks at none when it grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct KeyHash(u32);
+
+impl KeyHash {
+    /// As a lookup table wants it, which takes the place of an entry from the low bits, and from the
+    /// high ones what it compares first: both depend on all bits of the hash that can tell entries
+    /// of one place apart.
+    pub(crate) fn spread(self) -> u64 {
+        // 2^64 divided by the golden ratio, made odd.
+        u64::from(self.0).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+}
+
+/// Where an entry is, and the hash of its key.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    hash: KeyHash,
+    handle: Handle,
 }
 
 /// The entries of one tree.
 #[derive(Debug)]
 struct TreeTable {
     id: u8,
-    slots: HashTable<Handle>,
+    slots: HashTable<Slot>,
     fresh: u64,
     tombstones: u64,
 }
@@ -133,11 +162,11 @@ pub(crate) struct Memtable {
     arena: Arena,
 }
 
-/// The hash of a key: the same for all layers in memory, so that a read computes it once. It is
-/// keyed by the process, so that nobody can make keys that collide.
-pub(crate) fn key_hash(key: &[u8]) -> u64 {
+/// The hash of a key. It is keyed by the process, so that nobody can make keys that collide.
+pub(crate) fn key_hash(key: &[u8]) -> KeyHash {
     static HASHER: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::default);
-    HASHER.hash_one(key)
+    let [a, b, c, d, e, f, g, h] = HASHER.hash_one(key).to_ne_bytes();
+    KeyHash(u32::from_ne_bytes([a, b, c, d]) ^ u32::from_ne_bytes([e, f, g, h]))
 }
 
 impl Memtable {
@@ -176,13 +205,44 @@ impl Memtable {
     }
 
     /// Applies operations in their order.
-    pub(crate) fn apply<'a>(&mut self, ops: impl Iterator<Item = Op<'a>>, freshness: Freshness) {
-        for op in ops {
-            self.write(op, freshness);
+    pub(crate) fn apply<'a>(
+        &mut self,
+        mut ops: impl Iterator<Item = Op<'a>>,
+        freshness: Freshness,
+    ) {
+        let mut group = Vec::with_capacity(GROUP);
+        loop {
+            group.clear();
+            group.extend(ops.by_ref().take(GROUP).map(|op| (key_hash(op.key()), op)));
+            if group.is_empty() {
+                return;
+            }
+            self.touch(group.iter().map(|(hash, op)| (op.tree_id(), *hash)));
+            for (hash, op) in &group {
+                self.write(*hash, op, freshness);
+            }
         }
     }
 
-    fn write(&mut self, op: Op<'_>, freshness: Freshness) {
+    /// Begins the lookups of up to [`GROUP`] keys, so that those that follow find in the processor's
+    /// cache what they read. One lookup is two or three reads of memory far apart, each of which
+    /// says where the next one is: to wait for each in turn takes longer than all the rest. Here
+    /// no key waits for another.
+    pub(crate) fn touch(&self, keys: impl Iterator<Item = (u8, KeyHash)>) {
+        let mut handles = [None; GROUP];
+        for (handle, (tree_id, hash)) in handles.iter_mut().zip(keys) {
+            *handle = self.tree(tree_id).and_then(|tree| tree.find(hash, |_| true));
+        }
+        let seen = handles.iter().flatten().map(|handle| self.arena.touch(*handle));
+        // So that the reads are made though nobody wants what they bring.
+        black_box(seen.fold(0, |all, byte| all ^ byte));
+    }
+
+    fn tree(&self, id: u8) -> Option<&TreeTable> {
+        self.trees.iter().find(|tree| tree.id == id)
+    }
+
+    fn write(&mut self, hash: KeyHash, op: &Op<'_>, freshness: Freshness) {
         let write = match (op, freshness) {
             (Op::PutNew { .. }, Freshness::Trusted) => Write::PutNew,
             (Op::Put { .. }, _) if mutated(Mutation::PutBelievedFresh) => Write::PutNew,
@@ -190,26 +250,26 @@ impl Memtable {
             (Op::Delete { .. }, _) => Write::Delete,
         };
         let (key, value) = (op.key(), op.value().unwrap_or_default());
-        let hash = key_hash(key);
         let index = self.tree_index(op.tree_id());
         let Self { trees, arena } = self;
         let Some(tree) = trees.get_mut(index) else {
             return;
         };
-        let found = tree.slots.find_entry(hash, |handle| arena.get(*handle).key == key);
+        let is_key = |slot: &Slot| slot.hash == hash && arena.get(slot.handle).key == key;
+        let found = tree.slots.find_entry(hash.spread(), is_key);
         let Ok(mut entry) = found else {
             if write == Write::Delete && mutated(Mutation::TombstoneNotKept) {
                 return;
             }
             if let Some(state) = State::after(None, write) {
                 let handle = arena.insert(state.code(), key, value);
-                let rehash = |handle: &Handle| key_hash(arena.get(*handle).key);
-                tree.slots.insert_unique(hash, handle, rehash);
+                let rehash = |slot: &Slot| slot.hash.spread();
+                tree.slots.insert_unique(hash.spread(), Slot { hash, handle }, rehash);
                 tree.count(None, Some(state));
             }
             return;
         };
-        let handle = *entry.get();
+        let handle = entry.get().handle;
         let before = State::from_code(arena.get(handle).state);
         let after = match (before, write) {
             (State::Tombstone, Write::PutNew) if mutated(Mutation::TombstoneForgotten) => {
@@ -218,7 +278,9 @@ impl Memtable {
             _ => State::after(Some(before), write),
         };
         match after {
-            Some(state) => *entry.get_mut() = arena.replace(handle, state.code(), key, value),
+            Some(state) => {
+                entry.get_mut().handle = arena.replace(handle, state.code(), key, value);
+            }
             None => {
                 entry.remove();
                 arena.remove(handle);
@@ -228,13 +290,13 @@ impl Memtable {
     }
 
     /// What this table knows of a key; `hash` is its [`key_hash`].
-    pub(crate) fn get(&self, tree_id: u8, key: &[u8], hash: u64) -> Lookup<'_> {
-        let Some(tree) = self.trees.iter().find(|tree| tree.id == tree_id) else {
+    pub(crate) fn get(&self, tree_id: u8, key: &[u8], hash: KeyHash) -> Lookup<'_> {
+        let Some(tree) = self.tree(tree_id) else {
             return Lookup::Unknown;
         };
-        let found = tree.slots.find(hash, |handle| self.arena.get(*handle).key == key);
+        let found = tree.find(hash, |handle| self.arena.get(handle).key == key);
         found.map_or(Lookup::Unknown, |handle| {
-            let stored = self.arena.get(*handle);
+            let stored = self.arena.get(handle);
             match State::from_code(stored.state) {
                 State::Tombstone => Lookup::Deleted,
                 State::Fresh | State::Put => Lookup::Value(stored.value),
@@ -244,8 +306,7 @@ impl Memtable {
 
     /// Keys that are here and not below, and keys that may be below and are deleted here.
     pub(crate) fn fresh_and_deleted(&self, tree_id: u8) -> (u64, u64) {
-        let tree = self.trees.iter().find(|tree| tree.id == tree_id);
-        tree.map_or((0, 0), |tree| (tree.fresh, tree.tombstones))
+        self.tree(tree_id).map_or((0, 0), |tree| (tree.fresh, tree.tombstones))
     }
 
     /// Whether there is an entry for the tree.
@@ -263,7 +324,7 @@ impl Memtable {
         let slots = self.trees.iter().filter(move |tree| tree.id == tree_id);
         slots
             .flat_map(|tree| tree.slots.iter())
-            .map(|handle| self.arena.get(*handle))
+            .map(|slot| self.arena.get(slot.handle))
             .filter(|stored| range.contains(stored.key))
             .map(|stored| {
                 let deleted = State::from_code(stored.state) == State::Tombstone;
@@ -276,7 +337,7 @@ impl Memtable {
         let mut trees: Vec<&TreeTable> = self.trees.iter().collect();
         trees.sort_unstable_by_key(|tree| tree.id);
         trees.into_iter().flat_map(move |tree| {
-            let sort_key = |handle: &Handle| (key_front(self.arena.get(*handle).key), *handle);
+            let sort_key = |slot: &Slot| (key_front(self.arena.get(slot.handle).key), slot.handle);
             let mut order: Vec<SortKey> = Vec::with_capacity(tree.slots.len());
             order.extend(tree.slots.iter().map(sort_key));
             order.sort_unstable_by(|(front_a, a), (front_b, b)| {
@@ -314,6 +375,12 @@ fn key_front(key: &[u8]) -> [u32; 2] {
 }
 
 impl TreeTable {
+    /// The first entry with that hash for which `is_it` holds.
+    fn find(&self, hash: KeyHash, is_it: impl Fn(Handle) -> bool) -> Option<Handle> {
+        let found = self.slots.find(hash.spread(), |slot| slot.hash == hash && is_it(slot.handle));
+        found.map(|slot| slot.handle)
+    }
+
     /// The memory that is taken when so many entries are added.
     fn growth(&self, entries: usize) -> usize {
         let len = self.slots.len() + entries;
@@ -400,6 +467,40 @@ mod tests {
                 written = op.value().map(<[u8]>::to_vec);
             }
             assert_eq!(read(&tables[generation + 1..], &written), model, "{label}: written");
+        }
+    }
+
+    /// Tables that grow, groups in which a key occurs several times, keys that were never there.
+    #[test]
+    fn every_key_is_found_as_it_was_written_last() {
+        const KEYS: u32 = 50_000;
+        let mut table = Memtable::default();
+        let mut model: Vec<Option<u32>> = vec![None; 2 * KEYS as usize];
+        let mut unknown = vec![true; model.len()];
+        for (n, step) in (0..4 * KEYS).zip([1, 1, 0, 7, 0, 1, 40_001].into_iter().cycle()) {
+            let mut batch = Batch::new();
+            for op in 0..n % 7 {
+                let key = (n + op * step) % KEYS * 2;
+                let value = (op != 3).then_some(n + op);
+                match value {
+                    Some(value) => batch.put(TREE, &key.to_be_bytes(), &value.to_be_bytes()),
+                    None => batch.delete(TREE, &key.to_be_bytes()),
+                }
+                model[key as usize] = value;
+                unknown[key as usize] = false;
+            }
+            table.apply(batch.ops(), Freshness::Trusted);
+        }
+        assert!(table.len() > 40_000, "{}", table.len());
+        for (key, value) in (0_u32..).zip(&model) {
+            let bytes = value.unwrap_or_default().to_be_bytes();
+            let expected = match value {
+                _ if unknown[key as usize] => Lookup::Unknown,
+                Some(_) => Lookup::Value(&bytes),
+                None => Lookup::Deleted,
+            };
+            let key = key.to_be_bytes();
+            assert_eq!(table.get(1, &key, key_hash(&key)), expected, "{key:?}");
         }
     }
 

@@ -52,11 +52,11 @@ impl<D: Database> ReadHandle<D> {
                 // Nothing was ever written back: there is nothing to read ahead.
                 return Ok(ReadAhead::default());
             }
-            for (index, key) in keys.iter().enumerate() {
-                if view.get(tree.id, key.as_ref()) == Lookup::Unknown {
-                    missing.push((index, key.as_ref()));
+            view.get_many(tree.id, keys, |index, key, found| {
+                if found == Lookup::Unknown {
+                    missing.push((index, key));
                 }
-            }
+            });
             view.epoch
         };
         let mut ahead = ReadAhead { epoch, values: vec![None; keys.len()] };
@@ -113,16 +113,14 @@ impl<D: Database + 'static> WalBuffered<D> {
         {
             let view = read(&inner.view);
             let is_current = view.epoch == ahead.epoch || mutated(Mutation::ReadAheadBelieved);
-            for (index, key) in keys.iter().enumerate() {
-                match view.get(tree.id, key.as_ref()) {
-                    Lookup::Value(value) => visit(index, Some(value)),
-                    Lookup::Deleted => visit(index, None),
-                    Lookup::Unknown => match ahead.values.get(index) {
-                        Some(Some(value)) if is_current => visit(index, value.as_deref()),
-                        _ => missing.push((index, key.as_ref())),
-                    },
-                }
-            }
+            view.get_many(tree.id, keys, |index, key, found| match found {
+                Lookup::Value(value) => visit(index, Some(value)),
+                Lookup::Deleted => visit(index, None),
+                Lookup::Unknown => match ahead.values.get(index) {
+                    Some(Some(value)) if is_current => visit(index, value.as_deref()),
+                    _ => missing.push((index, key)),
+                },
+            });
         }
         inner.read_backend(tree, missing, |index, value| visit(index, value.as_deref()))
     }

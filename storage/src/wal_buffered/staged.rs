@@ -9,7 +9,7 @@ use hashbrown::HashTable;
 use crate::batch::{Batch, Op};
 use crate::database::KeyRange;
 use crate::wal_buffered::BlockBatch;
-use crate::wal_buffered::memtable::{Lookup, key_hash};
+use crate::wal_buffered::memtable::{KeyHash, Lookup, key_hash};
 
 /// The last operation of a batch for each key.
 #[derive(Debug, Default)]
@@ -32,11 +32,11 @@ impl BatchIndex {
         let key_of = |offset: u32| batch.op_at(offset).map(|op| (op.tree_id(), op.key()));
         let key = (op.tree_id(), op.key());
         let hash = key_hash(op.key());
-        if let Some(slot) = self.slots.find_mut(hash, |slot| key_of(*slot) == Some(key)) {
+        if let Some(slot) = self.slots.find_mut(hash.spread(), |slot| key_of(*slot) == Some(key)) {
             *slot = offset;
         } else {
-            let rehash = |slot: &u32| key_hash(key_of(*slot).map_or(&[], |(_, key)| key));
-            self.slots.insert_unique(hash, offset, rehash);
+            let rehash = |slot: &u32| key_hash(key_of(*slot).map_or(&[], |(_, key)| key)).spread();
+            self.slots.insert_unique(hash.spread(), offset, rehash);
         }
     }
 
@@ -46,10 +46,11 @@ impl BatchIndex {
         batch: &'a Batch,
         tree_id: u8,
         key: &[u8],
-        hash: u64,
+        hash: KeyHash,
     ) -> Option<Op<'a>> {
         let same = |op: &Op<'_>| op.tree_id() == tree_id && op.key() == key;
-        let slot = self.slots.find(hash, |slot| batch.op_at(*slot).is_some_and(|op| same(&op)))?;
+        let is_it = |slot: &u32| batch.op_at(*slot).is_some_and(|op| same(&op));
+        let slot = self.slots.find(hash.spread(), is_it)?;
         batch.op_at(*slot)
     }
 }
@@ -73,7 +74,7 @@ impl Staged {
     }
 
     /// What the batch says of a key; `hash` is its [`key_hash`].
-    pub(crate) fn get(&self, tree_id: u8, key: &[u8], hash: u64) -> Lookup<'_> {
+    pub(crate) fn get(&self, tree_id: u8, key: &[u8], hash: KeyHash) -> Lookup<'_> {
         match self.index.get(&self.block.batch, tree_id, key, hash) {
             None => Lookup::Unknown,
             Some(op) => op.value().map_or(Lookup::Deleted, Lookup::Value),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::database::KeyRange;
 use crate::wal_buffered::flusher::Frozen;
-use crate::wal_buffered::memtable::{Lookup, Memtable, key_hash};
+use crate::wal_buffered::memtable::{GROUP, KeyHash, Lookup, Memtable, key_hash};
 use crate::wal_buffered::merge::Buffered;
 use crate::wal_buffered::staged::Staged;
 use crate::wal_buffered::{Lsn, Tip};
@@ -35,18 +35,50 @@ pub(crate) struct View {
 impl View {
     /// What memory knows of a key, the newest layer first.
     pub(crate) fn get(&self, tree_id: u8, key: &[u8]) -> Lookup<'_> {
-        let hash = key_hash(key);
+        self.get_hashed(tree_id, key, key_hash(key))
+    }
+
+    /// As `get`, for keys of one tree, each with its place among them.
+    pub(crate) fn get_many<'a, K: AsRef<[u8]>>(
+        &self,
+        tree_id: u8,
+        keys: &'a [K],
+        mut visit: impl FnMut(usize, &'a [u8], Lookup<'_>),
+    ) {
+        let mut hashes = Vec::with_capacity(GROUP);
+        let mut places = 0..;
+        for group in keys.chunks(GROUP) {
+            hashes.clear();
+            hashes.extend(group.iter().map(|key| key_hash(key.as_ref())));
+            for table in self.tables() {
+                table.touch(hashes.iter().map(|hash| (tree_id, *hash)));
+            }
+            for ((key, hash), place) in group.iter().zip(&hashes).zip(&mut places) {
+                let key = key.as_ref();
+                visit(place, key, self.get_hashed(tree_id, key, *hash));
+            }
+        }
+    }
+
+    fn get_hashed(&self, tree_id: u8, key: &[u8], hash: KeyHash) -> Lookup<'_> {
         for staged in self.staged.iter().rev() {
             let found = staged.get(tree_id, key, hash);
             if found != Lookup::Unknown {
                 return found;
             }
         }
-        let found = self.active.get(tree_id, key, hash);
-        if found != Lookup::Unknown {
-            return found;
+        for table in self.tables() {
+            let found = table.get(tree_id, key, hash);
+            if found != Lookup::Unknown {
+                return found;
+            }
         }
-        self.frozen.as_ref().map_or(Lookup::Unknown, |frozen| frozen.table.get(tree_id, key, hash))
+        Lookup::Unknown
+    }
+
+    /// The generations, the newest first.
+    fn tables(&self) -> impl Iterator<Item = &Memtable> {
+        std::iter::once(&self.active).chain(self.frozen.as_ref().map(|frozen| &frozen.table))
     }
 
     /// The hash of the newest tip, staged batches included; zeros if there is none.
