@@ -2,6 +2,7 @@
 
 use std::ops::Bound;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
@@ -26,12 +27,14 @@ struct Gated {
     inner: MemoryDatabase,
     open: Mutex<bool>,
     opened: Condvar,
+    gets: AtomicUsize,
 }
 
 impl Gated {
     fn new() -> Arc<Self> {
         let inner = MemoryDatabase::new(&TREES);
-        Arc::new(Self { inner, open: Mutex::new(false), opened: Condvar::new() })
+        let gets = AtomicUsize::new(0);
+        Arc::new(Self { inner, open: Mutex::new(false), opened: Condvar::new(), gets })
     }
 
     fn open(&self) {
@@ -45,6 +48,7 @@ impl Database for Gated {
         self.inner.trees()
     }
     fn get(&self, tree: Tree, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.gets.fetch_add(1, Ordering::Relaxed);
         self.inner.get(tree, key)
     }
     fn range(&self, tree: Tree, range: KeyRange) -> Result<Entries<'_>> {
@@ -266,6 +270,52 @@ fn a_value_read_ahead_is_used_only_while_it_is_true() {
     for ahead in [early, ahead, later, ReadAhead::default()] {
         check(&ahead, [Some(b"1"), None, Some(b"3"), None]);
     }
+}
+
+fn read_two(store: &Store, keys: [&[u8]; 2]) -> [Option<Vec<u8>>; 2] {
+    let mut found = [None, None];
+    let visit = |at: usize, value: Option<&[u8]>| found[at] = value.map(<[u8]>::to_vec);
+    store.read_many(COINS, &keys, &ReadAhead::default(), visit).unwrap();
+    found
+}
+
+/// As long as nothing of a tree was written back, what memory does not know is nowhere.
+#[test]
+fn a_backend_without_entries_is_not_asked_for_any() {
+    let fs = SimFileSystem::new();
+    let (store, gate) = open_gated(&fs, options(Durability::Strict));
+    gate.open();
+    let keys: [&[u8]; 2] = [b"made", b"none"];
+    let made = || [Some(b"1".to_vec()), None];
+    for round in 0..2 {
+        let before = gate.gets.load(Ordering::Relaxed);
+        assert_eq!(read_two(&store, keys), [None, None], "round {round}");
+        commit(&store, |batch| batch.put(COINS, b"made", b"1"));
+        assert_eq!(read_two(&store, keys), made(), "round {round}, in memory");
+        assert_eq!(gate.gets.load(Ordering::Relaxed), before, "round {round}, not asked");
+        store.checkpoint().unwrap();
+        assert_eq!(read_two(&store, keys), made(), "round {round}, written back");
+        assert_eq!(gate.gets.load(Ordering::Relaxed), before + 2, "round {round}, asked");
+        commit(&store, |batch| batch.delete(COINS, b"made"));
+        store.checkpoint().unwrap();
+        assert_eq!(read_two(&store, keys), [None, None], "round {round}, deleted");
+        store.clear(COINS).unwrap();
+    }
+}
+
+/// Such as what a write-back left that was interrupted, before any was complete.
+#[test]
+fn what_the_backend_had_before_the_first_write_back_is_read() {
+    let fs = SimFileSystem::new();
+    let gate = Gated::new();
+    let mut seed = Batch::new();
+    seed.put(COINS, b"old", b"1");
+    gate.inner.apply(&seed).unwrap();
+    let backend = Box::new(Arc::clone(&gate));
+    let (store, _) = open_over(&fs, options(Durability::Strict), backend).unwrap();
+    assert_eq!(store.stats().applied_lsn, 0);
+    assert_eq!(read_two(&store, [b"old", b"none"]), [Some(b"1".to_vec()), None]);
+    gate.open();
 }
 
 #[test]

@@ -361,7 +361,11 @@ impl<D: Database> Inner<D> {
             self.backend.clear(tree)?;
             if mutated(Mutation::ClearNotFlushed) { Ok(()) } else { self.backend.flush() }
         })?;
-        write(&self.view).epoch += 1;
+        let mut view = write(&self.view);
+        view.epoch += 1;
+        if !view.is_empty_below(tree.id) {
+            view.empty_below.push(tree.id);
+        }
         Ok(())
     }
 }

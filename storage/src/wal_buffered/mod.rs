@@ -324,7 +324,7 @@ impl<D: Database> Inner<D> {
             let mut view = write(&self.view);
             view.epoch += u64::from(!mutated(Mutation::EpochNotMoved));
             view.applied = frozen.lsn;
-            view.frozen.take()
+            view.retire()
         };
         drop(retired);
         Ok(ops)

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use tracing::info;
 
-use crate::database::{Database, STATE_TREE, Tree, check_tree, check_trees};
+use crate::database::{Database, KeyRange, STATE_TREE, Tree, check_tree, check_trees};
 use crate::error::{Error, Result};
 use crate::file_system::FileSystem;
 use crate::mutation::{Mutation, mutated};
@@ -90,7 +90,10 @@ impl<D: Database + 'static> WalBuffered<D> {
             hook: options.replay_hook.as_ref(),
         };
         let opened = open_log(opening, &mut |lsn, payload| replayer.replay(lsn, payload))?;
-        let view = replayer.into_view();
+        let mut view = replayer.into_view();
+        if view.applied == 0 {
+            view.empty_below = empty_trees(&backend)?;
+        }
         let recovery = Recovery {
             clean: opened.clean,
             records: opened.records,
@@ -149,6 +152,17 @@ impl<D: Database + 'static> WalBuffered<D> {
 /// The trees that the store's user may use.
 fn user_trees(backend: &dyn Database) -> Vec<Tree> {
     backend.trees().iter().copied().filter(|tree| tree.id != STATE_TREE.id).collect()
+}
+
+/// The trees that have no entry. What an interrupted write-back left counts.
+fn empty_trees(backend: &dyn Database) -> Result<Vec<u8>> {
+    let mut empty = Vec::new();
+    for tree in user_trees(backend) {
+        if backend.range(tree, KeyRange::all())?.next().transpose()?.is_none() {
+            empty.push(tree.id);
+        }
+    }
+    Ok(empty)
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {

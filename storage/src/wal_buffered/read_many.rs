@@ -48,7 +48,7 @@ impl<D: Database> ReadHandle<D> {
         let mut missing = Vec::new();
         let epoch = {
             let view = read(&inner.view);
-            if view.applied == 0 {
+            if view.applied == 0 || view.is_empty_below(tree.id) {
                 // Nothing was ever written back: there is nothing to read ahead.
                 return Ok(ReadAhead::default());
             }
@@ -113,9 +113,11 @@ impl<D: Database + 'static> WalBuffered<D> {
         {
             let view = read(&inner.view);
             let is_current = view.epoch == ahead.epoch || mutated(Mutation::ReadAheadBelieved);
+            let is_empty_below = view.is_empty_below(tree.id);
             view.get_many(tree.id, keys, |index, key, found| match found {
                 Lookup::Value(value) => visit(index, Some(value)),
                 Lookup::Deleted => visit(index, None),
+                Lookup::Unknown if is_empty_below => visit(index, None),
                 Lookup::Unknown => match ahead.values.get(index) {
                     Some(Some(value)) if is_current => visit(index, value.as_deref()),
                     _ => missing.push((index, key)),

@@ -30,6 +30,9 @@ pub(crate) struct View {
     pub(crate) tip: Option<Tip>,
     /// The last batch that is in the backend.
     pub(crate) applied: Lsn,
+    /// Trees of which the backend has no entry, for certain: what no layer in memory knows has no
+    /// value.
+    pub(crate) empty_below: Vec<u8>,
 }
 
 impl View {
@@ -79,6 +82,18 @@ impl View {
     /// The generations, the newest first.
     fn tables(&self) -> impl Iterator<Item = &Memtable> {
         std::iter::once(&self.active).chain(self.frozen.as_ref().map(|frozen| &frozen.table))
+    }
+
+    /// Whether the backend is known to have no entry of a tree.
+    pub(crate) fn is_empty_below(&self, tree_id: u8) -> bool {
+        self.empty_below.contains(&tree_id)
+    }
+
+    /// Takes the frozen generation out of the reads: the backend has it.
+    pub(crate) fn retire(&mut self) -> Option<Arc<Frozen>> {
+        let frozen = self.frozen.take()?;
+        self.empty_below.retain(|tree_id| !frozen.table.touches(*tree_id));
+        Some(frozen)
     }
 
     /// The hash of the newest tip, staged batches included; zeros if there is none.
