@@ -129,7 +129,8 @@ impl Chainstate {
             params: Arc::clone(&self.params),
             reader: self.store.read_handle(),
         };
-        let mut loader = Loader::new(&pool, context, path);
+        let first = self.headers.entry(self.tip).height.saturating_add(1);
+        let mut loader = Loader::new(&pool, context, first, path);
         let mut in_flight = VecDeque::new();
         let end = self.run_pipeline(&mut loader, pause, &mut in_flight, connected);
         self.take_back(in_flight);
@@ -221,8 +222,8 @@ impl Chainstate {
             store: &self.store,
             parent: self.headers.chain(parent),
         };
-        let Loaded { at, block, ahead } = loaded;
-        let connected = connect_block(&context, &block, &ahead, &mut self.scratch)?;
+        let Loaded { at, block, ahead, effects } = loaded;
+        let connected = connect_block(&context, &block, &ahead, effects, &mut self.scratch)?;
         let Connected { mut batch, spent, flags } = match connected {
             Ok(connected) => connected,
             Err(rejection) => {

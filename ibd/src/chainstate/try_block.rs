@@ -10,7 +10,9 @@ use crate::block::{CheckedBlock, RawBlock, check_block_context};
 use crate::error::Result;
 use crate::header_check::check_header_context;
 use crate::pipeline::connect::{ConnectContext, Connected, connect_block};
+use crate::pipeline::effects::Effects;
 use crate::pipeline::scripts::{BlockScripts, ScriptTicket, ScriptsEnd};
+use crate::pow::HeaderChain as _;
 use crate::rejection::Rejection;
 use crate::signet::check_signet_solution;
 
@@ -65,7 +67,8 @@ impl Chainstate {
             parent: self.headers.chain(self.tip),
         };
         let ahead = ReadAhead::default();
-        let connected = connect_block(&context, &block, &ahead, &mut self.scratch)?;
+        let effects = Effects::new(&self.params, &block, context.parent.height() + 1);
+        let connected = connect_block(&context, &block, &ahead, effects, &mut self.scratch)?;
         let Connected { spent, flags, .. } = match connected {
             Ok(connected) => connected,
             Err(rejection) => return Ok(Err(rejection)),

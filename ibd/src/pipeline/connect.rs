@@ -1,22 +1,20 @@
 //! Stage: one block against the UTXO set (`ConnectBlock` in Bitcoin Core's `validation.cpp`,
 //! without the scripts).
 //!
-//! Coins stay the bytes that they are in the store: they go from there into the undo data, and
-//! from the block's outputs into the batch, and are only looked at on the way.
+//! Coins stay the bytes that they are in the store: they go from there into the undo data, and are
+//! only looked at on the way.
 //!
-//! Invariants:
-//! - the batch deletes a coin only if it was in the store, and puts a coin as new only if it was
-//!   not: a coin created and spent in the block appears in neither;
-//! - the undo data have one coin for each input after the coinbase, in order.
+//! Invariant: the undo data have one coin for each input after the coinbase, in order. (What the
+//! batch has is said in [`Effects`].)
 
-use bitcoin::OutPoint;
 use cofferdam_storage::{Batch, ReadAhead};
 
-use super::prefetch::{CoinArena, make_created_coins, overwrites_a_coin, read_external_coins};
+use super::effects::Effects;
+use super::prefetch::{CoinArena, overwrites_a_coin, read_external_coins};
 use super::spent::SpentCoins;
 use crate::Store;
-use crate::block::{CheckedBlock, SIGOPS_COST_MAX, Source, bip30_applies, bip30_repeat};
-use crate::coin::{CoinRef, outpoint_key};
+use crate::block::{CheckedBlock, SIGOPS_COST_MAX, Source, bip30_applies};
+use crate::coin::CoinRef;
 use crate::error::Result;
 use crate::headers::ChainView;
 use crate::params::ChainParams;
@@ -24,14 +22,10 @@ use crate::pow::HeaderChain as _;
 use crate::rejection::Rejection;
 use crate::script::{ScriptFlags, block_script_flags};
 use crate::subsidy::block_subsidy;
-use crate::tables::COINS;
 use crate::tx::{
     MONEY_MAX, WITNESS_SCALE, check_sequence_locks, check_tx_inputs, spent_sigop_cost,
 };
 use crate::wire::TxRef;
-
-/// Bytes of an operation of the batch beside key and value, for a first guess of its length.
-const OP_LEN: usize = 12;
 
 /// Memory that is kept from one block to the next: what a usual block needs. One with coins of the
 /// longest scripts takes more, and gives it back.
@@ -42,10 +36,6 @@ const SCRATCH_BYTES_MAX: usize = 4 << 20;
 pub(crate) struct ConnectScratch {
     /// Coins of the store, in the order of the inputs that spend them.
     external: CoinArena,
-    /// Coins of the block's outputs.
-    created: CoinArena,
-    /// Those of them that the block spends itself.
-    spent_own: Vec<bool>,
 }
 
 /// What a block is connected to.
@@ -85,11 +75,13 @@ impl From<crate::Error> for Stop {
     }
 }
 
-/// Checks amounts, maturity, locks and signature operations of `block`, and builds its effects.
+/// Checks amounts, maturity, locks and signature operations of `block`, whose effects at its height
+/// are `effects`.
 pub(crate) fn connect_block(
     context: &ConnectContext<'_>,
     block: &CheckedBlock,
     ahead: &ReadAhead,
+    effects: Effects,
     scratch: &mut ConnectScratch,
 ) -> Result<std::result::Result<Connected, Rejection>> {
     let height = context.parent.height() + 1;
@@ -100,30 +92,26 @@ pub(crate) fn connect_block(
         return Ok(Err(Rejection::consensus("bad-txns-BIP30").with_detail(detail)));
     }
     let txs = block.txs();
-    let ConnectScratch { external, created, spent_own } = scratch;
+    let ConnectScratch { external } = scratch;
     read_external_coins(context.store, block, ahead, external)?;
-    make_created_coins(block, height, created);
-    spent_own.clear();
-    spent_own.resize(txs.output_count(), false);
+    let Effects { created, batch } = effects;
     let mut connector = Connector {
         context,
         block,
         height,
         flags: block_script_flags(context.params, height, &block.hash()),
         external,
-        created,
-        spent_own,
+        created: &created,
         spent: SpentCoins::new(txs.len(), block.spends.sources().len()),
         sigops_cost: 0,
         fees: 0,
     };
     let connected = match connector.run() {
-        Ok(()) => Ok(Ok(connector.finish())),
+        Ok(()) => Ok(Ok(Connected { batch, spent: connector.spent, flags: connector.flags })),
         Err(Stop::Rejected(rejection)) => Ok(Err(rejection)),
         Err(Stop::Failed(error)) => Err(error),
     };
     scratch.external.shrink(SCRATCH_BYTES_MAX);
-    scratch.created.shrink(SCRATCH_BYTES_MAX);
     connected
 }
 
@@ -134,7 +122,6 @@ struct Connector<'a> {
     flags: ScriptFlags,
     external: &'a CoinArena,
     created: &'a CoinArena,
-    spent_own: &'a mut [bool],
     spent: SpentCoins,
     sigops_cost: u64,
     fees: u64,
@@ -153,12 +140,7 @@ impl Connector<'_> {
             if index > 0 {
                 for source in sources.by_ref().take(tx.input_count()) {
                     let bytes = match source {
-                        Source::Own(output) => {
-                            if let Some(spent) = self.spent_own.get_mut(output) {
-                                *spent = true;
-                            }
-                            created.get(output)
-                        }
+                        Source::Own(output) => created.get(output),
                         Source::External => {
                             next_external += 1;
                             external.get(next_external - 1)
@@ -203,35 +185,5 @@ impl Connector<'_> {
             return Err(Rejection::consensus("bad-cb-amount"));
         }
         Ok(())
-    }
-
-    /// Deletes the store's coins that were spent, and puts what is left of the block's outputs, in
-    /// the block's order.
-    fn finish(self) -> Connected {
-        let keys = self.block.spends.external_keys();
-        let ops = keys.len() + self.block.txs().output_count();
-        let mut batch = Batch::with_capacity(ops * (36 + OP_LEN) + self.created.byte_len());
-        for key in keys {
-            batch.delete(COINS, key);
-        }
-        // The two blocks before BIP-0030 that overwrite a coin: it is not new.
-        let repeats = bip30_repeat(self.context.params, self.height, &self.block.hash());
-        for (tx, &txid) in self.block.txs().iter().zip(self.block.txids()) {
-            for (vout, output) in (0_u32..).zip(tx.first_output()..).take(tx.output_count()) {
-                if self.spent_own.get(output).is_none_or(|&spent| spent) {
-                    continue;
-                }
-                let Some(coin) = self.created.get(output) else {
-                    continue;
-                };
-                let key = outpoint_key(&OutPoint::new(txid, vout));
-                if repeats {
-                    batch.put(COINS, &key, coin);
-                } else {
-                    batch.put_new(COINS, &key, coin);
-                }
-            }
-        }
-        Connected { batch, spent: self.spent, flags: self.flags }
     }
 }

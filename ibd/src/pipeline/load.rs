@@ -1,5 +1,5 @@
-//! Stage: blocks of a path, read from their files, parsed and checked ahead on the pool, and the
-//! coins they spend read ahead.
+//! Stage: blocks of a path, read from their files, parsed and checked ahead on the pool, the coins
+//! they spend read ahead, and what they do to the table of coins made ready.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use cofferdam_storage::ReadAhead;
 use rayon::ThreadPool;
 
 use super::LOAD_AHEAD;
+use super::effects::Effects;
 use super::prefetch::{CoinReader, read_ahead};
 use crate::block::CheckedBlock;
 use crate::block_files::BlockFiles;
@@ -25,12 +26,13 @@ pub(crate) enum Source {
     Stored(Extent),
 }
 
-/// A block with the coins that were read ahead for it.
+/// A block with the coins that were read ahead for it, and what it does to them.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(crate) at: HeaderRef,
     pub(crate) block: Arc<CheckedBlock>,
     pub(crate) ahead: ReadAhead,
+    pub(crate) effects: Effects,
 }
 
 /// What a task on the pool needs.
@@ -42,13 +44,14 @@ pub(crate) struct LoadContext {
 }
 
 impl LoadContext {
-    fn load(&self, at: HeaderRef, source: Source) -> Result<Loaded> {
+    fn load(&self, at: HeaderRef, height: u32, source: Source) -> Result<Loaded> {
         let block = match source {
             Source::Ready(block) => block,
             Source::Stored(extent) => Arc::new(load_block(&self.files, &self.params, extent)?),
         };
         let ahead = read_ahead(&self.reader, &block)?;
-        Ok(Loaded { at, block, ahead })
+        let effects = Effects::new(&self.params, &block, height);
+        Ok(Loaded { at, block, ahead, effects })
     }
 }
 
@@ -68,17 +71,21 @@ struct Loading {
 pub(crate) struct Loader<'a> {
     pool: &'a ThreadPool,
     context: LoadContext,
+    /// Of the first block to do.
+    height: u32,
     todo: VecDeque<(HeaderRef, Source)>,
     ahead: VecDeque<Loading>,
 }
 
 impl<'a> Loader<'a> {
+    /// Begins to load a path whose first block has that height.
     pub(crate) fn new(
         pool: &'a ThreadPool,
         context: LoadContext,
+        height: u32,
         path: VecDeque<(HeaderRef, Source)>,
     ) -> Self {
-        let mut loader = Self { pool, context, todo: path, ahead: VecDeque::new() };
+        let mut loader = Self { pool, context, height, todo: path, ahead: VecDeque::new() };
         loader.fill();
         loader
     }
@@ -118,9 +125,10 @@ impl<'a> Loader<'a> {
                 Source::Stored(_) => None,
             };
             let (sender, result) = sync_channel(1);
-            let context = self.context.clone();
+            let (context, height) = (self.context.clone(), self.height);
+            self.height = height.saturating_add(1);
             self.pool.spawn(move || {
-                let loaded = context.load(at, source);
+                let loaded = context.load(at, height, source);
                 drop(context);
                 // The receiver is gone when the path was given up: nobody misses the block.
                 let _ = sender.send(loaded);
