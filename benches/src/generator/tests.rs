@@ -51,9 +51,10 @@ fn signed_chains_are_valid_with_all_scripts() {
     check_valid(Plan { seed: 7, profile: Profile::Signed, blocks: 2 });
 }
 
+/// So many that there are whole blocks of fans, too.
 #[test]
 fn growing_chains_are_valid_with_all_scripts() {
-    check_valid(Plan { seed: 7, profile: Profile::Growing, blocks: 3 });
+    check_valid(Plan { seed: 7, profile: Profile::Growing, blocks: 8 });
 }
 
 #[test]
