@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Op};
 use crate::error::{Error, Result};
 
 /// A named keyspace. The id is part of the stored format; the name is for people and engines.
@@ -140,6 +140,23 @@ pub trait Database: Debug + Send + Sync {
         self.apply(&batch)
     }
 
+    /// Applies operations that come in ascending order of tree and key, one a key and at most
+    /// `ops_max`: all or nothing, and durably, [`flush`](Database::flush) included. Returns `false`,
+    /// with none of them asked for, if the engine has no faster way for this than batches.
+    ///
+    /// # Errors
+    ///
+    /// If an operation is an error, which is returned; if a tree is unknown or the engine fails;
+    /// [`Error::Misuse`] if the order is broken. Nothing is applied then.
+    fn apply_sorted(
+        &self,
+        ops: &mut dyn Iterator<Item = Result<Op<'_>>>,
+        ops_max: usize,
+    ) -> Result<bool> {
+        let _ = (ops, ops_max);
+        Ok(false)
+    }
+
     /// Returns when everything applied before survives a power cut, also what an earlier process
     /// applied and did not flush, if it can be read now.
     ///
@@ -196,6 +213,13 @@ macro_rules! forward_database {
                 entries: &mut dyn Iterator<Item = Entry>,
             ) -> Result<()> {
                 (**self).ingest_sorted(tree, entries)
+            }
+            fn apply_sorted(
+                &self,
+                ops: &mut dyn Iterator<Item = Result<Op<'_>>>,
+                ops_max: usize,
+            ) -> Result<bool> {
+                (**self).apply_sorted(ops, ops_max)
             }
             fn flush(&self) -> Result<()> {
                 (**self).flush()

@@ -1,7 +1,7 @@
 //! A crash-safe write-back store over an embedded database. It knows bytes, not Bitcoin.
 //!
 //! - [`Database`] is the contract: trees of ordered keys, atomic batches over all trees, a
-//!   `flush` that survives a power cut. [`MemoryDatabase`], and with cargo features
+//!   `flush` that survives a power cut. [`LsmDatabase`], [`MemoryDatabase`], and with cargo features
 //!   `SledDatabase` and `RocksDatabase`, implement it; [`BackendKind`] chooses one by name.
 //! - [`WalBuffered`] is a `Database` over a `Database`. It logs every batch, buffers it in
 //!   memory, and writes back in the background, so that its user never waits for the engine, most
@@ -70,7 +70,7 @@ mod wal_buffered;
 pub use backend::RocksDatabase;
 #[cfg(feature = "sled")]
 pub use backend::SledDatabase;
-pub use backend::{BackendKind, BackendOptions, MemoryDatabase};
+pub use backend::{BackendKind, BackendOptions, LsmDatabase, MemoryDatabase};
 pub use batch::{Batch, KEY_BYTES_MAX, Op, Ops, VALUE_BYTES_MAX};
 pub use database::{Count, Database, Entries, Entry, KeyRange, STATE_TREE, Tree};
 pub use error::{Error, Result};

@@ -1,5 +1,6 @@
 //! The engines: the only place that names them. `BackendKind` turns a name into a `Database`.
 
+pub(crate) mod lsm;
 mod memory;
 #[cfg(feature = "rocksdb")]
 mod rocksdb;
@@ -11,7 +12,9 @@ mod sled;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 
+pub use self::lsm::LsmDatabase;
 pub use self::memory::MemoryDatabase;
 #[cfg(feature = "rocksdb")]
 pub use self::rocksdb::RocksDatabase;
@@ -20,6 +23,7 @@ pub use self::sled::SledDatabase;
 
 use crate::database::{Database, Tree};
 use crate::error::{Error, Result};
+use crate::file_system::StdFileSystem;
 
 /// What an engine may be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,21 +47,24 @@ pub enum BackendKind {
     Memory,
     /// Pure Rust; small chains.
     Sled,
-    /// The engine for a whole chain.
+    /// RocksDB; C++.
     Rocksdb,
+    /// This crate's own, made for buffered stores; any chain.
+    Lsm,
 }
 
 impl BackendKind {
     /// Every engine there is, compiled in or not.
-    pub const ALL: [Self; 3] = [Self::Memory, Self::Sled, Self::Rocksdb];
+    pub const ALL: [Self; 4] = [Self::Memory, Self::Sled, Self::Rocksdb, Self::Lsm];
 
-    /// The engine's name, which is also that of its cargo feature.
+    /// The engine's name, which is also that of its cargo feature if it has one.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
             Self::Sled => "sled",
             Self::Rocksdb => "rocksdb",
+            Self::Lsm => "lsm",
         }
     }
 
@@ -65,7 +72,7 @@ impl BackendKind {
     #[must_use]
     pub fn available() -> Vec<Self> {
         let compiled_in = |kind: &Self| match kind {
-            Self::Memory => true,
+            Self::Memory | Self::Lsm => true,
             Self::Sled => cfg!(feature = "sled"),
             Self::Rocksdb => cfg!(feature = "rocksdb"),
         };
@@ -88,6 +95,7 @@ impl BackendKind {
             Self::Memory => Ok(Box::new(MemoryDatabase::new(trees))),
             Self::Sled => open_sled(path, trees, options),
             Self::Rocksdb => open_rocksdb(path, trees, options),
+            Self::Lsm => Ok(Box::new(LsmDatabase::open(Arc::new(StdFileSystem), path, trees)?)),
         }
     }
 }

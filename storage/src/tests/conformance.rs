@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::testing::{SimDatabase, SimFileSystem, conformance};
 use crate::{
     BackendKind, BackendOptions, Batch, Count, Database, Durability, Entries, FileSystem, KeyRange,
-    MemoryDatabase, NoAttachments, Op, Result, StdFileSystem, Tree, WalBuffered, WalOptions,
+    LsmDatabase, MemoryDatabase, NoAttachments, Op, Result, StdFileSystem, Tree, WalBuffered,
+    WalOptions,
 };
 
 fn small_cache() -> BackendOptions {
@@ -110,8 +111,7 @@ fn open_simulated(fs: Arc<dyn FileSystem>) -> Result<Box<dyn Database>> {
 #[test]
 fn power_cuts_take_no_flushed_batch_and_no_part_of_one() {
     let bare = conformance::run_crash(&open_simulated);
-    let buffered = conformance::run_crash(&|fs| {
-        let backend = open_simulated(Arc::clone(&fs))?;
+    let under_the_log = |fs: Arc<dyn FileSystem>, backend: Box<dyn Database>| {
         let options = WalOptions {
             durability: Durability::Async,
             segment_bytes: 6000,
@@ -119,9 +119,16 @@ fn power_cuts_take_no_flushed_batch_and_no_part_of_one() {
         };
         let log = Path::new("log");
         let (store, _) = WalBuffered::open(options, fs, log, backend, Arc::new(NoAttachments))?;
-        Ok(Box::new(store))
+        Ok(Box::new(store) as Box<dyn Database>)
+    };
+    let buffered =
+        conformance::run_crash(&|fs| under_the_log(Arc::clone(&fs), open_simulated(fs)?));
+    // This one takes a write-back in one step.
+    let lsm = conformance::run_crash(&|fs| {
+        let backend = LsmDatabase::open(Arc::clone(&fs), Path::new("db"), &conformance::TREES)?;
+        under_the_log(fs, Box::new(backend))
     });
-    println!("{bare} crash states bare, {buffered} under the log");
+    println!("{bare} crash states bare, {buffered} under the log, {lsm} with the engine lsm");
 }
 
 /// A promise that is not kept.

@@ -6,13 +6,14 @@
 //! 2. all batches but the last: changes without the `applied` row. They can be repeated, and a
 //!    reader never sees them: the generation answers for all its keys until step 4;
 //! 3. the last batch: the rest of the changes, and the rows that say how far the database is;
+//!    (An engine that can take all in one step, [`Database::apply_sorted`], does 2 and 3 at once.)
 //! 4. the generation is taken out of the reads, and the epoch moves;
 //! 5. the log segments whose records are all in the database are removed, oldest first.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::batch::Batch;
+use crate::batch::{Batch, Op};
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::lock::{lock, wait, wait_polling};
@@ -43,6 +44,26 @@ impl Frozen {
     /// Writes the generation to a backend, durably. Returns the number of operations; fails if
     /// `stop` is set in between, which leaves what a crash would leave.
     pub(crate) fn write_back(&self, backend: &dyn Database, stop: &AtomicBool) -> Result<u64> {
+        if self.write_back_at_once(backend, stop)? {
+            return Ok(u64::try_from(self.table.len()).unwrap_or(u64::MAX));
+        }
+        self.write_back_by_batches(backend, stop)
+    }
+
+    /// Steps 2 and 3 in one, if the engine can do that.
+    fn write_back_at_once(&self, backend: &dyn Database, stop: &AtomicBool) -> Result<bool> {
+        let mut rows = Batch::new();
+        StateRows::put_applied(&mut rows, self.lsn, self.tip);
+        let mut rows: Vec<Op<'_>> = rows.ops().collect();
+        // The state tree is the first one.
+        rows.sort_unstable_by_key(Op::key);
+        let ops = rows.into_iter().chain(self.table.sorted_ops());
+        let mut until_stop =
+            ops.map(|op| if stop.load(Ordering::Relaxed) { Err(stopped()) } else { Ok(op) });
+        backend.apply_sorted(&mut until_stop, self.table.len() + ROWS)
+    }
+
+    fn write_back_by_batches(&self, backend: &dyn Database, stop: &AtomicBool) -> Result<u64> {
         let ops_max = backend.batch_ops_max().saturating_sub(ROWS).max(1);
         // With its memory at once: a buffer that doubles as it grows would take twice as much.
         let bytes = self.table.bytes().min(BATCH_BYTES_MAX) + BATCH_SLACK_BYTES;

@@ -37,7 +37,7 @@ mod commit;
 mod flusher;
 mod health;
 mod memtable;
-mod merge;
+pub(crate) mod merge;
 mod metrics;
 mod open;
 mod options;

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cofferdam_storage::BackendKind::{Rocksdb, Sled};
+use cofferdam_storage::BackendKind::{Lsm, Rocksdb, Sled};
 use cofferdam_storage::testing::{Effort, Random, effort};
 use tempfile::TempDir;
 
@@ -241,6 +241,16 @@ fn buffered_sled_survives_power_cuts_on_xfs() {
 }
 
 #[test]
+fn buffered_lsm_survives_power_cuts_on_ext4() {
+    survives(Store::Buffered(Lsm), Kind::Ext4, 0x0c0f_f309);
+}
+
+#[test]
+fn buffered_lsm_survives_power_cuts_on_xfs() {
+    survives(Store::Buffered(Lsm), Kind::Xfs, 0x0c0f_f30a);
+}
+
+#[test]
 fn what_bare_rocksdb_flushed_survives_power_cuts_on_ext4() {
     survives(Store::Bare(Rocksdb), Kind::Ext4, 0x0c0f_f305);
 }
@@ -261,6 +271,11 @@ fn what_bare_sled_flushed_survives_power_cuts_on_xfs() {
 }
 
 /// The control: these tests can see a loss, and the fsyncs of the backend are needed.
+#[test]
+fn bare_lsm_survives_power_cuts_on_ext4() {
+    survives(Store::Bare(Lsm), Kind::Ext4, 0x0c0f_f30b);
+}
+
 #[test]
 fn sled_without_the_fsyncs_of_its_backend_is_seen_to_lose_data() {
     let seed = 0x0c0f_f309;
