@@ -49,7 +49,7 @@ class Bench:
         ours = args.ours or build(target)
         core = args.core or output(HERE.parent / "scripts/bitcoind", "release")
         self.nodes = [
-            Node("cofferdam", ours, ["-backend=rocksdb"]),
+            Node("cofferdam", ours, args.our_options.split()),
             Node("core", core, args.core_options.split()),
         ]
         self.chain = CACHE / "chains" / f"{args.chain}-{args.blocks}-{args.seed}"
@@ -212,6 +212,7 @@ def arguments():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--dbcache", type=int, default=450, help="MiB, for both")
     parser.add_argument("--par", type=int, default=os.cpu_count())
+    parser.add_argument("--our-options", default="", help="further ones, as another -backend")
     parser.add_argument("--core-options", default="", help="further ones, for its best settings")
     parser.add_argument("--cold", action="store_true", help="drop the page cache before each run")
     parser.add_argument("--work", default=str(CACHE / "side_by_side"))

@@ -10,7 +10,7 @@ fn check(network: Network, name: &str) {
     let blocks = data::blocks(name);
     let states = data::states(name);
     assert!(states.len() > 1, "{name} has known states");
-    for backend in [BackendKind::Memory, BackendKind::Sled, BackendKind::Rocksdb] {
+    for backend in BackendKind::ALL {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let options = ChainstateOptions { coin_stats: true, ..chain::options(network, dir.path()) };
         let mut chainstate = chain::open_with(options, backend);

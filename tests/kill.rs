@@ -122,3 +122,8 @@ fn import_survives_twenty_kills_on_rocksdb() {
 fn import_survives_twenty_kills_on_sled() {
     check(BackendKind::Sled, 0x0c0f_fe1d_a402);
 }
+
+#[test]
+fn import_survives_twenty_kills_on_lsm() {
+    check(BackendKind::Lsm, 0x0c0f_fe1d_a403);
+}

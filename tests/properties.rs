@@ -23,7 +23,7 @@ use cofferdam_storage::testing::{Random, effort};
 use cofferdam_storage::{BackendKind, BackendOptions, Durability, FileSystem, StdFileSystem};
 use cofferdam_tests::chain::{self, NOW};
 
-const BACKENDS: [BackendKind; 3] = [BackendKind::Memory, BackendKind::Sled, BackendKind::Rocksdb];
+const BACKENDS: [BackendKind; 4] = BackendKind::ALL;
 const DURABILITIES: [Durability; 4] = [
     Durability::Strict,
     Durability::Batched { blocks: 1, interval_ms: 1 },

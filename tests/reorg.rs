@@ -14,7 +14,7 @@ const ALTERNATE: &str = "mainnet/alt-chain-1-2016.blkdat";
 #[test]
 fn longer_branch_wins_and_leaves_the_same_bytes() {
     let (a, b) = (data::blocks(BRANCH_A), data::blocks(BRANCH_B));
-    for backend in [BackendKind::Memory, BackendKind::Sled, BackendKind::Rocksdb] {
+    for backend in BackendKind::ALL {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let mut chainstate = chain::open(Network::Regtest, backend, dir.path());
         chain::store(&mut chainstate, &a);

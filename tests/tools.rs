@@ -145,6 +145,11 @@ fn tools_describe_what_a_killed_node_left_on_sled() {
 }
 
 #[test]
+fn tools_describe_what_a_killed_node_left_on_lsm() {
+    check("lsm");
+}
+
+#[test]
 fn tools_describe_what_a_killed_node_left_on_rocksdb() {
     check("rocksdb");
 }

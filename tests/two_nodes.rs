@@ -46,6 +46,11 @@ fn check(backend: &str) {
 }
 
 #[test]
+fn second_node_syncs_and_follows_on_lsm() {
+    check("lsm");
+}
+
+#[test]
 fn second_node_syncs_and_follows_on_rocksdb() {
     check("rocksdb");
 }

@@ -87,7 +87,7 @@ impl DataDir {
             (Some(written), _) => Ok(written),
             (None, Some(BackendKind::Memory)) => Ok(BackendKind::Memory),
             (None, asked) => {
-                let kind = asked.or_else(best_backend).context("no database engine is built in")?;
+                let kind = asked.unwrap_or(BackendKind::Lsm);
                 write_atomic(fs.as_ref(), &path, format!("{kind}\n").as_bytes())?;
                 Ok(kind)
             }
@@ -170,11 +170,6 @@ pub(crate) fn written_backend(chainstate: &Path) -> Result<Option<BackendKind>> 
 pub(crate) fn fill_random(bytes: &mut [u8]) -> Result<()> {
     let mut source = File::open("/dev/urandom").context("opening /dev/urandom")?;
     source.read_exact(bytes).context("reading /dev/urandom")
-}
-
-fn best_backend() -> Option<BackendKind> {
-    let available = BackendKind::available();
-    [BackendKind::Rocksdb, BackendKind::Sled].into_iter().find(|kind| available.contains(kind))
 }
 
 fn make_dir(path: &Path) -> Result<()> {

@@ -17,7 +17,7 @@ use cofferdam_ibd::{BlockAccepted, Chainstate, Network};
 use cofferdam_storage::BackendKind;
 use cofferdam_tests::chain::{self, NOW};
 
-const BACKENDS: [BackendKind; 3] = [BackendKind::Memory, BackendKind::Sled, BackendKind::Rocksdb];
+const BACKENDS: [BackendKind; 4] = BackendKind::ALL;
 
 /// Opens a chainstate with blocks connected.
 fn with(backend: BackendKind, dir: &Path, blocks: &[Block]) -> Chainstate {

@@ -67,6 +67,7 @@ impl<'a> Universe<'a> {
     fn new(wallet: &'a Wallet, seed: u64) -> Self {
         let backend = match seed % 8 {
             3 => BackendKind::Sled,
+            5 => BackendKind::Lsm,
             7 => BackendKind::Rocksdb,
             _ => BackendKind::Memory,
         };

@@ -155,7 +155,7 @@ fn a_sync_from_another_cofferdam_survives_kills() {
     assert!(imported.status.success(), "{}", process::said(&imported));
     let peer = Daemon::start(Path::new(COFFERDAM), dir.path(), &["-coinstatsindex"]);
     assert_eq!(peer.best(), tip.to_string());
-    check("from cofferdam", &peer, "rocksdb", 0x0c0f_fe1d_a403);
+    check("from cofferdam", &peer, "lsm", 0x0c0f_fe1d_a403);
 }
 
 #[test]

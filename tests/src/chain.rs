@@ -21,7 +21,7 @@ use crate::data::State;
 pub const NOW: u32 = 1_767_225_600;
 
 /// Every backend that survives a restart.
-pub const BACKENDS: [BackendKind; 2] = [BackendKind::Sled, BackendKind::Rocksdb];
+pub const BACKENDS: [BackendKind; 3] = [BackendKind::Sled, BackendKind::Rocksdb, BackendKind::Lsm];
 
 /// Returns options for a chain below `dir`; a small buffer, so that flushes happen.
 #[must_use]

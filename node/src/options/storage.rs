@@ -6,7 +6,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     option(
         "backend",
         "name",
-        "Database engine: rocksdb, sled or memory (default: the best that is built in)",
+        "Database engine: lsm, rocksdb, sled or memory (default: lsm, or what the directory has)",
         &[],
     ),
     option("copy", "", "With import --from-core: copy block files instead of linking them", &[]),
