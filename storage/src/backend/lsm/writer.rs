@@ -57,7 +57,7 @@ impl RunWriter {
     pub(super) fn push(&mut self, tree_id: u8, key: &[u8], value: Option<&[u8]>) -> Result<()> {
         let same_tree = self.trees.last().is_some_and(|tree| tree.id == tree_id);
         let ascends = match self.trees.last() {
-            Some(last) if same_tree => last.id == tree_id && self.last_key.as_slice() < key,
+            Some(_) if same_tree => self.last_key.as_slice() < key,
             Some(last) => last.id < tree_id,
             None => true,
         };
