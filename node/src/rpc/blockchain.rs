@@ -111,9 +111,10 @@ fn get_block(context: &Context, args: &Args) -> RpcResult {
 
 fn get_block_hash(context: &Context, args: &Args) -> RpcResult {
     let height = u32::try_from(args.small_integer(0)?).ok();
-    let hash = height.map(|height| context.headers.hash_at(&context.chain, height)).transpose()?;
-    match hash.flatten() {
-        Some(hash) => Ok(json!(hash.to_string())),
+    let block =
+        context.chain.query(move |chain| height.and_then(|height| chain.block_at(height)))?;
+    match block {
+        Some(block) => Ok(json!(block.hash.to_string())),
         None => Err(RpcError::new(code::INVALID_PARAMETER, "Block height out of range")),
     }
 }

@@ -1,5 +1,5 @@
-//! Headers as `getblockheader` describes them, and the hashes of `getblockhash`, kept so that who walks
-//! along the chain does not wait for its thread at every step.
+//! Headers as `getblockheader` describes them, kept so that who walks along the chain does not wait
+//! for its thread at every step.
 //!
 //! Invariant: rows belong to one tip; when the chain's tip is another one they are not used. What a
 //! row says beyond the header (confirmations, the next block) depends on the tip alone.
@@ -18,7 +18,7 @@ use crate::chain::ChainHandle;
 /// Headers that one visit to the chain's thread fetches: a few hundred microseconds of its time.
 const RUN: u32 = 128;
 
-/// Headers that are kept, and hashes: some 4 MiB.
+/// Headers that are kept: some 4 MiB.
 const ROWS_MAX: usize = 4096;
 
 /// The headers of one tip.
@@ -29,7 +29,6 @@ pub(crate) struct HeaderCache(Mutex<Rows>);
 struct Rows {
     tip: Option<BlockHash>,
     by_hash: HashMap<BlockHash, Map<String, Value>>,
-    by_height: HashMap<u32, BlockHash>,
 }
 
 impl HeaderCache {
@@ -53,44 +52,6 @@ impl HeaderCache {
         Ok(first)
     }
 
-    /// Returns the hash of the block at a height of the connected chain; none if it is not as long.
-    ///
-    /// # Errors
-    ///
-    /// Returns an error if the chain has stopped.
-    pub(super) fn hash_at(
-        &self,
-        chain: &ChainHandle,
-        height: u32,
-    ) -> Result<Option<BlockHash>, RpcError> {
-        let known = self.known_hash_at(chain, height);
-        if known.is_some() {
-            return Ok(known);
-        }
-        let (tip, found) = chain.query(move |chain| {
-            let run = height..height.saturating_add(RUN);
-            let hashes = run.map_while(|at| Some((at, chain.block_at(at)?.hash)));
-            (chain.tip().hash, hashes.collect::<Vec<_>>())
-        })?;
-        let first = found.first().map(|(_, hash)| *hash);
-        self.rows().insert_hashes(tip, found);
-        Ok(first)
-    }
-
-    /// Returns the hash of a block if it is at hand.
-    pub(super) fn known_hash_at(&self, chain: &ChainHandle, height: u32) -> Option<BlockHash> {
-        let tip = chain.view().tip.hash;
-        let rows = self.rows();
-        rows.by_height.get(&height).filter(|_| rows.tip == Some(tip)).copied()
-    }
-
-    /// Returns whether a description is at hand.
-    pub(super) fn has(&self, chain: &ChainHandle, hash: &BlockHash) -> bool {
-        let tip = chain.view().tip.hash;
-        let rows = self.rows();
-        rows.tip == Some(tip) && rows.by_hash.contains_key(hash)
-    }
-
     fn rows(&self) -> std::sync::MutexGuard<'_, Rows> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -103,27 +64,11 @@ impl Rows {
     }
 
     fn insert(&mut self, tip: BlockHash, found: Vec<(BlockHash, Map<String, Value>)>) {
-        self.follow(tip);
-        if self.by_hash.len() + found.len() > ROWS_MAX {
+        if self.tip != Some(tip) || self.by_hash.len() + found.len() > ROWS_MAX {
             self.by_hash.clear();
+            self.tip = Some(tip);
         }
         self.by_hash.extend(found);
-    }
-
-    fn insert_hashes(&mut self, tip: BlockHash, found: Vec<(u32, BlockHash)>) {
-        self.follow(tip);
-        if self.by_height.len() + found.len() > ROWS_MAX {
-            self.by_height.clear();
-        }
-        self.by_height.extend(found);
-    }
-
-    /// Forgets what belongs to another tip.
-    fn follow(&mut self, tip: BlockHash) {
-        if self.tip.replace(tip) != Some(tip) {
-            self.by_hash.clear();
-            self.by_height.clear();
-        }
     }
 }
 
@@ -162,10 +107,6 @@ mod tests {
         rows.insert(hash(2), vec![(hash(8), Map::new())]);
         assert!(rows.get(hash(2), &hash(7)).is_none());
         assert!(rows.get(hash(2), &hash(8)).is_some());
-        rows.insert_hashes(hash(2), vec![(5, hash(8))]);
-        assert_eq!((rows.by_height.len(), rows.by_hash.len()), (1, 1));
-        rows.insert(hash(3), Vec::new());
-        assert_eq!((rows.by_height.len(), rows.by_hash.len()), (0, 0));
     }
 
     #[test]
@@ -175,8 +116,7 @@ mod tests {
             let mut bytes = [0; 32];
             bytes[..4].copy_from_slice(&number.to_le_bytes());
             rows.insert(hash(1), vec![(BlockHash::from_byte_array(bytes), Map::new())]);
-            rows.insert_hashes(hash(1), vec![(number, hash(0))]);
-            assert!(rows.by_hash.len() <= ROWS_MAX && rows.by_height.len() <= ROWS_MAX);
+            assert!(rows.by_hash.len() <= ROWS_MAX);
         }
     }
 }

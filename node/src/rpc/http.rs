@@ -15,7 +15,6 @@ use hyper::http::request::Parts;
 use hyper::{Method as HttpMethod, Request, Response, StatusCode};
 use tokio::sync::Semaphore;
 
-use super::at_hand::is_at_hand;
 use super::envelope::{Reply, answer};
 use super::server::Peer;
 use super::{Credentials, WarmUp, execute, rest};
@@ -134,7 +133,6 @@ impl Http {
             Err(status) => return closing(status),
         };
         let (warm_up, credentials) = (self.warm_up.clone(), Arc::clone(&self.credentials));
-        let at_hand = is_at_hand(&warm_up, &body);
         let work = move || {
             let run = |method: &str, params| {
                 tracing::debug!(target: "rpc", "ThreadRPCServer method={method} user={user}");
@@ -146,7 +144,7 @@ impl Http {
             }
             json(reply)
         };
-        self.work(work, at_hand).await
+        self.work(work).await
     }
 
     async fn rest(&self, parts: Parts, body: Incoming) -> HttpResponse {
@@ -155,30 +153,21 @@ impl Http {
             Err(status) => return closing(status),
         };
         let warm_up = self.warm_up.clone();
-        self.work(move || rest::answer(&warm_up, &parts.uri, &body), false).await
+        self.work(move || rest::answer(&warm_up, &parts.uri, &body)).await
     }
 
-    /// Runs work on a thread that may wait, if not too much waits already, or here if it is short and
-    /// waits for nobody (`at_hand`): to wake two threads takes longer than such work.
-    async fn work(
-        &self,
-        work: impl FnOnce() -> HttpResponse + Send + 'static,
-        at_hand: bool,
-    ) -> HttpResponse {
+    /// Runs work on a thread that may wait, if not too much waits already.
+    async fn work(&self, work: impl FnOnce() -> HttpResponse + Send + 'static) -> HttpResponse {
         let Ok(permit) = Arc::clone(&self.queue).try_acquire_owned() else {
             tracing::warn!(
                 "Request rejected because http work queue depth exceeded, it can be increased with the -rpcworkqueue= setting"
             );
             return plain(StatusCode::SERVICE_UNAVAILABLE, "Work queue depth exceeded");
         };
-        let run = move || {
+        let done = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             work()
-        };
-        if at_hand {
-            return run();
-        }
-        let done = tokio::task::spawn_blocking(run);
+        });
         done.await.unwrap_or_else(|_| closing(StatusCode::INTERNAL_SERVER_ERROR))
     }
 }

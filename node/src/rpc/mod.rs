@@ -7,7 +7,6 @@ mod activity;
 mod address;
 mod addresses;
 mod amounts;
-mod at_hand;
 mod auth;
 mod bans;
 mod bech32_errors;
