@@ -266,10 +266,7 @@ impl ChainHandle {
                 let accepted = match welcome(&mut worker.chainstate, block.header(), now)? {
                     Welcome::Yes => return worker.submit(block, source),
                     Welcome::No => None,
-                    Welcome::Rejected(rejection) => {
-                        tracing::debug!("AcceptBlockHeader: {}, {rejection}", block.hash());
-                        Some(BlockAccepted::Rejected(rejection))
-                    }
+                    Welcome::Rejected(rejection) => Some(BlockAccepted::Rejected(rejection)),
                 };
                 return Ok(Submitted { accepted, invalid: None, connected: false });
             }
@@ -352,9 +349,6 @@ impl Worker {
         let hash = block.hash();
         let now = self.clock.seconds();
         let accepted = self.chainstate.accept_checked(block, now)?;
-        if let BlockAccepted::Rejected(rejection) = &accepted {
-            tracing::debug!("AcceptBlock: {hash}, {rejection}");
-        }
         let mut invalid = None;
         while matches!(accepted, BlockAccepted::Stored(_)) && self.connects_at_once(source) {
             let advance = self.connect(SLICE)?;

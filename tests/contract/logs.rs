@@ -88,7 +88,13 @@ fn what_is_wrong_with_a_submitted_block_or_header_is_told_as_by_core() {
     block.header.version = bitcoin::block::Version::from_consensus(0x2000_0000);
     solve(&mut block);
     assert_eq!(node.rpc("submitblock", &[&serialize_hex(&block)]), "bad-cb-height");
-    assert!(log().contains("ProcessNewBlock: AcceptBlock FAILED (bad-cb-height, "));
+    let fault = "bad-cb-height, block height mismatch in coinbase";
+    let lines = [
+        format!("[error] AcceptBlock: {fault}\n"),
+        format!("[error] ProcessNewBlock: AcceptBlock FAILED ({fault})\n"),
+    ];
+    let at = lines.map(|line| log().find(&line).unwrap_or_else(|| panic!("{line}{}", log())));
+    assert!(at[0] < at[1], "{}", log());
     node.stop();
 }
 

@@ -166,6 +166,7 @@ impl Chainstate {
             if rejection.scope == RejectionScope::Header {
                 self.mark_failed(at);
             }
+            tracing::error!("AcceptBlock: {rejection}");
             return Ok(BlockAccepted::Rejected(rejection));
         }
         let extent = match stored {
