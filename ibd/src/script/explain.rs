@@ -73,21 +73,31 @@ fn base_fault(script_sig: &Script, script: &Script, flags: ScriptFlags) -> Optio
         End::Unknown => None,
     };
     let mut given = Stack::new();
-    if let Err(end) = walk(script_sig.as_bytes(), &mut given, flags) {
-        return fault(end);
-    }
-    let mut stack = given.clone();
-    if let Err(end) = walk(script.as_bytes(), &mut stack, flags) {
-        return fault(end);
-    }
-    if !stack.last().is_some_and(|top| is_true(top)) || !script.is_p2sh() {
-        return None;
+    let mut stack = match walk(script_sig.as_bytes(), &mut given, flags) {
+        Ok(None) => given.clone(),
+        // A signature of a signature: nobody does that.
+        Ok(Some(_)) => return None,
+        Err(end) => return fault(end),
+    };
+    let assumed = match walk(script.as_bytes(), &mut stack, flags) {
+        Ok(assumed) => assumed,
+        Err(end) => return fault(end),
+    };
+    if !ends_true(&stack) || !script.is_p2sh() {
+        return assumed.filter(|_| ends_true(&stack));
     }
     if !script_sig.is_push_only() {
         return Some("Only push operators allowed in signatures");
     }
     let redeem = given.pop()?;
-    walk(&redeem, &mut given, flags).err().and_then(fault)
+    match walk(&redeem, &mut given, flags) {
+        Ok(assumed) => assumed.filter(|_| ends_true(&given)),
+        Err(end) => fault(end),
+    }
+}
+
+fn ends_true(stack: &Stack) -> bool {
+    stack.last().is_some_and(|top| is_true(top))
 }
 
 /// What is wrong with a witness where all the rest is right, if that can be told.
@@ -141,8 +151,11 @@ fn witness_script_fault(
     let mut stack = values.iter().map(|value| value.to_vec()).collect();
     match walk(script, &mut stack, flags) {
         Err(End::Fault(text)) => Some(text),
-        Ok(()) if stack.len() != 1 => Some("Stack size must be exactly one after execution"),
-        _ => None,
+        Err(End::Unknown) => None,
+        // The script fails: if not here, then at the signature that was taken to hold.
+        Ok(assumed) if stack.len() == 1 => assumed.filter(|_| ends_true(&stack)),
+        Ok(None) => Some("Stack size must be exactly one after execution"),
+        Ok(Some(_)) => None,
     }
 }
 
@@ -254,6 +267,13 @@ mod tests {
         check("00", "637e6568", "Attempted to use a disabled opcode");
         check("00", "636a6851ab6a", "OP_RETURN was encountered");
         check("", &"61".repeat(202), "Operation limit exceeded");
+        // A signature that has to hold and does not, alone and of several keys; what fails behind
+        // it may be the fault as well.
+        let key = format!("21{}", "02".repeat(33));
+        check("00", &format!("{key}ad51"), "Script failed an OP_CHECKSIGVERIFY operation");
+        let multi = format!("51{key}51af51");
+        check("0000", &multi, "Script failed an OP_CHECKMULTISIGVERIFY operation");
+        check("00", &format!("{key}ad00"), FALSE_TOP);
         // Behind a hash: OP_RETURN, and what is not only pushed.
         let return_hash = ScriptBuf::from_bytes(vec![0x6a]).to_p2sh().to_hex_string();
         check("016a", &return_hash, "OP_RETURN was encountered");

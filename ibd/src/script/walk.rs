@@ -1,5 +1,6 @@
 //! Walking a script whose values are known, as far as that goes: where it surely fails, in Bitcoin
-//! Core's words. A signature is never looked at; the first thing that cannot be told ends the walk.
+//! Core's words. A signature is never looked at: one that has to hold is taken to hold, which is the
+//! fault if nothing else is; the first thing that cannot be told ends the walk.
 
 use bitcoin::hashes::{Hash as _, hash160, ripemd160, sha1, sha256, sha256d};
 use bitcoin::opcodes::all as op;
@@ -15,6 +16,9 @@ pub(super) const VALUE_BYTES_MAX: usize = 520;
 const OPERATIONS_MAX: usize = 201;
 /// Values on the stack (`MAX_STACK_SIZE`).
 const STACK_MAX: usize = 1000;
+
+/// Keys of a multisignature (`MAX_PUBKEYS_PER_MULTISIG`).
+const KEYS_MAX: u8 = 20;
 
 const TOO_FEW: End = End::Fault("Operation not valid with the current stack size");
 const BAD_OPCODE: End = End::Fault("Opcode missing or not understood");
@@ -32,8 +36,26 @@ pub(super) enum End {
 /// The values that a script works on, the top last.
 pub(super) type Stack = Vec<Vec<u8>>;
 
-/// Runs a script on a stack (`EvalScript`).
-pub(super) fn walk(script: &[u8], stack: &mut Stack, flags: ScriptFlags) -> Result<(), End> {
+/// What a script says that fails at a signature.
+pub(super) type Assumed = Option<&'static str>;
+
+/// Runs a script on a stack (`EvalScript`). Returns what fails if a signature does not hold that was
+/// taken to; where that was done, no other fault is certain.
+pub(super) fn walk(script: &[u8], stack: &mut Stack, flags: ScriptFlags) -> Result<Assumed, End> {
+    let mut assumed = None;
+    match walk_on(script, stack, flags, &mut assumed) {
+        Ok(()) => Ok(assumed),
+        Err(_) if assumed.is_some() => Err(End::Unknown),
+        Err(end) => Err(end),
+    }
+}
+
+fn walk_on(
+    script: &[u8],
+    stack: &mut Stack,
+    flags: ScriptFlags,
+    assumed: &mut Assumed,
+) -> Result<(), End> {
     if script.len() > SCRIPT_BYTES_MAX {
         return Err(End::Fault("Script is too big"));
     }
@@ -56,7 +78,10 @@ pub(super) fn walk(script: &[u8], stack: &mut Stack, flags: ScriptFlags) -> Resu
         if conditional {
             branches.step(code, stack)?;
         } else if branches.all_taken() {
-            step(code, pushed, stack, flags)?;
+            match signature_fault(code) {
+                Some(fault) => take_as_right(code, fault, stack, assumed)?,
+                None => step(code, pushed, stack, flags)?,
+            }
         }
         if stack.len() > STACK_MAX {
             return Err(End::Fault("Stack size limit exceeded"));
@@ -107,6 +132,52 @@ pub(super) fn is_true(value: &[u8]) -> bool {
         Some((last, rest)) => *last & 0x7f != 0 || rest.iter().any(|byte| *byte != 0),
         None => false,
     }
+}
+
+/// Returns how a script fails at an operation that ends it unless its signatures hold.
+fn signature_fault(code: u8) -> Option<&'static str> {
+    match bitcoin::opcodes::Opcode::from(code) {
+        op::OP_CHECKSIGVERIFY => Some("Script failed an OP_CHECKSIGVERIFY operation"),
+        op::OP_CHECKMULTISIGVERIFY => Some("Script failed an OP_CHECKMULTISIGVERIFY operation"),
+        _ => None,
+    }
+}
+
+/// Does what such an operation does to the stack.
+fn take_as_right(
+    code: u8,
+    fault: &'static str,
+    stack: &mut Stack,
+    assumed: &mut Assumed,
+) -> Result<(), End> {
+    if assumed.is_some_and(|known| known != fault) {
+        // Which of the two it would be cannot be told.
+        return Err(End::Unknown);
+    }
+    if code == op::OP_CHECKSIGVERIFY.to_u8() {
+        drop_values(stack, 2)?;
+    } else {
+        // Keys, signatures, and the value that nobody looks at.
+        drop_counted(stack)?;
+        drop_counted(stack)?;
+        drop_values(stack, 1)?;
+    }
+    *assumed = Some(fault);
+    Ok(())
+}
+
+fn drop_counted(stack: &mut Stack) -> Result<(), End> {
+    let count = match stack.pop().ok_or(TOO_FEW)?.as_slice() {
+        [] => 0,
+        [count] if *count <= KEYS_MAX => *count,
+        _ => return Err(End::Unknown),
+    };
+    drop_values(stack, count.into())
+}
+
+fn drop_values(stack: &mut Stack, count: usize) -> Result<(), End> {
+    stack.truncate(stack.len().checked_sub(count).ok_or(TOO_FEW)?);
+    Ok(())
 }
 
 fn step(code: u8, pushed: &[u8], stack: &mut Stack, flags: ScriptFlags) -> Result<(), End> {
@@ -204,12 +275,12 @@ fn values_needed(code: u8, flags: ScriptFlags) -> usize {
         // OP_VERIFY, OP_TOALTSTACK, OP_DROP, OP_DUP, OP_SIZE, numbers and hashes of one value,
         // multisig.
         0x69 | 0x6b | 0x73 | 0x75 | 0x76 | 0x82 | 0x8b..=0x92 => 1,
-        0xa6..=0xaa | 0xae | 0xaf => 1,
+        0xa6..=0xaa | 0xae => 1,
         0xb1 if flags.contains(ScriptFlags::CHECKLOCKTIMEVERIFY) => 1,
         0xb2 if flags.contains(ScriptFlags::CHECKSEQUENCEVERIFY) => 1,
         // Pairs: OP_2DROP, OP_2DUP, OP_NIP to OP_ROLL, OP_SWAP, OP_TUCK, comparisons, sums, signatures.
         0x6d | 0x6e | 0x77..=0x7a | 0x7c | 0x7d | 0x87 | 0x88 => 2,
-        0x93 | 0x94 | 0x9a..=0xa4 | 0xac | 0xad => 2,
+        0x93 | 0x94 | 0x9a..=0xa4 | 0xac => 2,
         // OP_3DUP, OP_ROT, OP_WITHIN.
         0x6f | 0x7b | 0xa5 => 3,
         // OP_2OVER, OP_2SWAP; OP_2ROT.
@@ -226,7 +297,7 @@ mod tests {
 
     fn run(script: &str) -> Result<Stack, End> {
         let mut stack = Stack::new();
-        walk(&Vec::from_hex(script).unwrap(), &mut stack, ScriptFlags::ALL).map(|()| stack)
+        walk(&Vec::from_hex(script).unwrap(), &mut stack, ScriptFlags::ALL).map(|_| stack)
     }
 
     #[test]
@@ -286,6 +357,29 @@ mod tests {
     }
 
     #[test]
+    fn a_signature_that_has_to_hold_is_the_only_doubt() {
+        let run = |script: &str| {
+            let mut stack = Stack::new();
+            let script = Vec::from_hex(script).unwrap();
+            walk(&script, &mut stack, ScriptFlags::ALL).map(|assumed| (assumed, stack.len()))
+        };
+        let one = Some("Script failed an OP_CHECKSIGVERIFY operation");
+        let many = Some("Script failed an OP_CHECKMULTISIGVERIFY operation");
+        assert_eq!(run("5151ad51"), Ok((one, 1)));
+        assert_eq!(run("5151ad5151ad51"), Ok((one, 1)));
+        // One of two keys, and none of none.
+        assert_eq!(run("5151515152af51"), Err(TOO_FEW));
+        assert_eq!(run("005151515152af51"), Ok((many, 1)));
+        assert_eq!(run("000000af"), Ok((many, 0)));
+        // Another fault behind it, another kind, a number that is none.
+        assert_eq!(run("5151ad6a"), Err(End::Unknown));
+        assert_eq!(run("5151ad000000af51"), Err(End::Unknown));
+        assert_eq!(run("000121af"), Err(End::Unknown));
+        assert_eq!(run("51ad"), Err(TOO_FEW));
+        assert_eq!(run("006351ad6851"), Ok((None, 1)));
+    }
+
+    #[test]
     fn a_branch_that_is_not_taken_does_nothing() {
         for (script, left) in [
             // Neither an unknown operation nor OP_RETURN fails there, and nothing is pushed.
@@ -302,6 +396,6 @@ mod tests {
             assert_eq!(run(script).ok().map(|stack| stack.len()), left, "{script}");
         }
         let flags = ScriptFlags::NONE;
-        assert_eq!(walk(&[0xb1, 0xb2, 0xab], &mut Stack::new(), flags), Ok(()));
+        assert_eq!(walk(&[0xb1, 0xb2, 0xab], &mut Stack::new(), flags), Ok(None));
     }
 }
