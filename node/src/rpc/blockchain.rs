@@ -1,7 +1,7 @@
 //! Methods that read the chain.
 
 use bitcoin::BlockHash;
-use bitcoin::consensus::serialize;
+use bitcoin::consensus::encode::serialize_hex;
 use bitcoin::hex::DisplayHex as _;
 use cofferdam_ibd::{Chainstate, HeaderRef};
 use serde_json::{Value, json};
@@ -124,10 +124,8 @@ fn get_block_header(context: &Context, args: &Args) -> RpcResult {
     let hash: BlockHash = parse_hash("hash", args.text(0)?)?;
     let verbose = args.optional_flag(1)?.unwrap_or(true);
     if verbose {
-        return Ok(Value::Object(context.headers.get(&context.chain, hash)?));
+        return Ok(Value::Object(context.headers.fields(&context.chain, hash)?));
     }
-    context.chain.query(move |chain| {
-        let at = find(chain, &hash)?;
-        Ok(json!(serialize(&chain.headers().entry(at).header).to_lower_hex_string()))
-    })?
+    let header = context.headers.header(&context.chain, hash)?;
+    Ok(json!(serialize_hex(&header)))
 }

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use bitcoin::BlockHash;
-use cofferdam_ibd::Chainstate;
+use bitcoin::block::Header;
+use cofferdam_ibd::{Chainstate, HeaderRef};
 use serde_json::{Map, Value};
 
 use super::blockchain::find;
@@ -28,7 +29,14 @@ pub(crate) struct HeaderCache(Mutex<Rows>);
 #[derive(Debug, Default)]
 struct Rows {
     tip: Option<BlockHash>,
-    by_hash: HashMap<BlockHash, Map<String, Value>>,
+    by_hash: HashMap<BlockHash, Row>,
+}
+
+/// A header, and its description.
+#[derive(Clone, Debug)]
+struct Row {
+    header: Header,
+    fields: Map<String, Value>,
 }
 
 impl HeaderCache {
@@ -37,19 +45,37 @@ impl HeaderCache {
     /// # Errors
     ///
     /// Returns the error of a block that is not known.
-    pub(super) fn get(
+    pub(super) fn fields(
         &self,
         chain: &ChainHandle,
         hash: BlockHash,
     ) -> Result<Map<String, Value>, RpcError> {
+        self.get(chain, hash, |row| row.fields.clone())
+    }
+
+    /// Returns a header.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::fields`].
+    pub(super) fn header(&self, chain: &ChainHandle, hash: BlockHash) -> Result<Header, RpcError> {
+        self.get(chain, hash, |row| row.header)
+    }
+
+    fn get<T>(
+        &self,
+        chain: &ChainHandle,
+        hash: BlockHash,
+        pick: impl Fn(&Row) -> T,
+    ) -> Result<T, RpcError> {
         let tip = chain.view().tip.hash;
         if let Some(row) = self.rows().get(tip, &hash) {
-            return Ok(row);
+            return Ok(pick(row));
         }
-        let (tip, found) = chain.query(move |chain| run_from(chain, &hash))??;
-        let first = found.first().map(|(_, row)| row.clone()).unwrap_or_default();
-        self.rows().insert(tip, found);
-        Ok(first)
+        let (tip, first, following) = chain.query(move |chain| run_from(chain, &hash))??;
+        let picked = pick(&first);
+        self.rows().insert(tip, [(hash, first)].into_iter().chain(following).collect());
+        Ok(picked)
     }
 
     fn rows(&self) -> std::sync::MutexGuard<'_, Rows> {
@@ -58,12 +84,11 @@ impl HeaderCache {
 }
 
 impl Rows {
-    fn get(&self, tip: BlockHash, hash: &BlockHash) -> Option<Map<String, Value>> {
-        let row = self.by_hash.get(hash).filter(|_| self.tip == Some(tip));
-        row.cloned()
+    fn get(&self, tip: BlockHash, hash: &BlockHash) -> Option<&Row> {
+        self.by_hash.get(hash).filter(|_| self.tip == Some(tip))
     }
 
-    fn insert(&mut self, tip: BlockHash, found: Vec<(BlockHash, Map<String, Value>)>) {
+    fn insert(&mut self, tip: BlockHash, found: Vec<(BlockHash, Row)>) {
         if self.tip != Some(tip) || self.by_hash.len() + found.len() > ROWS_MAX {
             self.by_hash.clear();
             self.tip = Some(tip);
@@ -72,21 +97,25 @@ impl Rows {
     }
 }
 
-type Run = (BlockHash, Vec<(BlockHash, Map<String, Value>)>);
+/// The tip, the header that was asked for, and what follows it.
+type Run = (BlockHash, Row, Vec<(BlockHash, Row)>);
 
 /// Describes a header and, if it is connected, those that follow it.
 fn run_from(chain: &Chainstate, hash: &BlockHash) -> Result<Run, RpcError> {
+    let row = |at: HeaderRef| Row {
+        header: chain.headers().entry(at).header,
+        fields: tx_json::header(chain, at),
+    };
     let at = find(chain, hash)?;
-    let mut found = vec![(*hash, tx_json::header(chain, at))];
+    let mut following = Vec::new();
     if chain.is_connected(at) {
         let height = chain.headers().entry(at).height;
         for next in height.saturating_add(1)..height.saturating_add(RUN) {
             let Some(block) = chain.block_at(next) else { break };
-            let at = find(chain, &block.hash)?;
-            found.push((block.hash, tx_json::header(chain, at)));
+            following.push((block.hash, row(find(chain, &block.hash)?)));
         }
     }
-    Ok((chain.tip().hash, found))
+    Ok((chain.tip().hash, row(at), following))
 }
 
 #[cfg(test)]
@@ -98,13 +127,18 @@ mod tests {
         BlockHash::from_byte_array([byte; 32])
     }
 
+    fn row() -> Row {
+        let header = bitcoin::constants::genesis_block(bitcoin::Network::Regtest).header;
+        Row { header, fields: Map::new() }
+    }
+
     #[test]
     fn rows_of_another_tip_are_not_used() {
         let mut rows = Rows::default();
-        rows.insert(hash(1), vec![(hash(7), Map::new())]);
+        rows.insert(hash(1), vec![(hash(7), row())]);
         assert!(rows.get(hash(1), &hash(7)).is_some());
         assert!(rows.get(hash(2), &hash(7)).is_none());
-        rows.insert(hash(2), vec![(hash(8), Map::new())]);
+        rows.insert(hash(2), vec![(hash(8), row())]);
         assert!(rows.get(hash(2), &hash(7)).is_none());
         assert!(rows.get(hash(2), &hash(8)).is_some());
     }
@@ -115,7 +149,7 @@ mod tests {
         for number in 0..u32::try_from(2 * ROWS_MAX).unwrap() {
             let mut bytes = [0; 32];
             bytes[..4].copy_from_slice(&number.to_le_bytes());
-            rows.insert(hash(1), vec![(BlockHash::from_byte_array(bytes), Map::new())]);
+            rows.insert(hash(1), vec![(BlockHash::from_byte_array(bytes), row())]);
             assert!(rows.by_hash.len() <= ROWS_MAX);
         }
     }
