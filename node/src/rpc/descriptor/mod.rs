@@ -96,7 +96,8 @@ impl Form {
     fn parse(text: &str, network: Network) -> Result<Self, String> {
         let inner = |name: &str| text.strip_prefix(name)?.strip_prefix('(')?.strip_suffix(')');
         if let Some(hex) = inner("raw") {
-            let bytes = Vec::from_hex(hex).map_err(|_| "Raw script is not hex")?;
+            let bytes = Vec::from_hex(hex).ok().filter(|bytes| !bytes.is_empty());
+            let bytes = bytes.ok_or("Raw script is not hex")?;
             return Ok(Self::Script(ScriptBuf::from_bytes(bytes)));
         }
         if let Some(text) = inner("addr") {

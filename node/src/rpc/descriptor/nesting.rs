@@ -3,13 +3,17 @@
 
 use std::str::FromStr as _;
 
-use miniscript::{Miniscript, Segwitv0};
+use miniscript::{Miniscript, ScriptContext, Segwitv0, Tap};
 
 use super::keys::KeyForm;
 
-/// Most keys of a `multi()` (`MAX_PUBKEYS_PER_MULTISIG`), and of one that stands alone.
+/// Most keys of a `multi()` (`MAX_PUBKEYS_PER_MULTISIG`), of one that stands alone, and of a
+/// `multi_a()` (`MAX_PUBKEYS_PER_MULTI_A`).
 const KEYS_MAX: usize = 20;
 const BARE_KEYS_MAX: usize = 3;
+const TAPROOT_KEYS_MAX: usize = 999;
+/// Deepest script of a `tr()` (`TAPROOT_CONTROL_MAX_NODE_COUNT`).
+const DEPTH_MAX: usize = 128;
 /// Longest script behind a `sh()` (`MAX_SCRIPT_ELEMENT_SIZE`).
 const SCRIPT_BYTES_MAX: usize = 520;
 
@@ -41,9 +45,13 @@ type KeyReader<'a> = &'a dyn Fn(&str, KeyForm) -> Result<usize, String>;
 ///
 /// Returns what is wrong, in Core's words.
 pub(super) fn check(text: &str, key: KeyReader<'_>) -> Result<(), String> {
+    check_all(text, Place::Top, key)
+}
+
+fn check_all(text: &str, place: Place, key: KeyReader<'_>) -> Result<(), String> {
     let (expression, rest) = split_expression(text);
-    check_at(expression, Place::Top, key)?;
-    // Core has no words for what follows a descriptor.
+    check_at(expression, place, key)?;
+    // Core has no words for what follows.
     if rest.is_empty() { Ok(()) } else { Err(String::new()) }
 }
 
@@ -106,14 +114,18 @@ fn check_at(text: &str, place: Place, key: KeyReader<'_>) -> Result<(), String> 
         "multi_a" | "sortedmulti_a" if place != Place::Tr => {
             "Can only have multi_a/sortedmulti_a inside tr()"
         }
+        "multi_a" | "sortedmulti_a" => return check_multi(inner, place, key),
         "wpkh" if is_above => return key(inner, KeyForm::Compressed).map(drop).map_err(named),
         "wpkh" => "Can only have wpkh() at top level or inside sh()",
-        "sh" if is_top => return check_at(inner, Place::Sh, key),
+        "sh" if is_top => return check_all(inner, Place::Sh, key),
         "sh" => "Can only have sh() at top level",
-        "wsh" if is_above => return check_at(inner, Place::Wsh, key),
+        "wsh" if is_above => return check_all(inner, Place::Wsh, key),
         "wsh" => "Can only have wsh() at top level or inside sh()",
         "tr" if is_top => return check_tree(inner, key),
         "tr" => "Can only have tr at top level",
+        "rawtr" if is_top && !split_expression(inner).1.is_empty() => {
+            "rawtr(): only one key expected."
+        }
         "rawtr" if is_top => return key(inner, KeyForm::XOnly).map(drop).map_err(named),
         "rawtr" => "Can only have rawtr at top level",
         "addr" | "raw" if is_top => return Ok(()),
@@ -126,29 +138,29 @@ fn check_at(text: &str, place: Place, key: KeyReader<'_>) -> Result<(), String> 
 
 /// What is no function of descriptors: a miniscript, or nothing.
 fn no_function(text: &str, place: Place) -> Result<(), String> {
-    let miniscript = Miniscript::<String, Segwitv0>::from_str_insane(text).ok();
-    let is_miniscript = miniscript.is_some();
-    let fault = match place {
-        Place::Wsh if text == "0" => "0 is not satisfiable",
-        Place::Wsh if is_miniscript => {
-            let fault = miniscript.as_ref().and_then(insanity);
-            return fault.map_or(Ok(()), |fault| Err(format!("{text} is not sane: {fault}")));
+    let nothing = format!("'{text}' is not a valid descriptor function");
+    match place {
+        Place::Wsh => check_miniscript::<Segwitv0>(text, "A function is needed within P2WSH"),
+        Place::Tr => check_miniscript::<Tap>(text, &nothing),
+        _ if Miniscript::<String, Tap>::from_str_insane(text).is_ok() => {
+            Err("Miniscript expressions can only be used in wsh or tr.".into())
         }
-        Place::Wsh => "A function is needed within P2WSH",
-        Place::Tr if text.contains('(') => return Ok(()),
-        Place::Top | Place::Sh if is_miniscript => {
-            "Miniscript expressions can only be used in wsh or tr."
-        }
-        Place::Sh => "A function is needed within P2SH",
-        Place::Top | Place::Tr => {
-            return Err(format!("'{text}' is not a valid descriptor function"));
-        }
-    };
-    Err(fault.into())
+        Place::Sh => Err("A function is needed within P2SH".into()),
+        Place::Top => Err(nothing),
+    }
+}
+
+/// Looks at a miniscript; `nothing` is said of what is none.
+fn check_miniscript<C: ScriptContext>(text: &str, nothing: &str) -> Result<(), String> {
+    if text == "0" {
+        return Err("0 is not satisfiable".into());
+    }
+    let miniscript = Miniscript::<String, C>::from_str_insane(text).map_err(|_| nothing)?;
+    insanity(&miniscript).map_or(Ok(()), |fault| Err(format!("{text} is not sane: {fault}")))
 }
 
 /// Returns why nobody should use a miniscript.
-fn insanity(miniscript: &Miniscript<String, Segwitv0>) -> Option<&'static str> {
+fn insanity<C: ScriptContext>(miniscript: &Miniscript<String, C>) -> Option<&'static str> {
     if !miniscript.is_non_malleable() {
         Some("malleable witnesses exist")
     } else if !miniscript.requires_sig() {
@@ -176,9 +188,11 @@ fn check_multi(text: &str, place: Place, key: KeyReader<'_>) -> Result<(), Strin
             1 + key(text, place.key_form()).map_err(|error| format!("Multi: {error}"))?;
         keys += 1;
     }
-    if keys == 0 || keys > KEYS_MAX {
-        let range = format!("must have between 1 and {KEYS_MAX} keys, inclusive");
-        return Err(format!("Cannot have {keys} keys in multisig; {range}"));
+    let (kind, most) =
+        if place == Place::Tr { ("multi_a", TAPROOT_KEYS_MAX) } else { ("multisig", KEYS_MAX) };
+    if keys == 0 || keys > most {
+        let range = format!("must have between 1 and {most} keys, inclusive");
+        return Err(format!("Cannot have {keys} keys in {kind}; {range}"));
     }
     if needed < 1 {
         return Err(format!("Multisig threshold cannot be {needed}, must be at least 1"));
@@ -201,19 +215,33 @@ fn check_multi(text: &str, place: Place, key: KeyReader<'_>) -> Result<(), Strin
     Ok(())
 }
 
-/// Looks at the key and the scripts of a `tr()`.
+/// Looks at the key of a `tr()`, and at the tree of its scripts.
 fn check_tree(text: &str, key: KeyReader<'_>) -> Result<(), String> {
-    let (internal, tree) = text.split_once(',').unwrap_or((text, ""));
+    let (internal, rest) = split_expression(text);
     key(internal, KeyForm::XOnly).map_err(|error| format!("tr(): {error}"))?;
-    let mut depth = 0_u32;
-    let is_between = |sign: char| {
-        match sign {
-            '(' => depth += 1,
-            ')' => depth = depth.saturating_sub(1),
-            _ => {}
+    let Some(found) = rest.chars().next() else { return Ok(()) };
+    let mut rest =
+        rest.strip_prefix(',').ok_or_else(|| format!("tr: expected ',', got '{found}'"))?;
+    // For each branch that a script is in, the innermost last, whether it is the right one.
+    let mut branches = Vec::new();
+    loop {
+        while let Some(inner) = rest.strip_prefix('{') {
+            branches.push(false);
+            if branches.len() > DEPTH_MAX {
+                return Err(format!("tr() supports at most {DEPTH_MAX} nesting levels"));
+            }
+            rest = inner;
         }
-        depth == 0 && matches!(sign, '{' | '}' | ',')
-    };
-    let mut leaves = tree.split(is_between).filter(|leaf| !leaf.is_empty());
-    leaves.try_for_each(|leaf| check_at(leaf, Place::Tr, key))
+        let (script, after) = split_expression(rest);
+        check_at(script, Place::Tr, key)?;
+        rest = after;
+        while branches.last() == Some(&true) {
+            rest = rest.strip_prefix('}').ok_or("tr(): expected '}' after script expression")?;
+            branches.pop();
+        }
+        let Some(is_right) = branches.last_mut() else { break };
+        *is_right = true;
+        rest = rest.strip_prefix(',').ok_or("tr(): expected ',' after script expression")?;
+    }
+    if rest.is_empty() { Ok(()) } else { Err("tr(): expected ')' after script expression".into()) }
 }

@@ -90,6 +90,7 @@ fn what_is_no_descriptor_is_refused_in_words() {
         ("pkh()", "No key provided"),
         ("what(51)", "'what(51)' is not a valid descriptor function"),
         ("raw(5)", "Raw script is not hex"),
+        ("raw()", "Raw script is not hex"),
         ("addr(1BoatSLRHtKNngkdXEeobR76b53LETtpyT)", "Address is not valid"),
         ("wsh(", "'wsh(' is not a valid descriptor function"),
         (
@@ -136,6 +137,8 @@ fn a_function_or_a_key_in_the_wrong_place_is_refused_as_by_core() {
         ("wsh(1)".into(), "1 is not sane: witnesses without signature exist"),
         // What follows a descriptor has no words in Core.
         (format!("pk({KEY}))"), ""),
+        (format!("sh(pk({KEY}),{KEY})"), ""),
+        (format!("rawtr({x_only},{x_only})"), "rawtr(): only one key expected."),
         (
             format!("wsh(multi(1,{MASTER}/<0;1>,{MASTER}/<2;3;4>))"),
             "multi(): Multipath derivation paths have mismatched lengths",
@@ -192,6 +195,40 @@ fn the_arguments_of_a_multisignature_and_of_a_path_are_judged_as_by_core() {
         format!("tr({x_only},{{pk({KEY}),and_v(v:pk({x_only}),older(1))}})"),
         format!("tr({x_only},multi_a(1,{x_only}))"),
     ] {
+        assert!(read(&text).is_ok(), "{text}: {:?}", read(&text));
+    }
+}
+
+#[test]
+fn the_tree_of_a_taproot_descriptor_is_judged_as_by_core() {
+    let key = &KEY[2..];
+    let deep = |levels: usize| {
+        let (open, close) = (format!("{{pk({key}),").repeat(levels), "}".repeat(levels));
+        format!("{open}pk({key}){close}")
+    };
+    let many = |count: u32| {
+        let keys: Vec<String> = (0..count).map(|child| format!("{MASTER}/{child}")).collect();
+        keys.join(",")
+    };
+    for (tree, message) in [
+        (String::new(), "'' is not a valid descriptor function"),
+        (format!("{{pk({key})}}"), "tr(): expected ',' after script expression"),
+        (format!("{{pk({key}),pk({key})"), "tr(): expected '}' after script expression"),
+        (format!("pk({key}),pk({key})"), "tr(): expected ')' after script expression"),
+        (format!("{{pk({key}),what(1)}}"), "'what(1)' is not a valid descriptor function"),
+        (deep(129), "tr() supports at most 128 nesting levels"),
+        ("older(1)".into(), "older(1) is not sane: witnesses without signature exist"),
+        (
+            "multi_a(1)".into(),
+            "Cannot have 0 keys in multi_a; must have between 1 and 999 keys, inclusive",
+        ),
+    ] {
+        let text = format!("tr({key},{tree})");
+        assert_eq!(read(&text).unwrap_err(), message, "{text}");
+    }
+    assert_eq!(read(&format!("tr({key}){{)")).unwrap_err(), "tr: expected ',', got ')'");
+    for tree in [deep(1), deep(128), format!("multi_a(21,{})", many(21))] {
+        let text = format!("tr({key},{tree})");
         assert!(read(&text).is_ok(), "{text}: {:?}", read(&text));
     }
 }
