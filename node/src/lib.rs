@@ -22,6 +22,7 @@ mod data_dir;
 mod failure;
 mod import;
 mod index;
+mod json_pairs;
 mod logging;
 mod monitor;
 mod node;

@@ -166,6 +166,22 @@ fn what_a_request_names_twice_is_refused_as_core_does() {
             r#"[[],{"data":"00","data":"01"}]"#.into(),
             "Invalid parameter, duplicate key: data",
         ),
+        ("createrawtransaction", format!(r#"{{"args":[[],{twice}]}}"#), &duplicated),
+        (
+            "createrawtransaction",
+            r#"{"args":[[],[{"data":"00","data":"01"}]]}"#.into(),
+            "Invalid parameter, key-value pair must contain exactly one key",
+        ),
+        (
+            "getblock",
+            r#"{"args":["00",1],"verbose":2,"blockhash":"00"}"#.into(),
+            "Parameter blockhash specified twice both as positional and named argument",
+        ),
+        (
+            "getblock",
+            r#"{"args":["00",1],"verbose":2}"#.into(),
+            "Parameter verbosity|verbose specified twice both as positional and named argument",
+        ),
         (
             "getblockhash",
             r#"{"height":0,"height":0}"#.into(),

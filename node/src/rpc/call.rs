@@ -279,11 +279,6 @@ fn by_name(
         let index = found.ok_or_else(|| {
             RpcError::new(code::INVALID_PARAMETER, format!("Unknown named parameter {name}"))
         })?;
-        if index < positional {
-            let text =
-                format!("Parameter {name} specified twice both as positional and named argument");
-            return Err(RpcError::new(code::INVALID_PARAMETER, text));
-        }
         if std::mem::replace(given.get_mut(index).unwrap_or(&mut false), true) {
             // Another name of the same parameter: only the first that Core looks for is taken.
             let text = format!("Unknown named parameter {name}");
@@ -295,6 +290,13 @@ fn by_name(
         if let Some(slot) = values.get_mut(index) {
             *slot = value;
         }
+    }
+    // Of those that are given both ways the first one is named, with all its names.
+    let twice = given.iter().take(positional).position(|given| *given);
+    if let Some(param) = twice.and_then(|index| method.params.get(index)) {
+        let what = "specified twice both as positional and named argument";
+        let text = format!("Parameter {} {what}", param.name);
+        return Err(RpcError::new(code::INVALID_PARAMETER, text));
     }
     Ok(values)
 }

@@ -1,63 +1,27 @@
 //! Keys that an object of a request has more than once: Bitcoin Core refuses some of them, so they
 //! may not be lost when the request is read.
 
-use std::collections::HashSet;
-
 use serde_json::value::RawValue;
-use serde_json::{Deserializer, Value, json};
+use serde_json::{Value, json};
 
 use super::{RpcError, code};
+use crate::json_pairs::Pairs;
 
-/// The methods that take outputs, and where.
-const WITH_OUTPUTS: [(&str, usize); 2] = [("createrawtransaction", 1), ("createpsbt", 1)];
-const OUTPUTS: &str = "outputs";
-
-/// The keys and values of an object as they stand in the text.
-struct Pairs<'a>(Vec<(String, &'a RawValue)>);
-
-impl<'a> Pairs<'a> {
-    /// Reads an object; none if the text is something else.
-    fn of(text: &'a str) -> Option<Self> {
-        let mut rest = text.trim_start().strip_prefix('{')?.trim_start();
-        let mut pairs = Vec::new();
-        while !rest.starts_with('}') {
-            let (key, after) = next(rest.strip_prefix(',').unwrap_or(rest))?;
-            let (value, after) = next(after.trim_start().strip_prefix(':')?)?;
-            pairs.push((serde_json::from_str(key.get()).ok()?, value));
-            rest = after.trim_start();
-        }
-        Some(Self(pairs))
-    }
-
-    fn get(&self, name: &str) -> Option<&'a str> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| value.get())
-    }
-
-    fn repeated(&self) -> Option<&str> {
-        let mut seen = HashSet::with_capacity(self.0.len());
-        let mut keys = self.0.iter().map(|(key, _)| key.as_str());
-        keys.find(|key| !seen.insert(*key))
-    }
-
-    fn into_array(self) -> Value {
-        let one = |(key, value): (String, &RawValue)| {
-            // What was read once can be read again.
-            let value: Value = serde_json::from_str(value.get()).unwrap_or_default();
-            json!({ key: value })
-        };
-        self.0.into_iter().map(one).collect()
-    }
-}
+/// The method that takes outputs, and where.
+const WITH_OUTPUTS: &str = "createrawtransaction";
+const OUTPUTS: (&str, usize) = ("outputs", 1);
+/// The name of arguments by place among those by name.
+const BY_PLACE: &str = "args";
 
 /// Returns the parameters of a call, given the text of its request as well: outputs that name
-/// something twice become an array of objects with one key each, as they may also be given.
+/// something twice become what can be told apart.
 ///
 /// # Errors
 ///
 /// Returns an error if a parameter is given twice by its name.
 pub(super) fn restore(method: &str, mut params: Value, request: &str) -> Result<Value, RpcError> {
-    let place = WITH_OUTPUTS.iter().find(|(name, _)| *name == method).map(|(_, index)| *index);
-    if place.is_none() && !params.is_object() {
+    let has_outputs = method == WITH_OUTPUTS;
+    if !has_outputs && !params.is_object() {
         return Ok(params);
     }
     let Some(text) = Pairs::of(request).and_then(|fields| fields.get("params")) else {
@@ -68,29 +32,55 @@ pub(super) fn restore(method: &str, mut params: Value, request: &str) -> Result<
         let text = format!("Parameter {name} specified multiple times");
         return Err(RpcError::new(code::INVALID_PARAMETER, text));
     }
-    let Some(index) = place else {
+    if !has_outputs {
         return Ok(params);
-    };
-    let outputs = match &by_name {
-        Some(named) => named.get(OUTPUTS),
-        None => serde_json::from_str::<Vec<&RawValue>>(text)
-            .ok()
-            .and_then(|values| values.get(index).map(|value| value.get())),
-    };
-    let slot = if by_name.is_some() { params.get_mut(OUTPUTS) } else { params.get_mut(index) };
-    if let Some(slot) = slot
-        && let Some(pairs) = outputs.and_then(Pairs::of).filter(|pairs| pairs.repeated().is_some())
-    {
-        *slot = pairs.into_array();
+    }
+    let (name, index) = OUTPUTS;
+    match by_name {
+        Some(named) => {
+            if let (Some(outputs), Some(text)) = (params.get_mut(name), named.get(name)) {
+                tell_apart(outputs, text);
+            }
+            if let (Some(args), Some(text)) = (params.get_mut(BY_PLACE), named.get(BY_PLACE)) {
+                tell_apart_at(index, args, text);
+            }
+        }
+        None => tell_apart_at(index, &mut params, text),
     }
     Ok(params)
 }
 
-/// Reads the value that a text begins with, and returns what follows it.
-fn next(text: &str) -> Option<(&RawValue, &str)> {
-    let mut values = Deserializer::from_str(text).into_iter::<&RawValue>();
-    let value = values.next()?.ok()?;
-    Some((value, text.get(values.byte_offset()..)?))
+fn tell_apart_at(index: usize, args: &mut Value, text: &str) {
+    if let (Some(outputs), Some(text)) = (args.get_mut(index), elements(text).get(index)) {
+        tell_apart(outputs, text);
+    }
+}
+
+/// Puts outputs in the place of those read from `text`, if there they name something twice: one
+/// object becomes an array of objects with one key each, as they may also be given; an object of an
+/// array, which has to have one key, becomes one that has none.
+fn tell_apart(outputs: &mut Value, text: &str) {
+    let with_repeats = |text| Pairs::of(text).filter(|pairs| pairs.repeated().is_some());
+    match outputs {
+        Value::Array(outputs) => {
+            for (output, text) in outputs.iter_mut().zip(elements(text)) {
+                if with_repeats(text).is_some() {
+                    *output = json!({});
+                }
+            }
+        }
+        _ => {
+            if let Some(pairs) = with_repeats(text) {
+                *outputs = pairs.into_array();
+            }
+        }
+    }
+}
+
+/// Returns the texts of an array's elements.
+fn elements(text: &str) -> Vec<&str> {
+    let elements: Vec<&RawValue> = serde_json::from_str(text).unwrap_or_default();
+    elements.into_iter().map(RawValue::get).collect()
 }
 
 #[cfg(test)]
@@ -117,15 +107,39 @@ mod tests {
     fn outputs_keep_what_they_name_twice() {
         let pairs = json!([{"a": 1}, {"data": "00"}, {"a": 2}]);
         let twice = r#"{"a":1,"data":"00","a":2}"#;
-        let method = "createrawtransaction";
+        let method = WITH_OUTPUTS;
         check(method, &format!("[[],{twice},0]"), Ok(json!([[], pairs, 0])));
         check(
             method,
             &format!(r#"{{"outputs":{twice},"inputs":[]}}"#),
             Ok(json!({"outputs": pairs, "inputs": []})),
         );
+        check(
+            method,
+            &format!(r#"{{"args":[[],{twice}],"locktime":0}}"#),
+            Ok(json!({"args": [[], pairs], "locktime": 0})),
+        );
         check(method, r#"[[],{"a":1,"b":2}]"#, Ok(json!([[],{"a":1,"b":2}])));
         check(method, "[]", Ok(json!([])));
         check("getblock", &format!("[[],{twice}]"), Ok(json!([[], {"a": 2, "data": "00"}])));
+    }
+
+    #[test]
+    fn an_output_of_several_equal_keys_has_not_one_key() {
+        let outputs = r#"[{"a":1},{"b":1,"b":2},5]"#;
+        let told_apart = json!([{"a": 1}, {}, 5]);
+        check(WITH_OUTPUTS, &format!("[[],{outputs}]"), Ok(json!([[], told_apart])));
+        check(
+            WITH_OUTPUTS,
+            &format!(r#"{{"args":[[],{outputs}]}}"#),
+            Ok(json!({"args": [[], told_apart]})),
+        );
+    }
+
+    #[test]
+    fn of_two_lists_of_parameters_the_one_that_is_read_is_looked_at() {
+        let request = r#"{"params":[[],{"a":1,"a":2}],"params":[[],{"b":1}]}"#;
+        let read = json!([[], {"b": 1}]);
+        assert_eq!(restore(WITH_OUTPUTS, read.clone(), request), Ok(read));
     }
 }

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::value::Key;
 use super::{OptionValue, Options};
+use crate::json_pairs::Pairs;
 use crate::options::OptionSpec;
 
 /// The key whose value tells people to leave the file alone; the words are Core's, which drivers compare.
@@ -91,53 +92,12 @@ fn read(path: &Path) -> Result<Map<String, Value>, String> {
     let Value::Object(mut values) = value else {
         return Err(format!("Found non-object value {value} in settings file {shown}"));
     };
-    if let Some(key) = repeated_key(&text) {
+    let pairs = Pairs::of(&text);
+    if let Some(key) = pairs.as_ref().and_then(Pairs::repeated) {
         return Err(format!("Found duplicate key {key} in settings file {shown}"));
     }
     values.shift_remove(WARNING_KEY);
     Ok(values)
-}
-
-/// Returns a key that an object names twice; `text` is JSON.
-fn repeated_key(text: &str) -> Option<String> {
-    let (mut depth, mut rest, mut seen) = (0_usize, text, Vec::new());
-    while let Some(at) = rest.find(['"', '{', '[', '}', ']']) {
-        let (_, from) = rest.split_at(at);
-        let mut chars = from.chars();
-        match chars.next() {
-            Some('"') => {
-                let end = end_of_text(chars.as_str());
-                let (text, after) = from.split_at(end + 1);
-                rest = after;
-                if depth == 1 && after.trim_start().starts_with(':') {
-                    let key: String = serde_json::from_str(text).ok()?;
-                    if seen.contains(&key) {
-                        return Some(key);
-                    }
-                    seen.push(key);
-                }
-                continue;
-            }
-            Some('{' | '[') => depth += 1,
-            _ => depth = depth.saturating_sub(1),
-        }
-        rest = chars.as_str();
-    }
-    None
-}
-
-/// Returns how many bytes a text has after its opening quote, the closing one included.
-fn end_of_text(text: &str) -> usize {
-    let mut escaped = false;
-    for (at, char) in text.char_indices() {
-        match char {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            '"' => return at + 1,
-            _ => {}
-        }
-    }
-    text.len()
 }
 
 fn option_values(value: &Value) -> Vec<OptionValue> {
