@@ -17,7 +17,7 @@ use bitcoin::hex::{DisplayHex as _, FromHex as _};
 use bitcoin::key::TweakedPublicKey;
 use bitcoin::opcodes::all as op;
 use bitcoin::script::Instruction;
-use bitcoin::{Address, Network, PublicKey, Script, ScriptBuf};
+use bitcoin::{Address, Network, PublicKey, Script, ScriptBuf, XOnlyPublicKey};
 use miniscript::{Miniscript, Segwitv0, TranslateErr, Translator, hash256};
 
 pub(crate) use self::checksum::{with_checksum, without_checksum};
@@ -363,19 +363,36 @@ pub(crate) fn address(text: &str, network: Network) -> Option<ScriptBuf> {
 
 /// Returns the descriptor of a script, as Core's `InferDescriptor` without keys.
 pub(crate) fn infer(script: &Script, network: Network) -> String {
-    let descriptor = if let Some(key) = script.p2pk_public_key() {
-        format!("pk({key})")
+    let descriptor = if let Some(key) = paid_key(script) {
+        format!("pk({})", key.as_hex())
     } else if let Some((needed, keys)) = multisig(script) {
         format!("multi({needed},{})", keys.join(","))
-    } else if script.is_p2tr() {
-        let key = script.as_bytes().get(2..).unwrap_or_default();
-        format!("rawtr({})", key.as_hex())
+    } else if let Some(key) = output_key(script) {
+        format!("rawtr({key})")
     } else if let Ok(address) = Address::from_script(script, network) {
         format!("addr({address})")
     } else {
         format!("raw({})", script.as_bytes().as_hex())
     };
     with_checksum(&descriptor)
+}
+
+/// Returns whether bytes have the form of a key, on the curve or not (`IsValidNonHybrid`).
+const fn is_key(bytes: &[u8]) -> bool {
+    matches!((bytes.len(), bytes.first()), (33, Some(2 | 3)) | (65, Some(4)))
+}
+
+/// The key of a P2PK script.
+fn paid_key(script: &Script) -> Option<&[u8]> {
+    let [length, key @ .., last] = script.as_bytes() else { return None };
+    let is_whole = usize::from(*length) == key.len() && *last == op::OP_CHECKSIG.to_u8();
+    Some(key).filter(|key| is_whole && is_key(key))
+}
+
+/// The key of a taproot output, if it is one.
+fn output_key(script: &Script) -> Option<XOnlyPublicKey> {
+    let key = script.as_bytes().get(2..).filter(|_| script.is_p2tr())?;
+    XOnlyPublicKey::from_slice(key).ok()
 }
 
 /// Returns the descriptor of a P2WSH script whose inner one is known; `None` if it tells nothing.
@@ -385,19 +402,38 @@ pub(crate) fn infer_witness(inner: &Script) -> Option<String> {
     (!inner.contains("expr_raw")).then(|| with_checksum(&format!("wsh({inner})")))
 }
 
-/// The number of signatures and the keys of a bare multisignature script.
+/// The number of signatures and the keys of a bare multisignature script (`MatchMultisig`).
 fn multisig(script: &Script) -> Option<(u8, Vec<String>)> {
-    if !script.is_multisig() {
-        return None;
+    let mut instructions = script.instructions();
+    let mut next = || instructions.next()?.ok();
+    let needed = key_count(next()?)?;
+    let mut keys = Vec::new();
+    let count = loop {
+        match next()? {
+            Instruction::PushBytes(bytes) if is_key(bytes.as_bytes()) => {
+                keys.push(bytes.as_bytes().to_lower_hex_string());
+            }
+            other => break key_count(other)?,
+        }
+    };
+    let is_whole = next()? == Instruction::Op(op::OP_CHECKMULTISIG) && next().is_none();
+    let is_sound = is_whole && usize::from(count) == keys.len() && needed <= count;
+    is_sound.then_some((needed, keys))
+}
+
+/// The number that an instruction of a multisignature script stands for.
+fn key_count(instruction: Instruction<'_>) -> Option<u8> {
+    match instruction {
+        Instruction::Op(code) => {
+            let number = code.to_u8().checked_sub(op::OP_PUSHNUM_1.to_u8())? + 1;
+            (number <= 16).then_some(number)
+        }
+        // Larger numbers have no operation.
+        Instruction::PushBytes(bytes) => match bytes.as_bytes() {
+            [number @ 17..=20] => Some(*number),
+            _ => None,
+        },
     }
-    let needed = script.as_bytes().first()?.checked_sub(op::OP_PUSHNUM_1.to_u8())? + 1;
-    let keys = script.instructions().filter_map(|instruction| match instruction {
-        Ok(Instruction::PushBytes(bytes)) => Some(bytes.as_bytes()),
-        _ => None,
-    });
-    let keys: Result<Vec<String>, _> =
-        keys.map(|key| PublicKey::from_slice(key).map(|key| key.to_string())).collect();
-    Some((needed, keys.ok()?))
 }
 
 #[cfg(test)]

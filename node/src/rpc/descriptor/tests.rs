@@ -200,6 +200,32 @@ fn the_arguments_of_a_multisignature_and_of_a_path_are_judged_as_by_core() {
 }
 
 #[test]
+fn what_only_looks_like_a_key_is_told_as_by_core() {
+    let (off, half) = ("ff".repeat(32), "11".repeat(64));
+    for (script, text) in [
+        // No descriptor may name these keys, but Core's own texts do.
+        (format!("2102{off}ac"), format!("pk(02{off})")),
+        (format!("512102{off}51ae"), format!("multi(1,02{off})")),
+        (format!("4107{half}ac"), format!("raw(4107{half}ac)")),
+        (format!("514107{half}51ae"), format!("raw(514107{half}51ae)")),
+        // OP_TUCK is no number, two keys are not one, and 17 has no operation.
+        (format!("5121{KEY}7dae"), format!("raw(5121{KEY}7dae)")),
+        (format!("5121{KEY}21{KEY}51ae"), format!("raw(5121{KEY}21{KEY}51ae)")),
+        (format!("5121{KEY}51ae51"), format!("raw(5121{KEY}51ae51)")),
+        (
+            format!("51{}0111ae", format!("21{KEY}").repeat(17)),
+            format!("multi(1,{})", [KEY].repeat(17).join(",")),
+        ),
+    ] {
+        let script = ScriptBuf::from_hex(&script).unwrap();
+        assert_eq!(infer(&script, Network::Regtest), with_checksum(&text));
+    }
+    let taproot = ScriptBuf::from_hex(&format!("5120{off}")).unwrap();
+    let address = Address::from_script(&taproot, Network::Regtest).unwrap();
+    assert_eq!(infer(&taproot, Network::Regtest), with_checksum(&format!("addr({address})")));
+}
+
+#[test]
 fn the_tree_of_a_taproot_descriptor_is_judged_as_by_core() {
     let key = &KEY[2..];
     let deep = |levels: usize| {
