@@ -294,9 +294,12 @@ impl AddrMan {
         places
     }
 
-    /// Puts an entry back that was saved.
+    /// Puts an entry back that was saved; of several with one address the first.
     pub(super) fn restore(&mut self, entry: Entry) {
         let address = entry.address;
+        if self.entries.contains_key(&address) {
+            return;
+        }
         if entry.tried {
             let place = self.tried_place(address);
             if !self.tried.contains_key(&place) {

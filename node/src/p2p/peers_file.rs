@@ -152,6 +152,18 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_is_there_twice_is_put_back_once() {
+        let entry = |source: [u8; 4]| {
+            Entry::new(([1, 2, 3, 4], 8333).into(), source.into(), 9, 1_800_000_000)
+        };
+        let mut manager = AddrMan::new([5, 6]);
+        manager.restore(entry([9, 9, 9, 9]));
+        let once = manager.clone();
+        manager.restore(entry([77, 1, 1, 1]));
+        assert_eq!(manager, once);
+    }
+
+    #[test]
     fn every_damage_is_seen_and_costs_the_file_alone() {
         let bytes = encode(&manager(), [1, 2, 3, 4]);
         for at in (0..bytes.len()).step_by(7) {
