@@ -1,6 +1,6 @@
 //! HTTP as it goes over the wire, for requests that no client library would send.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::time::Duration;
@@ -82,13 +82,18 @@ impl Connection {
 
     fn read_more(&mut self) -> bool {
         let mut piece = [0; 16 << 10];
-        match self.stream.read(&mut piece) {
-            Ok(count) => {
-                self.read.extend_from_slice(&piece[..count]);
-                count > 0
+        loop {
+            match self.stream.read(&mut piece) {
+                Ok(count) => {
+                    self.read.extend_from_slice(&piece[..count]);
+                    return count > 0;
+                }
+                // With a time limit, a read ends so when the test is stopped and continued
+                // (signal(7)).
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return false,
+                Err(error) => panic!("no answer: {error}"),
             }
-            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
-            Err(error) => panic!("no answer: {error}"),
         }
     }
 }
