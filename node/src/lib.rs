@@ -20,6 +20,8 @@ mod config;
 mod daemon;
 mod data_dir;
 mod failure;
+#[doc(hidden)]
+pub mod fuzz;
 mod import;
 mod index;
 mod json_pairs;
@@ -49,8 +51,6 @@ pub use config::{
 };
 pub use logging::Filter;
 pub use node::Node;
-#[doc(hidden)]
-pub use rpc::fuzz;
 pub use rpc::{CallError, RpcClient};
 pub use run::run;
 pub use settings::{OptionValue, Options};

@@ -34,7 +34,7 @@ const FILE_BYTES_MAX: u64 = 1 << 30;
 
 /// What the file has of one transaction.
 #[derive(Clone, PartialEq, Eq, Debug)]
-struct Saved {
+pub(crate) struct Saved {
     tx: Transaction,
     time: i64,
     delta: i64,
@@ -42,7 +42,7 @@ struct Saved {
 
 /// All that a file has.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-struct Contents {
+pub(crate) struct Contents {
     txs: Vec<Saved>,
     deltas: Vec<(Txid, i64)>,
 }
@@ -139,7 +139,7 @@ fn encode(queue: &TxQueue) -> Vec<u8> {
     bytes
 }
 
-fn decode(bytes: &[u8]) -> Result<Contents> {
+pub(crate) fn decode(bytes: &[u8]) -> Result<Contents> {
     let mut plain = bytes.to_vec();
     let mut rest = bytes;
     let start = match u64::consensus_decode(&mut rest)? {

@@ -1,6 +1,6 @@
 //! Any bytes as the body of a JSON-RPC call: parsed, bound to a method, answered.
 //!
-//! `cofferdam_node::fuzz::rpc_request` has the promises; how to run is in `../README.md`.
+//! `cofferdam_node::fuzz` has the promises; how to run is in `../README.md`.
 
 #![no_main]
 

@@ -32,7 +32,7 @@ const FILE: &str = "anchors.dat";
 
 /// A peer to connect to again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Anchor {
+pub(super) struct Anchor {
     time: u32,
     services: u64,
     address: SocketAddr,
@@ -72,7 +72,7 @@ impl PeerManager {
     }
 }
 
-fn encode(anchors: &[Anchor], magic: [u8; 4]) -> Vec<u8> {
+pub(super) fn encode(anchors: &[Anchor], magic: [u8; 4]) -> Vec<u8> {
     let mut out = magic.to_vec();
     out.extend(serialize(&VarInt::from(anchors.len())));
     for anchor in anchors {
@@ -98,7 +98,7 @@ fn encode(anchors: &[Anchor], magic: [u8; 4]) -> Vec<u8> {
 
 /// Returns the addresses, or nothing if the file is damaged, of another network, or names a node in
 /// a network that cannot be reached from here.
-fn decode(bytes: &[u8], magic: [u8; 4]) -> Option<Vec<Anchor>> {
+pub(super) fn decode(bytes: &[u8], magic: [u8; 4]) -> Option<Vec<Anchor>> {
     let (mut input, sum) = bytes.split_last_chunk::<32>()?;
     if sha256d::Hash::hash(input).to_byte_array() != *sum || take(&mut input)? != magic {
         return None;

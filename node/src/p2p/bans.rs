@@ -151,7 +151,7 @@ impl BanList {
     }
 }
 
-fn read_bans(bytes: &[u8]) -> Result<BTreeMap<Subnet, Ban>, String> {
+pub(super) fn read_bans(bytes: &[u8]) -> Result<BTreeMap<Subnet, Ban>, String> {
     let file: Value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     let entries = file.get("banned_nets").and_then(Value::as_array).ok_or("no banned_nets")?;
     let mut bans = BTreeMap::new();

@@ -302,7 +302,7 @@ fn check_feature(input: &mut &[u8]) -> Option<()> {
 }
 
 /// The types that Bitcoin Core knows, which have a counter each; all others share one.
-const KNOWN_TYPES: [&str; 36] = [
+pub(super) const KNOWN_TYPES: [&str; 36] = [
     "version",
     "verack",
     "addr",

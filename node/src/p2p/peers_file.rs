@@ -49,7 +49,7 @@ pub(super) fn save(path: &Path, network: [u8; 4], manager: &AddrMan) {
     }
 }
 
-fn encode(manager: &AddrMan, network: [u8; 4]) -> Vec<u8> {
+pub(super) fn encode(manager: &AddrMan, network: [u8; 4]) -> Vec<u8> {
     let entries = manager.entries();
     let mut out = MAGIC.to_vec();
     out.extend(VERSION.to_le_bytes());
@@ -71,7 +71,7 @@ fn encode(manager: &AddrMan, network: [u8; 4]) -> Vec<u8> {
     out
 }
 
-fn decode(bytes: &[u8], network: [u8; 4]) -> Result<AddrMan, &'static str> {
+pub(super) fn decode(bytes: &[u8], network: [u8; 4]) -> Result<AddrMan, &'static str> {
     let (mut input, sum) = bytes.split_last_chunk::<4>().ok_or("too short")?;
     if checksum(input) != *sum {
         return Err("its checksum is wrong");

@@ -25,7 +25,7 @@ mod deployments;
 mod descriptor;
 mod envelope;
 mod filters;
-pub mod fuzz;
+pub(crate) mod fuzz;
 mod generate;
 mod header_cache;
 mod help;
@@ -61,7 +61,7 @@ mod utxo_set;
 mod warm_up;
 
 pub(crate) use amounts::parse_money;
-pub(crate) use auth::Credentials;
+pub(crate) use auth::{Credentials, header as authorization};
 pub(crate) use client::typed_arguments;
 pub use client::{CallError, RpcClient};
 pub(crate) use cookie::start;

@@ -86,13 +86,23 @@ fn read(path: &Path) -> Result<Map<String, Value>, String> {
         Err(error) if error.kind() == std::io::ErrorKind::InvalidData => String::new(),
         Err(_) => return Err(format!("{shown}. Please check permissions.")),
     };
-    let value: Value = serde_json::from_str(&text).map_err(|_| {
+    parse(&text, path)
+}
+
+/// Reads the text of a file of settings; `path` is only named.
+///
+/// # Errors
+///
+/// Returns the text for the user.
+pub(crate) fn parse(text: &str, path: &Path) -> Result<Map<String, Value>, String> {
+    let shown = path.display();
+    let value: Value = serde_json::from_str(text).map_err(|_| {
         format!("Settings file {shown} does not contain valid JSON. This may be caused by a crash, power loss, full disk, or storage error, and can be fixed by removing the file, which will reset settings to default values.")
     })?;
     let Value::Object(mut values) = value else {
         return Err(format!("Found non-object value {value} in settings file {shown}"));
     };
-    let pairs = Pairs::of(&text);
+    let pairs = Pairs::of(text);
     if let Some(key) = pairs.as_ref().and_then(Pairs::repeated) {
         return Err(format!("Found duplicate key {key} in settings file {shown}"));
     }

@@ -9,7 +9,7 @@ mod dynamic;
 mod file;
 mod value;
 
-pub(crate) use dynamic::SettingsFile;
+pub(crate) use dynamic::{SettingsFile, parse as dynamic_settings};
 pub(crate) use file::{FileEntry, FileText};
 pub(crate) use value::Key;
 pub use value::OptionValue;

@@ -110,13 +110,6 @@ impl TransportInfo {
     }
 }
 
-#[cfg(test)]
-impl Source for &[u8] {
-    fn claim(&mut self, _: usize) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 /// Reads the payload of a message; memory is taken as its bytes arrive.
 fn read_payload(stream: &mut impl Source, length: usize) -> Result<Vec<u8>, FrameError> {
     /// Memory that is taken at a time.

@@ -335,7 +335,7 @@ fn read_length(
 }
 
 /// Takes a packet's contents apart.
-fn message(mut contents: Vec<u8>, wire_bytes: usize) -> Result<Frame, FrameError> {
+pub(crate) fn message(mut contents: Vec<u8>, wire_bytes: usize) -> Result<Frame, FrameError> {
     let bytes = contents.len();
     let parsed = match contents.split_first() {
         Some((0, rest)) => rest
@@ -426,12 +426,6 @@ mod tests {
     use super::*;
 
     const MAGIC: [u8; 4] = [0xfa, 0xbf, 0xb5, 0xda];
-
-    impl Source for TcpStream {
-        fn claim(&mut self, _: usize) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,0 +1,9 @@
+//! Any bytes as the payload of a message: decoded, and encoded again.
+//!
+//! `cofferdam_node::fuzz` has the promises; how to run is in `../README.md`.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let _ = cofferdam_node::fuzz::p2p_message(data);
+});
