@@ -94,6 +94,8 @@ impl Descriptor {
 
 impl Form {
     fn parse(text: &str, network: Network) -> Result<Self, String> {
+        let key = |text: &str, form| KeyExpression::parse(text, network, form);
+        nesting::check(text, &|text, form| Ok(key(text, form)?.size()))?;
         let inner = |name: &str| text.strip_prefix(name)?.strip_prefix('(')?.strip_suffix(')');
         if let Some(hex) = inner("raw") {
             let bytes = Vec::from_hex(hex).ok().filter(|bytes| !bytes.is_empty());
@@ -103,8 +105,6 @@ impl Form {
         if let Some(text) = inner("addr") {
             return address(text, network).map(Self::Script).ok_or("Address is not valid".into());
         }
-        let key = |text: &str, form| KeyExpression::parse(text, network, form);
-        nesting::check(text, &|text, form| Ok(key(text, form)?.size()))?;
         if let Some(text) = inner("combo") {
             return Ok(Self::Combo(key(text, KeyForm::Any)?));
         }

@@ -3,6 +3,7 @@
 
 use std::str::FromStr as _;
 
+use miniscript::iter::TreeLike as _;
 use miniscript::{Miniscript, ScriptContext, Segwitv0, Tap};
 
 use super::keys::KeyForm;
@@ -156,20 +157,31 @@ fn check_miniscript<C: ScriptContext>(text: &str, nothing: &str) -> Result<(), S
         return Err("0 is not satisfiable".into());
     }
     let miniscript = Miniscript::<String, C>::from_str_insane(text).map_err(|_| nothing)?;
-    insanity(&miniscript).map_or(Ok(()), |fault| Err(format!("{text} is not sane: {fault}")))
+    // The innermost part is named that nobody should use (`FindInsaneSub`).
+    let mut parts = miniscript.post_order_iter().map(|item| item.node);
+    let part = parts.find_map(|part| Some((part, insanity(part)?)));
+    let Some((part, fault)) = part else {
+        let lacks = || Err(format!("{miniscript} is not sane: {NO_SIGNATURE}"));
+        return if miniscript.requires_sig() { Ok(()) } else { lacks() };
+    };
+    // That no signature is needed is a fault of the whole alone, and the second to be looked for.
+    let is_whole = std::ptr::eq(part, &raw const miniscript);
+    let has_first = fault == MALLEABLE || !is_whole || miniscript.requires_sig();
+    Err(format!("{part} is not sane: {}", if has_first { fault } else { NO_SIGNATURE }))
 }
 
-/// Returns why nobody should use a miniscript.
-fn insanity<C: ScriptContext>(miniscript: &Miniscript<String, C>) -> Option<&'static str> {
-    if !miniscript.is_non_malleable() {
-        Some("malleable witnesses exist")
-    } else if !miniscript.requires_sig() {
-        Some("witnesses without signature exist")
-    } else if miniscript.has_mixed_timelocks() {
+const MALLEABLE: &str = "malleable witnesses exist";
+const NO_SIGNATURE: &str = "witnesses without signature exist";
+
+/// Returns why nobody should use a part of a miniscript, or all of it.
+fn insanity<C: ScriptContext>(part: &Miniscript<String, C>) -> Option<&'static str> {
+    if !part.is_non_malleable() {
+        Some(MALLEABLE)
+    } else if part.has_mixed_timelocks() {
         Some("contains mixes of timelocks expressed in blocks and seconds")
-    } else if miniscript.has_repeated_keys() {
+    } else if part.has_repeated_keys() {
         Some("contains duplicate public keys")
-    } else if !miniscript.within_resource_limits() {
+    } else if !part.within_resource_limits() {
         Some("needs witnesses that may exceed resource limits")
     } else {
         None

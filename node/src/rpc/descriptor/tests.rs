@@ -135,6 +135,11 @@ fn a_function_or_a_key_in_the_wrong_place_is_refused_as_by_core() {
         (format!("wsh(multi_a(1,{KEY}))"), "Can only have multi_a/sortedmulti_a inside tr()"),
         ("wsh(0)".into(), "0 is not satisfiable"),
         ("wsh(1)".into(), "1 is not sane: witnesses without signature exist"),
+        (
+            format!("wsh(and_v(v:pk({KEY}),and_v(v:older(1),older(4194305))))"),
+            "and_v(v:older(1),older(4194305)) is not sane: contains mixes of timelocks expressed in blocks and seconds",
+        ),
+        ("addr(x)y)".into(), "'addr(x)y' is not a valid descriptor function"),
         // What follows a descriptor has no words in Core.
         (format!("pk({KEY}))"), ""),
         (format!("sh(pk({KEY}),{KEY})"), ""),
