@@ -183,6 +183,11 @@ fn what_a_request_names_twice_is_refused_as_core_does() {
             "Parameter verbosity|verbose specified twice both as positional and named argument",
         ),
         (
+            "getblock",
+            r#"{"args":["00",1],"nothing":0,"verbose":2}"#.into(),
+            "Parameter verbosity|verbose specified twice both as positional and named argument",
+        ),
+        (
             "getblockhash",
             r#"{"height":0,"height":0}"#.into(),
             "Parameter height specified multiple times",

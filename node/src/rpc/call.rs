@@ -273,17 +273,17 @@ fn by_name(
     let positional = values.len();
     gather_options(method, &mut named)?;
     let mut given = vec![false; method.params.len()];
+    let mut unknown = None;
     for (name, value) in named {
         let found =
             method.params.iter().position(|param| param.name.split('|').any(|known| known == name));
-        let index = found.ok_or_else(|| {
-            RpcError::new(code::INVALID_PARAMETER, format!("Unknown named parameter {name}"))
-        })?;
-        if std::mem::replace(given.get_mut(index).unwrap_or(&mut false), true) {
-            // Another name of the same parameter: only the first that Core looks for is taken.
-            let text = format!("Unknown named parameter {name}");
-            return Err(RpcError::new(code::INVALID_PARAMETER, text));
-        }
+        // Of several names of one parameter only the first that Core looks for is taken.
+        let slot = found.and_then(|index| Some((index, given.get_mut(index)?)));
+        let Some((index, is_given)) = slot.filter(|(_, is_given)| !**is_given) else {
+            unknown = unknown.or(Some(name));
+            continue;
+        };
+        *is_given = true;
         if values.len() <= index {
             values.resize(index + 1, Value::Null);
         }
@@ -296,6 +296,10 @@ fn by_name(
     if let Some(param) = twice.and_then(|index| method.params.get(index)) {
         let what = "specified twice both as positional and named argument";
         let text = format!("Parameter {} {what}", param.name);
+        return Err(RpcError::new(code::INVALID_PARAMETER, text));
+    }
+    if let Some(name) = unknown {
+        let text = format!("Unknown named parameter {name}");
         return Err(RpcError::new(code::INVALID_PARAMETER, text));
     }
     Ok(values)

@@ -21,7 +21,8 @@ const BY_PLACE: &str = "args";
 /// Returns an error if a parameter is given twice by its name.
 pub(super) fn restore(method: &str, mut params: Value, request: &str) -> Result<Value, RpcError> {
     let has_outputs = method == WITH_OUTPUTS;
-    if !has_outputs && !params.is_object() {
+    // That there is no such method is told first.
+    if !has_outputs && (!params.is_object() || super::method(method).is_none()) {
         return Ok(params);
     }
     let Some(text) = Pairs::of(request).and_then(|fields| fields.get("params")) else {
@@ -101,6 +102,7 @@ mod tests {
         check("getblock", r#"{"hash":"a","hash":"b"}"#, Err(text));
         check("getblock", r#"{"hash":"a","n":{"x":1,"x":2}}"#, Ok(json!({"hash":"a","n":{"x":2}})));
         check("getblock", r#"["a",{"x":1}]"#, Ok(json!(["a",{"x":1}])));
+        check("nothing", r#"{"x":1,"x":2}"#, Ok(json!({"x":2})));
     }
 
     #[test]
