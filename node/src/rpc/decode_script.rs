@@ -1,14 +1,16 @@
 //! `decodescript`: a script in words, and the addresses that wrap it.
 
+use bitcoin::hashes::Hash as _;
 use bitcoin::opcodes::Class;
 use bitcoin::opcodes::ClassifyContext;
 use bitcoin::opcodes::all::OP_CHECKSIGADD;
 use bitcoin::script::Instruction;
-use bitcoin::{Network, PublicKey, Script, ScriptBuf};
+use bitcoin::{Network, Script, ScriptBuf, WPubkeyHash};
 use cofferdam_ibd::coin::is_unspendable;
 use serde_json::{Value, json};
 
 use super::call::Args;
+use super::key_scripts::{is_compressed, multisig, paid_key};
 use super::raw_tx::address_of;
 use super::tx_bytes::has_valid_ops;
 use super::{Context, RpcError, RpcResult, code, descriptor, tx_json};
@@ -69,24 +71,46 @@ fn can_wrap(script: &Script, kind: &str) -> bool {
 fn segwit_script(script: &Script, kind: &str) -> Option<ScriptBuf> {
     match kind {
         "pubkey" => {
-            let key = script.p2pk_public_key()?;
-            Some(ScriptBuf::new_p2wpkh(&key.wpubkey_hash().ok()?))
+            let key = paid_key(script).filter(|key| is_compressed(key))?;
+            Some(ScriptBuf::new_p2wpkh(&WPubkeyHash::hash(key)))
         }
         "pubkeyhash" => {
             let hash: [u8; 20] = script.as_bytes().get(3..23)?.try_into().ok()?;
-            let hash: bitcoin::WPubkeyHash = bitcoin::hashes::Hash::from_byte_array(hash);
-            Some(ScriptBuf::new_p2wpkh(&hash))
+            Some(ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array(hash)))
         }
         "multisig" => {
-            let keys = script.instructions().filter_map(|instruction| {
-                instruction.ok()?.push_bytes().map(|bytes| bytes.as_bytes().to_vec())
-            });
-            let mut keys = keys.filter(|key| key.len() > 1);
-            let compressed =
-                |key: Vec<u8>| PublicKey::from_slice(&key).is_ok_and(|key| key.compressed);
-            keys.all(compressed).then(|| script.to_p2wsh())
+            let keys = multisig(script)?.keys;
+            keys.into_iter().all(is_compressed).then(|| script.to_p2wsh())
         }
         "nonstandard" => Some(script.to_p2wsh()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_witness_needs_short_keys_whether_they_are_on_the_curve_or_not() {
+        let (short, long) = (format!("21{}", "02".repeat(33)), format!("41{}", "04".repeat(65)));
+        for (script, kind, program) in [
+            (format!("{short}ac"), "pubkey", Some("witness_v0_keyhash")),
+            (format!("{long}ac"), "pubkey", None),
+            (format!("51{short}{short}52ae"), "multisig", Some("witness_v0_scripthash")),
+            (format!("51{short}{long}52ae"), "multisig", None),
+            (format!("51{short}7dae"), "nonstandard", Some("witness_v0_scripthash")),
+        ] {
+            let script = ScriptBuf::from_hex(&script).unwrap();
+            let kind_of =
+                |script: &Script| tx_json::script(script, Network::Regtest)["type"].clone();
+            assert_eq!(kind_of(&script), kind, "{script}");
+            let segwit = segwit_script(&script, kind).map(|segwit| kind_of(&segwit));
+            assert_eq!(segwit, program.map(Value::from), "{script}");
+        }
+        let multi = ScriptBuf::from_hex(&format!("51{short}51ae")).unwrap();
+        let text = format!("wsh(multi(1,{}))", "02".repeat(33));
+        let expected = Some(descriptor::with_checksum(&text));
+        assert_eq!(descriptor::infer_witness(&multi), expected);
     }
 }

@@ -30,6 +30,7 @@ mod generate;
 mod header_cache;
 mod help;
 mod http;
+mod key_scripts;
 mod logging;
 mod mempool;
 mod message;

@@ -10,6 +10,7 @@ use cofferdam_ibd::{Chainstate, Coin, HeaderChain as _, HeaderRef};
 use serde_json::{Map, Number, Value, json};
 
 use super::call::{not_of_type, out_of_range};
+use super::key_scripts;
 use super::{RpcError, code, descriptor, tx_bytes};
 
 /// Returns an amount in bitcoins as a number with eight decimals.
@@ -271,11 +272,11 @@ fn script_type(script: &Script) -> &'static str {
         "witness_unknown"
     } else if script.is_op_return() && is_push_only_after_first(script) {
         "nulldata"
-    } else if script.is_p2pk() {
+    } else if key_scripts::paid_key(script).is_some() {
         "pubkey"
     } else if script.is_p2pkh() {
         "pubkeyhash"
-    } else if script.is_multisig() {
+    } else if key_scripts::multisig(script).is_some() {
         "multisig"
     } else {
         "nonstandard"

@@ -15,13 +15,12 @@ use bitcoin::address::NetworkUnchecked;
 use bitcoin::hashes::{hash160, ripemd160, sha256};
 use bitcoin::hex::{DisplayHex as _, FromHex as _};
 use bitcoin::key::TweakedPublicKey;
-use bitcoin::opcodes::all as op;
-use bitcoin::script::Instruction;
 use bitcoin::{Address, Network, PublicKey, Script, ScriptBuf, XOnlyPublicKey};
 use miniscript::{Miniscript, Segwitv0, TranslateErr, Translator, hash256};
 
 pub(crate) use self::checksum::{with_checksum, without_checksum};
 use self::keys::{DerivedKey, KeyExpression, KeyForm};
+use super::key_scripts::{is_compressed, is_plain, multisig, paid_key};
 use super::{RpcError, code};
 
 /// Texts that one with multipath keys (BIP-0389) stands for, at most.
@@ -363,10 +362,10 @@ pub(crate) fn address(text: &str, network: Network) -> Option<ScriptBuf> {
 
 /// Returns the descriptor of a script, as Core's `InferDescriptor` without keys.
 pub(crate) fn infer(script: &Script, network: Network) -> String {
-    let descriptor = if let Some(key) = paid_key(script) {
+    let descriptor = if let Some(key) = paid_key(script).filter(|key| is_plain(key)) {
         format!("pk({})", key.as_hex())
-    } else if let Some((needed, keys)) = multisig(script) {
-        format!("multi({needed},{})", keys.join(","))
+    } else if let Some(text) = multi(script, is_plain) {
+        text
     } else if let Some(key) = output_key(script) {
         format!("rawtr({key})")
     } else if let Ok(address) = Address::from_script(script, network) {
@@ -377,16 +376,11 @@ pub(crate) fn infer(script: &Script, network: Network) -> String {
     with_checksum(&descriptor)
 }
 
-/// Returns whether bytes have the form of a key, on the curve or not (`IsValidNonHybrid`).
-const fn is_key(bytes: &[u8]) -> bool {
-    matches!((bytes.len(), bytes.first()), (33, Some(2 | 3)) | (65, Some(4)))
-}
-
-/// The key of a P2PK script.
-fn paid_key(script: &Script) -> Option<&[u8]> {
-    let [length, key @ .., last] = script.as_bytes() else { return None };
-    let is_whole = usize::from(*length) == key.len() && *last == op::OP_CHECKSIG.to_u8();
-    Some(key).filter(|key| is_whole && is_key(key))
+/// Returns the descriptor of a multisignature script whose keys are all `fit`.
+fn multi(script: &Script, fit: fn(&[u8]) -> bool) -> Option<String> {
+    let multisig = multisig(script).filter(|multisig| multisig.keys.iter().all(|key| fit(key)))?;
+    let keys: Vec<String> = multisig.keys.iter().map(|key| key.to_lower_hex_string()).collect();
+    Some(format!("multi({},{})", multisig.needed, keys.join(",")))
 }
 
 /// The key of a taproot output, if it is one.
@@ -397,43 +391,12 @@ fn output_key(script: &Script) -> Option<XOnlyPublicKey> {
 
 /// Returns the descriptor of a P2WSH script whose inner one is known; `None` if it tells nothing.
 pub(crate) fn infer_witness(inner: &Script) -> Option<String> {
+    if let Some(multi) = multi(inner, is_compressed) {
+        return Some(with_checksum(&format!("wsh({multi})")));
+    }
     let inner = Miniscript::<PublicKey, Segwitv0>::decode(inner).ok()?.to_string();
     // A key that is known by its hash alone has no text.
     (!inner.contains("expr_raw")).then(|| with_checksum(&format!("wsh({inner})")))
-}
-
-/// The number of signatures and the keys of a bare multisignature script (`MatchMultisig`).
-fn multisig(script: &Script) -> Option<(u8, Vec<String>)> {
-    let mut instructions = script.instructions();
-    let mut next = || instructions.next()?.ok();
-    let needed = key_count(next()?)?;
-    let mut keys = Vec::new();
-    let count = loop {
-        match next()? {
-            Instruction::PushBytes(bytes) if is_key(bytes.as_bytes()) => {
-                keys.push(bytes.as_bytes().to_lower_hex_string());
-            }
-            other => break key_count(other)?,
-        }
-    };
-    let is_whole = next()? == Instruction::Op(op::OP_CHECKMULTISIG) && next().is_none();
-    let is_sound = is_whole && usize::from(count) == keys.len() && needed <= count;
-    is_sound.then_some((needed, keys))
-}
-
-/// The number that an instruction of a multisignature script stands for.
-fn key_count(instruction: Instruction<'_>) -> Option<u8> {
-    match instruction {
-        Instruction::Op(code) => {
-            let number = code.to_u8().checked_sub(op::OP_PUSHNUM_1.to_u8())? + 1;
-            (number <= 16).then_some(number)
-        }
-        // Larger numbers have no operation.
-        Instruction::PushBytes(bytes) => match bytes.as_bytes() {
-            [number @ 17..=20] => Some(*number),
-            _ => None,
-        },
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,126 @@
+//! Scripts that name keys, as Bitcoin Core tells them from others (`Solver` in `script/solver.cpp`): by
+//! the form of the keys alone, on the curve or not.
+
+use bitcoin::Script;
+use bitcoin::opcodes::all as op;
+use bitcoin::script::Instruction;
+
+/// Bytes of a key in the short form, and in the long one.
+const SHORT: usize = 33;
+const LONG: usize = 65;
+
+/// A multisignature script.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Multisig<'a> {
+    /// How many signatures it needs.
+    pub(super) needed: u8,
+    /// Its keys.
+    pub(super) keys: Vec<&'a [u8]>,
+}
+
+/// Returns whether bytes have the length that a key's first byte tells (`CPubKey::ValidSize`).
+const fn is_key(bytes: &[u8]) -> bool {
+    matches!((bytes.len(), bytes.first()), (SHORT, Some(2 | 3)) | (LONG, Some(4 | 6 | 7)))
+}
+
+/// Returns whether a key is one that Core describes: not in the hybrid form.
+pub(super) fn is_plain(key: &[u8]) -> bool {
+    is_key(key) && !matches!(key.first(), Some(6 | 7))
+}
+
+/// Returns whether a key is in the short form.
+pub(super) fn is_compressed(key: &[u8]) -> bool {
+    is_key(key) && key.len() == SHORT
+}
+
+/// Returns the key of a script that pays to one (`MatchPayToPubkey`).
+pub(super) fn paid_key(script: &Script) -> Option<&[u8]> {
+    let [length, key @ .., last] = script.as_bytes() else { return None };
+    let is_whole = usize::from(*length) == key.len() && *last == op::OP_CHECKSIG.to_u8();
+    Some(key).filter(|key| is_whole && is_key(key))
+}
+
+/// Reads a bare multisignature script (`MatchMultisig`).
+pub(super) fn multisig(script: &Script) -> Option<Multisig<'_>> {
+    let mut instructions = script.instructions();
+    let mut next = || instructions.next()?.ok();
+    let needed = key_count(next()?)?;
+    let mut keys = Vec::new();
+    let count = loop {
+        match next()? {
+            Instruction::PushBytes(bytes) if is_key(bytes.as_bytes()) => {
+                keys.push(bytes.as_bytes());
+            }
+            other => break key_count(other)?,
+        }
+    };
+    let is_checked = next()? == Instruction::Op(op::OP_CHECKMULTISIG);
+    // A push that is cut off is more to come as well.
+    let is_whole = is_checked && instructions.next().is_none();
+    let is_sound = is_whole && usize::from(count) == keys.len() && needed <= count;
+    is_sound.then_some(Multisig { needed, keys })
+}
+
+/// The number that an instruction of a multisignature script stands for.
+fn key_count(instruction: Instruction<'_>) -> Option<u8> {
+    match instruction {
+        Instruction::Op(code) => {
+            let number = code.to_u8().checked_sub(op::OP_PUSHNUM_1.to_u8())? + 1;
+            (number <= 16).then_some(number)
+        }
+        // Larger numbers have no operation.
+        Instruction::PushBytes(bytes) => match bytes.as_bytes() {
+            [number @ 17..=20] => Some(*number),
+            _ => None,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bitcoin::ScriptBuf;
+
+    fn key(first: &str, bytes: usize) -> String {
+        format!("{first}{}", "ff".repeat(bytes - 1))
+    }
+
+    #[test]
+    fn keys_are_told_by_their_first_byte_and_their_length() {
+        let pays = |key: &str, bytes: u8| {
+            let script = ScriptBuf::from_hex(&format!("{bytes:02x}{key}ac")).unwrap();
+            paid_key(&script).map(|key| (is_plain(key), is_compressed(key)))
+        };
+        assert_eq!(pays(&key("02", 33), 33), Some((true, true)));
+        assert_eq!(pays(&key("04", 65), 65), Some((true, false)));
+        assert_eq!(pays(&key("07", 65), 65), Some((false, false)));
+        assert_eq!(pays(&key("04", 33), 33), None);
+        assert_eq!(pays(&key("02", 65), 65), None);
+        assert_eq!(pays(&key("02", 33), 34), None);
+    }
+
+    #[test]
+    fn a_multisignature_has_as_many_keys_as_it_says() {
+        let short = format!("21{}", key("03", 33));
+        let read = |hex: &str| {
+            let script = ScriptBuf::from_hex(hex).unwrap();
+            multisig(&script).map(|multi| (multi.needed, multi.keys.len()))
+        };
+        assert_eq!(read(&format!("51{short}51ae")), Some((1, 1)));
+        assert_eq!(read(&format!("51{}0114ae", short.repeat(20))), Some((1, 20)));
+        for hex in [
+            // OP_TUCK is no number; fewer keys and more than are told; none needed; more to come.
+            format!("51{short}7dae"),
+            format!("51{short}52ae"),
+            format!("51{short}{short}51ae"),
+            format!("52{short}51ae"),
+            format!("00{short}51ae"),
+            format!("51{short}51ae51"),
+            format!("51{short}51ae49"),
+            format!("51{}0115ae", short.repeat(21)),
+            "5151ae".into(),
+        ] {
+            assert_eq!(read(&hex), None, "{hex}");
+        }
+    }
+}
