@@ -108,3 +108,19 @@ fn seeds_are_asked_at_once_only_by_who_knows_nobody() {
     let node = node.restart(&["-dnsseed=1"]);
     node.logged("Waiting 11 seconds before querying DNS seeds.");
 }
+
+#[test]
+fn fixed_seeds_are_used_at_once_by_who_asks_nobody_and_else_after_a_minute() {
+    let node = Logged::automatic(&["-dnsseed=0", "-fixedseeds=0"]);
+    node.logged("Fixed seeds are disabled");
+    let node = node.restart(&["-dnsseed=0"]);
+    node.logged("Adding fixed seeds as -dnsseed=0 (or IPv4/IPv6 connections are disabled via -onlynet) and neither -addnode nor -seednode are provided");
+    // Regtest has none.
+    node.logged("Added 0 fixed seeds from reachable networks.");
+    let start = 1_700_000_000_u32;
+    let mock = format!("-mocktime={start}");
+    let node = node.restart(&["-dnsseed=0", "-addnode=127.0.0.1:1", &mock]);
+    node.logged("opencon thread start");
+    node.call("setmocktime", &[&(start + 65).to_string()]);
+    node.logged("Adding fixed seeds as 60 seconds have passed and addrman is empty");
+}

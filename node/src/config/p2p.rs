@@ -63,6 +63,8 @@ pub struct P2pConfig {
     pub dns_seed: bool,
     /// Whether they are in any case.
     pub force_dns_seed: bool,
+    /// Whether the addresses of the program are used if no other is found.
+    pub fixed_seeds: bool,
     /// Nodes that are asked for addresses if there are none.
     pub seed_nodes: Vec<String>,
     /// How the node names itself.
@@ -118,6 +120,7 @@ impl P2pConfig {
             automatic: !settings.is_set("connect"),
             dns_seed,
             force_dns_seed,
+            fixed_seeds: settings.flag("fixedseeds", true),
             seed_nodes: owned(settings.all("seednode")),
             // -connect=0 is -noconnect.
             connect: owned(settings.all("connect").into_iter().filter(|at| *at != "0").collect()),

@@ -29,6 +29,12 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "Ask the DNS seeds for addresses of nodes if the known ones lead to no peers (default: 1 unless -connect is used)",
         &[],
     ),
+    option(
+        "fixedseeds",
+        "",
+        "Use the addresses that are part of the program if no other is found (default: 1)",
+        &[],
+    ),
     option("forcednsseed", "", "Ask the DNS seeds in any case (default: 0)", &[]),
     option(
         "seednode",
@@ -86,7 +92,6 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     ),
     ignored("cjdnsreachable"),
     ignored("dns"),
-    ignored("fixedseeds"),
     ignored("i2pacceptincoming"),
     ignored("i2psam"),
     ignored("listenonion"),

@@ -135,6 +135,7 @@ impl PeerManager {
             manager.take_anchors(chain_dir);
         }
         manager.listen_all()?;
+        manager.watch_for_addresses();
         manager.ask_seeds();
         let ticker = Arc::clone(&manager);
         manager.spawn("p2p-tick", move || ticker.run_tick())?;
@@ -297,6 +298,7 @@ impl PeerManager {
             }
             self.tick_sync();
             self.tick_addresses();
+            self.tick_fixed_seeds();
             self.tick_outbound();
             self.tick_extra_peers();
             self.threads().retain(|thread| !thread.is_finished());

@@ -15,6 +15,7 @@ mod eviction;
 mod extra_peers;
 mod fetch;
 mod filters;
+mod fixed_seeds;
 pub(crate) mod fuzz;
 mod gossip_message;
 mod handshake;

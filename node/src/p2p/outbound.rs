@@ -36,6 +36,8 @@ pub(super) struct Outbound {
     pub(super) extra: ExtraPeers,
     /// Peers for blocks alone of the last run.
     pub(super) anchors: Vec<SocketAddr>,
+    /// Since when addresses may come from elsewhere, as long as the fixed seeds may be needed.
+    pub(super) fixed_seeds_from: Option<Duration>,
 }
 
 impl Default for Outbound {
@@ -46,6 +48,7 @@ impl Default for Outbound {
             dialing: false,
             extra: ExtraPeers::default(),
             anchors: Vec::new(),
+            fixed_seeds_from: None,
         }
     }
 }
