@@ -4,6 +4,7 @@
 mod access;
 mod chain;
 mod control;
+mod help;
 mod http_client;
 mod mainnet;
 mod queue;

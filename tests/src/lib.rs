@@ -7,4 +7,5 @@ pub mod daemon;
 pub mod data;
 pub mod json_rpc;
 pub mod process;
+pub mod rpc_docs;
 pub mod scripts;

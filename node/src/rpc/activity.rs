@@ -16,7 +16,6 @@ use super::{Context, Method, RpcError, RpcResult, code, tx_json};
 pub(super) const METHODS: &[Method] = &[Method {
     name: "getdescriptoractivity",
     params: &[required("blockhashes"), required("scanobjects"), optional("include_mempool")],
-    help: "Get spend and receive activity associated with a set of descriptors for a set of blocks.",
     run: get_descriptor_activity,
 }];
 

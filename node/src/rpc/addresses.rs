@@ -18,27 +18,15 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "addpeeraddress",
         params: &[text("address"), required("port"), optional("tried")],
-        help: "Add the address of a potential peer to an address manager table. This RPC is for testing only.",
         run: add_peer_address,
     },
-    Method {
-        name: "getaddrmaninfo",
-        params: &[],
-        help: "Provides information about the node's address manager by returning the number of addresses in the `new` and `tried` tables and their sum for all networks.",
-        run: get_addrman_info,
-    },
+    Method { name: "getaddrmaninfo", params: &[], run: get_addrman_info },
     Method {
         name: "getnodeaddresses",
         params: &[optional("count"), optional_text("network")],
-        help: "Return known addresses, after filtering for quality and recency. These can potentially be used to find new peers in the network.",
         run: get_node_addresses,
     },
-    Method {
-        name: "getrawaddrman",
-        params: &[],
-        help: "EXPERIMENTAL warning: this call may be changed in future releases. Returns information on all address manager entries for the new and tried tables.",
-        run: get_raw_addrman,
-    },
+    Method { name: "getrawaddrman", params: &[], run: get_raw_addrman },
 ];
 
 fn get_node_addresses(context: &Context, args: &Args) -> RpcResult {

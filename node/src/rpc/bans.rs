@@ -10,22 +10,15 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "clearbanned",
         params: &[],
-        help: "Clears all banned IPs.",
         run: |context, _| {
             context.peers.bans.clear();
             Ok(Value::Null)
         },
     },
-    Method {
-        name: "listbanned",
-        params: &[],
-        help: "Lists all manually banned IPs/Subnets.",
-        run: list_banned,
-    },
+    Method { name: "listbanned", params: &[], run: list_banned },
     Method {
         name: "setban",
         params: &[text("subnet"), text("command"), optional("bantime"), optional("absolute")],
-        help: "Attempts to add or remove an IP/Subnet from the banned list: for bantime seconds, or until bantime if absolute is set.",
         run: set_ban,
     },
 ];

@@ -9,7 +9,6 @@ use super::{Context, Method, RpcError, RpcResult, code};
 pub(super) const METHODS: &[Method] = &[Method {
     name: "getblockfrompeer",
     params: &[text("blockhash"), required("peer_id")],
-    help: "Attempt to fetch block from a given peer. We must have the header for this block, e.g. using submitheader.",
     run: get_block_from_peer,
 }];
 

@@ -20,7 +20,6 @@ const PER_UTXO_OVERHEAD: i64 = 36 + 4;
 pub(super) const METHODS: &[Method] = &[Method {
     name: "getblockstats",
     params: &[required("hash_or_height"), optional("stats")],
-    help: "Computes per block statistics for a given window. All amounts are in satoshis.",
     run: get_block_stats,
 }];
 

@@ -15,43 +15,32 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "getbestblockhash",
         params: &[],
-        help: "Returns the hash of the best (tip) block in the most-work fully-validated chain.",
         run: |context, _| Ok(json!(context.chain.view().tip.hash.to_string())),
     },
     Method {
         name: "getblock",
         params: &[text("blockhash"), optional("verbosity|verbose")],
-        help: "Returns a block: 0 as hex, 1 with transaction ids (default), 2 with transactions, 3 with what they spend too.",
         run: get_block,
     },
     Method {
         name: "getblockcount",
         params: &[],
-        help: "Returns the height of the most-work fully-validated chain.",
         run: |context, _| Ok(json!(context.chain.view().tip.height)),
     },
-    Method {
-        name: "getblockhash",
-        params: &[required("height")],
-        help: "Returns hash of block in best-block-chain at height provided.",
-        run: get_block_hash,
-    },
+    Method { name: "getblockhash", params: &[required("height")], run: get_block_hash },
     Method {
         name: "getblockheader",
         params: &[text("blockhash"), optional("verbose")],
-        help: "Returns a block header: as JSON (default), or as hex if verbose is false.",
         run: get_block_header,
     },
     Method {
         name: "getdeploymentinfo",
         params: &[optional_text("blockhash")],
-        help: "Returns various state info regarding deployments of consensus changes, at a block or the tip.",
         run: deployments::get_deployment_info,
     },
     Method {
         name: "gettxoutsetinfo",
         params: &[optional_text("hash_type"), optional("hash_or_height"), optional("use_index")],
-        help: "Returns statistics about the unspent transaction output set: hash_type is hash_serialized_3 (default), muhash or none. With -coinstatsindex the last two are known at every block, without a scan.",
         run: utxo_set::get_tx_out_set_info,
     },
 ];

@@ -14,16 +14,10 @@ use crate::chain::Worker;
 const SLICE: Duration = Duration::from_millis(200);
 
 pub(super) const METHODS: &[Method] = &[
-    Method {
-        name: "invalidateblock",
-        params: &[text("blockhash")],
-        help: "Permanently marks a block as invalid, as if it violated a consensus rule.",
-        run: invalidate_block,
-    },
+    Method { name: "invalidateblock", params: &[text("blockhash")], run: invalidate_block },
     Method {
         name: "preciousblock",
         params: &[text("blockhash")],
-        help: "Treats a block as if it were received before others with the same work; not retained across restarts.",
         run: |context, args| {
             let hash: BlockHash = args.hash(0)?;
             context.chain.query(move |chain| {
@@ -37,7 +31,6 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "reconsiderblock",
         params: &[text("blockhash")],
-        help: "Removes invalidity status of a block, its ancestors and its descendants, reconsiders them for activation.",
         run: |context, args| {
             let hash: BlockHash = args.hash(0)?;
             let at = context.chain.query(move |chain| find(chain, &hash))??;

@@ -17,34 +17,17 @@ const CHECK_LEVEL: i64 = 3;
 const CHECK_BLOCKS: i64 = 6;
 
 pub(super) const METHODS: &[Method] = &[
-    Method {
-        name: "getblockchaininfo",
-        params: &[],
-        help: "Returns an object containing various state info regarding blockchain processing.",
-        run: get_blockchain_info,
-    },
-    Method {
-        name: "getchainstates",
-        params: &[],
-        help: "Return information about chainstates.",
-        run: get_chainstates,
-    },
-    Method {
-        name: "getchaintips",
-        params: &[],
-        help: "Return information about all known tips in the block tree, including the main chain as well as orphaned branches.",
-        run: get_chain_tips,
-    },
+    Method { name: "getblockchaininfo", params: &[], run: get_blockchain_info },
+    Method { name: "getchainstates", params: &[], run: get_chainstates },
+    Method { name: "getchaintips", params: &[], run: get_chain_tips },
     Method {
         name: "getchaintxstats",
         params: &[optional("nblocks"), optional_text("blockhash")],
-        help: "Compute statistics about the total number and rate of transactions in the chain.",
         run: get_chain_tx_stats,
     },
     Method {
         name: "getdifficulty",
         params: &[],
-        help: "Returns the proof-of-work difficulty as a multiple of the minimum difficulty.",
         run: |context, _| {
             let bits = context
                 .chain
@@ -55,7 +38,6 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "verifychain",
         params: &[optional("checklevel"), optional("nblocks")],
-        help: "Verifies blockchain database.",
         run: verify_chain,
     },
 ];

@@ -13,7 +13,6 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "waitfornewblock",
         params: &[optional("timeout"), optional_text("current_tip")],
-        help: "Waits for any new block and returns useful info about it. timeout is in milliseconds; 0 is for ever.",
         run: |context, args| {
             let current = match args.get(1) {
                 Some(_) => args.hash(1)?,
@@ -25,7 +24,6 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "waitforblock",
         params: &[text("blockhash"), optional("timeout")],
-        help: "Waits for a specific new block and returns useful info about it.",
         run: |context, args| {
             let wanted: BlockHash = args.hash(0)?;
             wait(context, args, 1, move |tip| tip.hash == wanted)
@@ -34,7 +32,6 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "waitforblockheight",
         params: &[required("height"), optional("timeout")],
-        help: "Waits for (at least) block height and returns the height and hash of the current tip.",
         run: |context, args| {
             let wanted = args.integer(0)?;
             wait(context, args, 1, move |tip| i64::from(tip.height) >= wanted)
@@ -43,7 +40,6 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "syncwithvalidationinterfacequeue",
         params: &[],
-        help: "Waits for everything that blocks caused before this call.",
         run: |context, _| {
             context.chain.settle()?;
             Ok(Value::Null)

@@ -25,74 +25,31 @@ const ECHO_PARAMS: &[Param] = &[
 ];
 
 pub(super) const METHODS: &[Method] = &[
-    Method {
-        name: "echo",
-        params: ECHO_PARAMS,
-        help: "Simply echo back the input arguments. This command is for testing.",
-        run: echo,
-    },
-    Method {
-        name: "echoipc",
-        params: &[text("arg")],
-        help: "Echo back the input argument. This command is for testing.",
-        run: |_, args| Ok(json!(args.text(0)?)),
-    },
-    Method {
-        name: "echojson",
-        params: ECHO_PARAMS,
-        help: "Simply echo back the input arguments. This command is for testing.",
-        run: echo,
-    },
-    Method {
-        name: "getmemoryinfo",
-        params: &[optional_text("mode")],
-        help: "Returns an object containing information about memory usage.",
-        run: get_memory_info,
-    },
+    Method { name: "echo", params: ECHO_PARAMS, run: echo },
+    Method { name: "echoipc", params: &[text("arg")], run: |_, args| Ok(json!(args.text(0)?)) },
+    Method { name: "echojson", params: ECHO_PARAMS, run: echo },
+    Method { name: "getmemoryinfo", params: &[optional_text("mode")], run: get_memory_info },
     Method {
         name: "getsyncstatus",
         params: &[],
-        help: "Returns progress, rates and bottleneck of the sync, cache and log: what `cofferdam status` shows.",
         run: |context, _| Ok(lock(&context.seen).now.to_json()),
     },
     Method {
         name: "getrpcinfo",
         params: &[],
-        help: "Returns details of the RPC server.",
         run: |context, _| {
             let path = context.log_path.clone().unwrap_or_default();
             let logpath = path.display().to_string();
             Ok(json!({"active_commands": context.calls.list(), "logpath": logpath}))
         },
     },
-    Method {
-        name: "help",
-        params: &[optional_text("command")],
-        help: "List all commands, or get help for a specified command.",
-        run: get_help,
-    },
-    Method {
-        name: "mockscheduler",
-        params: &[required("delta_time")],
-        help: "Bump the scheduler into the future (-regtest only)",
-        run: mock_scheduler,
-    },
-    Method {
-        name: "setmocktime",
-        params: &[required("timestamp")],
-        help: "Sets the local time to given timestamp (-regtest only); 0 goes back to the system time.",
-        run: set_mock_time,
-    },
-    Method {
-        name: "stop",
-        params: &[hidden("wait")],
-        help: "Request a graceful shutdown of Cofferdam.",
-        run: stop,
-    },
+    Method { name: "help", params: &[optional_text("command")], run: get_help },
+    Method { name: "mockscheduler", params: &[required("delta_time")], run: mock_scheduler },
+    Method { name: "setmocktime", params: &[required("timestamp")], run: set_mock_time },
+    Method { name: "stop", params: &[hidden("wait")], run: stop },
     Method {
         name: "uptime",
         params: &[],
-        help: "Returns the total uptime of the server in seconds.",
         run: |context, _| Ok(json!(context.started.elapsed().as_secs())),
     },
 ];
@@ -103,7 +60,7 @@ fn get_help(_: &Context, args: &Args) -> RpcResult {
         // As in Core: for tests that compare a client's table with the node's.
         Some("dump_all_command_conversions") => Ok(help::conversions()),
         Some(name) => Ok(match super::method(name) {
-            Some(method) => json!(help::help(method).trim_end()),
+            Some(method) => json!(help::help(method)),
             None => json!(format!("help: unknown command: {name}")),
         }),
     }

@@ -22,15 +22,9 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "getblockfilter",
         params: &[text("blockhash"), optional_text("filtertype")],
-        help: "Retrieve a BIP 157 content filter for a particular block.",
         run: get_block_filter,
     },
-    Method {
-        name: "getindexinfo",
-        params: &[optional_text("index_name")],
-        help: "Returns the status of one or all available indices currently running in the node.",
-        run: get_index_info,
-    },
+    Method { name: "getindexinfo", params: &[optional_text("index_name")], run: get_index_info },
     Method {
         name: "scanblocks",
         params: &[
@@ -41,7 +35,6 @@ pub(super) const METHODS: &[Method] = &[
             optional_text("filtertype"),
             optional("options"),
         ],
-        help: "Return relevant blockhashes for given descriptors (requires blockfilterindex): action is start, status or abort.",
         run: scan_blocks,
     },
 ];

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::call::Args;
 use super::descriptor::{Descriptor, infer};
 use super::envelope::answer;
-use super::{CATEGORIES, RpcError, address, code, method};
+use super::{RpcError, TABLES, address, code, method};
 use crate::fuzz::LiveNode;
 
 /// Methods that end the node, wait for something, take long or go beyond it (as in Bitcoin Core's
@@ -32,7 +32,7 @@ const NOT_CALLED: [&str; 14] = [
 
 /// Returns the methods that the fuzzer calls.
 pub(crate) fn called() -> impl Iterator<Item = &'static str> {
-    let methods = CATEGORIES.iter().flat_map(|(_, methods)| *methods);
+    let methods = TABLES.iter().copied().flatten();
     methods.map(|method| method.name).filter(|name| !NOT_CALLED.contains(name))
 }
 

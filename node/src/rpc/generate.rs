@@ -22,7 +22,6 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "generate",
         params: &[],
-        help: "has been replaced by the -generate cli option. Refer to -help for more information.",
         run: |_, _| {
             let message = "generate\n\nhas been replaced by the -generate cli option. Refer to -help for more information.\n";
             Err(RpcError::new(code::METHOD_NOT_FOUND, message))
@@ -31,7 +30,6 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "generatetoaddress",
         params: &[required("nblocks"), text("address"), optional("maxtries")],
-        help: "Mine to a specified address and return the block hashes.",
         run: |context, args| {
             let network = context.chain.params().network.to_bitcoin();
             let script = descriptor::address(args.text(1)?, network).ok_or_else(|| {
@@ -43,7 +41,6 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "generatetodescriptor",
         params: &[required("num_blocks"), text("descriptor"), optional("maxtries")],
-        help: "Mine to a specified descriptor and return the block hashes.",
         run: |context, args| {
             let network = context.chain.params().network.to_bitcoin();
             let script = descriptor::parse(args.text(1)?, network)?;
@@ -53,7 +50,6 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "generateblock",
         params: &[text("output"), required("transactions"), optional("submit")],
-        help: "Mine a set of ordered transactions to a specified address or descriptor and return the block hash. Transaction fees are not collected in the block reward.",
         run: generate_block,
     },
 ];

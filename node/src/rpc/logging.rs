@@ -9,13 +9,6 @@ use crate::logging::Category;
 pub(super) const METHODS: &[Method] = &[Method {
     name: "logging",
     params: &[optional("include"), optional("exclude")],
-    help: "Gets and sets the logging configuration.\n\
-        When called without an argument, returns the list of categories with status that are \
-        currently being debug logged or not.\n\
-        When called with arguments, adds or removes categories from debug logging and return the lists above.\n\
-        The arguments are evaluated in order \"include\", \"exclude\".\n\
-        If an item is both included and excluded, it will thus end up being excluded.\n\
-        In addition to the categories, \"all\" and \"1\" represent all logging categories.",
     run: logging,
 }];
 

@@ -18,80 +18,56 @@ use crate::queue_file::{self, Import};
 const RELAY_FEE_RATE: Amount = Amount::from_sat(100);
 
 pub(super) const METHODS: &[Method] = &[
-    Method {
-        name: "getmempoolinfo",
-        params: &[],
-        help: "Returns details on the active state of the TX memory pool.",
-        run: get_mempool_info,
-    },
+    Method { name: "getmempoolinfo", params: &[], run: get_mempool_info },
     Method {
         name: "getrawmempool",
         params: &[optional("verbose"), optional("mempool_sequence")],
-        help: "Returns all transaction ids in memory pool as a json array of string transaction ids.",
         run: get_raw_mempool,
     },
     Method {
         name: "getmempoolentry",
         params: &[text("txid")],
-        help: "Returns mempool data for given transaction",
         run: |context, args| {
             let txid: Txid = args.hash(0)?;
             let queue = context.chain.queue().read();
             Ok(entry(&queue, queue.get(&txid).ok_or_else(not_queued)?))
         },
     },
-    Method {
-        name: "getmempoolcluster",
-        params: &[text("txid")],
-        help: "Returns mempool data for given cluster",
-        run: get_mempool_cluster,
-    },
+    Method { name: "getmempoolcluster", params: &[text("txid")], run: get_mempool_cluster },
     Method {
         name: "getmempoolfeeratediagram",
         params: &[],
-        help: "Returns the feerate diagram for the whole mempool.",
         run: |context, _| Ok(fee_rate_diagram(&context.chain.queue().read())),
     },
     Method {
         name: "getmempoolancestors",
         params: &[text("txid"), optional("verbose")],
-        help: "If txid is in the mempool, returns all in-mempool ancestors.",
         run: |context, args| relatives(context, args, TxQueue::ancestors),
     },
     Method {
         name: "getmempooldescendants",
         params: &[text("txid"), optional("verbose")],
-        help: "If txid is in the mempool, returns all in-mempool descendants.",
         run: |context, args| relatives(context, args, TxQueue::descendants),
     },
     Method {
         name: "gettxspendingprevout",
         params: &[required("outputs"), optional("options")],
-        help: "Scans the mempool to find transactions spending any of the given outputs",
         run: get_tx_spending_prevout,
     },
     Method {
         name: "gettxout",
         params: &[text("txid"), required("n"), optional("include_mempool")],
-        help: "Returns details about an unspent transaction output.",
         run: get_tx_out,
     },
     Method {
         name: "prioritisetransaction",
         params: &[text("txid"), optional("dummy"), required("fee_delta")],
-        help: "Accepts the transaction into mined blocks at a higher (or lower) priority",
         run: prioritise_transaction,
     },
-    Method {
-        name: "getprioritisedtransactions",
-        params: &[],
-        help: "Returns a map of all user-created (see prioritisetransaction) fee deltas by txid, and whether the tx is present in mempool.",
-        run: get_prioritised_transactions,
-    },
+    Method { name: "getprioritisedtransactions", params: &[], run: get_prioritised_transactions },
     Method {
         name: "savemempool",
         params: &[],
-        help: "Dumps the mempool to disk. It will fail until the previous dump is fully loaded.",
         run: |context, _| {
             let path = context.mining.queue_file.clone();
             match queue_file::save(&context.chain, &path) {
@@ -106,15 +82,9 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "importmempool",
         params: &[text("filepath"), optional("options")],
-        help: "Import a mempool.dat file and attempt to add its contents to the mempool.",
         run: import_mempool,
     },
-    Method {
-        name: "getorphantxs",
-        params: &[optional("verbosity")],
-        help: "Shows transactions in the tx orphanage, which is always empty: no transaction is taken from peers.",
-        run: get_orphan_txs,
-    },
+    Method { name: "getorphantxs", params: &[optional("verbosity")], run: get_orphan_txs },
 ];
 
 fn not_queued() -> RpcError {

@@ -15,13 +15,11 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "signmessagewithprivkey",
         params: &[text("privkey"), text("message")],
-        help: "Sign a message with the private key of an address",
         run: sign,
     },
     Method {
         name: "verifymessage",
         params: &[text("address"), text("signature"), text("message")],
-        help: "Verify a signed message.",
         run: verify,
     },
 ];

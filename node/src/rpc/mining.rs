@@ -23,16 +23,10 @@ use crate::config::MiningConfig;
 const HASH_RATE_BLOCKS: i64 = 120;
 
 pub(super) const METHODS: &[Method] = &[
-    Method {
-        name: "getmininginfo",
-        params: &[],
-        help: "Returns a json object containing mining-related information.",
-        run: get_mining_info,
-    },
+    Method { name: "getmininginfo", params: &[], run: get_mining_info },
     Method {
         name: "getnetworkhashps",
         params: &[optional("nblocks"), optional("height")],
-        help: "Returns the estimated network hashes per second based on the last n blocks.",
         run: |context, args| {
             let blocks = args.optional_integer(0)?.unwrap_or(HASH_RATE_BLOCKS);
             let height = args.optional_integer(1)?.unwrap_or(-1);
@@ -42,15 +36,9 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "submitblock",
         params: &[text("hexdata"), optional_text("dummy")],
-        help: "Attempts to submit new block to network; returns null, \"duplicate\", \"inconclusive\" or why it is not valid.",
         run: submit_block,
     },
-    Method {
-        name: "submitheader",
-        params: &[text("hexdata")],
-        help: "Decode the given hexdata as a header and submit it as a candidate chain tip if valid.",
-        run: submit_header,
-    },
+    Method { name: "submitheader", params: &[text("hexdata")], run: submit_header },
 ];
 
 /// How blocks are built, and what was built last.

@@ -37,7 +37,7 @@ mod message;
 mod mining;
 mod network;
 mod output_script;
-mod param_docs;
+mod param_types;
 mod peer_info;
 mod prune;
 mod query;
@@ -45,7 +45,6 @@ mod raw_tx;
 mod repeats;
 mod rest;
 mod rest_coins;
-mod result_docs;
 mod scan;
 mod send;
 mod server;
@@ -198,46 +197,44 @@ pub(crate) struct Method {
     pub(crate) name: &'static str,
     /// Its parameters.
     pub(crate) params: &'static [Param],
-    /// What it does, in a sentence.
-    pub(crate) help: &'static str,
     /// Runs it.
     pub(crate) run: fn(&Context, &Args) -> RpcResult,
 }
 
-/// The methods by category, as `help` lists them.
-const CATEGORIES: &[(&str, &[Method])] = &[
-    ("Blockchain", blockchain::METHODS),
-    ("Blockchain", activity::METHODS),
-    ("Blockchain", block_fetch::METHODS),
-    ("Blockchain", block_stats::METHODS),
-    ("Blockchain", chain_control::METHODS),
-    ("Blockchain", chain_info::METHODS),
-    ("Blockchain", chain_wait::METHODS),
-    ("Blockchain", filters::METHODS),
-    ("Blockchain", mempool::METHODS),
-    ("Blockchain", prune::METHODS),
-    ("Blockchain", scan::METHODS),
-    ("Blockchain", snapshot::METHODS),
-    ("Blockchain", tx_out_proof::METHODS),
-    ("Control", control::METHODS),
-    ("Control", logging::METHODS),
-    ("Mining", generate::METHODS),
-    ("Mining", mining::METHODS),
-    ("Mining", template::METHODS),
-    ("Network", network::METHODS),
-    ("Network", bans::METHODS),
-    ("Rawtransactions", raw_tx::METHODS),
-    ("Network", addresses::METHODS),
-    ("Rawtransactions", send::METHODS),
-    ("Rawtransactions", sign::METHODS),
-    ("Util", message::METHODS),
-    ("Util", output_script::METHODS),
-    ("Util", util::METHODS),
+/// The methods; their texts in `help/` tell under which heading each is listed.
+const TABLES: &[&[Method]] = &[
+    blockchain::METHODS,
+    activity::METHODS,
+    block_fetch::METHODS,
+    block_stats::METHODS,
+    chain_control::METHODS,
+    chain_info::METHODS,
+    chain_wait::METHODS,
+    filters::METHODS,
+    mempool::METHODS,
+    prune::METHODS,
+    scan::METHODS,
+    snapshot::METHODS,
+    tx_out_proof::METHODS,
+    control::METHODS,
+    logging::METHODS,
+    generate::METHODS,
+    mining::METHODS,
+    template::METHODS,
+    network::METHODS,
+    bans::METHODS,
+    raw_tx::METHODS,
+    addresses::METHODS,
+    send::METHODS,
+    sign::METHODS,
+    message::METHODS,
+    output_script::METHODS,
+    util::METHODS,
 ];
 
 /// Returns the method of that name.
 pub(crate) fn method(name: &str) -> Option<&'static Method> {
-    CATEGORIES.iter().flat_map(|(_, methods)| *methods).find(|method| method.name == name)
+    TABLES.iter().copied().flatten().find(|method| method.name == name)
 }
 
 /// Runs a method; parameters are a JSON array or object.

@@ -26,49 +26,29 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "addconnection",
         params: &[text("address"), text("connection_type"), value("v2transport")],
-        help: "Opens an outbound connection to a specified node: outbound-full-relay, block-relay-only, addr-fetch or feeler. For testing only.",
         run: add_connection,
     },
     Method {
         name: "addnode",
         params: &[text("node"), text("command"), optional("v2transport")],
-        help: "Attempts to add or remove a node from the addnode list, or tries a connection once: command is add, remove or onetry.",
         run: add_node,
     },
     Method {
         name: "disconnectnode",
         params: &[optional_text("address"), optional("nodeid")],
-        help: "Immediately disconnects from the specified peer node, by address or by id.",
         run: disconnect_node,
     },
-    Method {
-        name: "getaddednodeinfo",
-        params: &[optional_text("node")],
-        help: "Returns information about the given added node, or all added nodes (onetry ones are not listed).",
-        run: get_added_node_info,
-    },
+    Method { name: "getaddednodeinfo", params: &[optional_text("node")], run: get_added_node_info },
     Method {
         name: "getconnectioncount",
         params: &[],
-        help: "Returns the number of connections to other nodes.",
         run: |context, _| Ok(json!(context.peers.peers().len())),
     },
-    Method {
-        name: "getnettotals",
-        params: &[],
-        help: "Returns information about network traffic, including bytes in, bytes out, and current system time.",
-        run: get_net_totals,
-    },
-    Method {
-        name: "getnetworkinfo",
-        params: &[],
-        help: "Returns an object containing various state info regarding P2P networking.",
-        run: get_network_info,
-    },
+    Method { name: "getnettotals", params: &[], run: get_net_totals },
+    Method { name: "getnetworkinfo", params: &[], run: get_network_info },
     Method {
         name: "getpeerinfo",
         params: &[],
-        help: "Returns data about each connected network peer as a json array of objects.",
         run: |context, _| {
             let peers = context.peers.peers();
             let connected = peers.iter().filter(|peer| !peer.is_closing());
@@ -80,7 +60,6 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "ping",
         params: &[],
-        help: "Requests that a ping be sent to all other nodes, to measure ping time.",
         run: |context, _| {
             context.peers.ping_all();
             Ok(Value::Null)
@@ -89,13 +68,11 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "sendmsgtopeer",
         params: &[value("peer_id"), text("msg_type"), text("msg")],
-        help: "Sends a p2p message to a peer specified by id: type and body in hex. For testing only.",
         run: send_message,
     },
     Method {
         name: "setnetworkactive",
         params: &[value("state")],
-        help: "Disables or enables all p2p network activity.",
         run: |context, args| {
             let state = args.optional_flag(0)?.unwrap_or(true);
             context.peers.set_active(state);

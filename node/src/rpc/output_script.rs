@@ -26,27 +26,15 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "createmultisig",
         params: &[required("nrequired"), required("keys"), optional_text("address_type")],
-        help: "Creates a multi-signature address with n signatures of m keys required.\nIt returns a json object with the address and redeemScript.",
         run: create_multisig,
     },
     Method {
         name: "deriveaddresses",
         params: &[text("descriptor"), optional("range")],
-        help: "Derives one or more addresses corresponding to an output descriptor.",
         run: derive_addresses,
     },
-    Method {
-        name: "getdescriptorinfo",
-        params: &[text("descriptor")],
-        help: "Analyses a descriptor.",
-        run: get_descriptor_info,
-    },
-    Method {
-        name: "validateaddress",
-        params: &[text("address")],
-        help: "Return information about the given bitcoin address.",
-        run: validate_address,
-    },
+    Method { name: "getdescriptorinfo", params: &[text("descriptor")], run: get_descriptor_info },
+    Method { name: "validateaddress", params: &[text("address")], run: validate_address },
 ];
 
 fn network(context: &Context) -> Network {

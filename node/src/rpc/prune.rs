@@ -13,12 +13,8 @@ const TIMESTAMP_WINDOW_SECONDS: i64 = 2 * 60 * 60;
 /// From this number on a height is a time (`LOCKTIME_THRESHOLD` is half of it; so is Core's test).
 const TIME_MIN: i64 = 1_000_000_000;
 
-pub(super) const METHODS: &[Method] = &[Method {
-    name: "pruneblockchain",
-    params: &[required("height")],
-    help: "Removes block files up to a height, or to a time (UNIX epoch), whose blocks are at least 288 below the tip; returns the height of the last block pruned.",
-    run: prune_blockchain,
-}];
+pub(super) const METHODS: &[Method] =
+    &[Method { name: "pruneblockchain", params: &[required("height")], run: prune_blockchain }];
 
 fn prune_blockchain(context: &Context, args: &Args) -> RpcResult {
     if context.chain.prune_mode() == PruneMode::Off {

@@ -9,7 +9,9 @@ use bitcoin::{
 };
 use serde_json::{Map, Value, json};
 
-use super::call::{Args, json as required, not_of_type, optional, out_of_range, text};
+use super::call::{
+    Args, json as required, not_of_type, optional, optional_text, out_of_range, text,
+};
 use super::tx_bytes::{Form, decode, encode_hex};
 use super::tx_json::{self, Spent};
 use super::{Context, Method, RpcError, RpcResult, amounts, code, decode_script, descriptor};
@@ -31,25 +33,21 @@ pub(super) const METHODS: &[Method] = &[
             optional("replaceable"),
             optional("version"),
         ],
-        help: "Create a transaction spending the given inputs and creating new outputs.",
         run: |context, args| Ok(json!(encode_hex(&create(context, args)?))),
     },
     Method {
         name: "decoderawtransaction",
         params: &[text("hexstring"), optional("iswitness")],
-        help: "Return a JSON object representing the serialized, hex-encoded transaction.",
         run: decode_raw_transaction,
     },
     Method {
         name: "decodescript",
         params: &[text("hexstring")],
-        help: "Decode a hex-encoded script.",
         run: decode_script::decode_script,
     },
     Method {
         name: "getrawtransaction",
-        params: &[text("txid"), optional("verbosity|verbose"), optional("blockhash")],
-        help: "Returns a transaction of the mempool, or of the block that is named.",
+        params: &[text("txid"), optional("verbosity|verbose"), optional_text("blockhash")],
         run: get_raw_transaction,
     },
 ];

@@ -23,7 +23,6 @@ const COINS_PER_LOOK: u64 = 8192;
 pub(super) const METHODS: &[Method] = &[Method {
     name: "scantxoutset",
     params: &[text("action"), optional("scanobjects")],
-    help: "Scans the unspent transaction output set for entries that match certain output descriptors: action is start, status or abort; a scan object is a descriptor, or an object with desc and range.",
     run: scan_tx_out_set,
 }];
 

@@ -16,19 +16,16 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "sendrawtransaction",
         params: &[text("hexstring"), optional("maxfeerate"), optional("maxburnamount")],
-        help: "Submit a raw transaction (serialized, hex-encoded): it waits for the next block that is generated here, and is not sent to peers.",
         run: send_raw_transaction,
     },
     Method {
         name: "testmempoolaccept",
         params: &[required("rawtxs"), optional("maxfeerate")],
-        help: "Returns result of mempool acceptance tests indicating if raw transaction(s) (serialized, hex-encoded) would be accepted by mempool.",
         run: test_mempool_accept,
     },
     Method {
         name: "submitpackage",
         params: &[required("package"), optional("maxfeerate"), optional("maxburnamount")],
-        help: "Submit a package of raw transactions (serialized, hex-encoded) to local node.",
         run: submit_package,
     },
 ];

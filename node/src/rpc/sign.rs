@@ -13,12 +13,7 @@ use super::tx_bytes::{Form, decode, encode_hex};
 use super::{Context, Method, RpcError, RpcResult, amounts, code, tx_json};
 
 pub(super) const METHODS: &[Method] = &[
-    Method {
-        name: "combinerawtransaction",
-        params: &[required("txs")],
-        help: "Combine multiple partially signed transactions into one transaction.",
-        run: combine,
-    },
+    Method { name: "combinerawtransaction", params: &[required("txs")], run: combine },
     Method {
         name: "signrawtransactionwithkey",
         params: &[
@@ -27,7 +22,6 @@ pub(super) const METHODS: &[Method] = &[
             optional("prevtxs"),
             optional_text("sighashtype"),
         ],
-        help: "Sign inputs for raw transaction (serialized, hex-encoded) with the keys that are given.",
         run: sign_with_key,
     },
 ];

@@ -36,13 +36,11 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "dumptxoutset",
         params: &[text("path"), optional_text("type"), optional("options")],
-        help: "Write the serialized UTXO set to a file: of the tip (type latest), or as it was at options.rollback, a height or a block hash (type rollback).",
         run: dump_tx_out_set,
     },
     Method {
         name: "loadtxoutset",
         params: &[text("path")],
-        help: "Load the serialized UTXO set from a file: refused, every block is validated here.",
         run: |context, args| {
             let path = context.chain_dir.join(args.text(0)?);
             if File::open(&path).is_err() {

@@ -22,7 +22,6 @@ use crate::chain::Worker;
 pub(super) const METHODS: &[Method] = &[Method {
     name: "getblocktemplate",
     params: &[required("template_request")],
-    help: "Returns data needed to construct a block to work on, or checks one (mode \"proposal\").",
     run: get_block_template,
 }];
 

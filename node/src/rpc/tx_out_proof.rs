@@ -18,15 +18,9 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "gettxoutproof",
         params: &[required("txids"), optional_text("blockhash")],
-        help: "Returns a hex-encoded proof that \"txid\" was included in a block.",
         run: get_tx_out_proof,
     },
-    Method {
-        name: "verifytxoutproof",
-        params: &[text("proof")],
-        help: "Verifies that a proof points to a transaction in a block, returning the transaction it commits to and throwing an RPC error if the block is not in our best chain",
-        run: verify_tx_out_proof,
-    },
+    Method { name: "verifytxoutproof", params: &[text("proof")], run: verify_tx_out_proof },
 ];
 
 fn key_error(text: &str) -> RpcError {

@@ -18,13 +18,11 @@ pub(super) const METHODS: &[Method] = &[
     Method {
         name: "estimaterawfee",
         params: &[required("conf_target"), optional("threshold")],
-        help: "Estimates of the fee rate by horizon. This node relays no transactions and knows no fees: there is no estimate.",
         run: estimate_raw_fee,
     },
     Method {
         name: "estimatesmartfee",
         params: &[required("conf_target"), optional_text("estimate_mode")],
-        help: "Estimates the approximate fee per kilobyte needed for a transaction to begin\nconfirmation within conf_target blocks. This node relays no transactions and knows no\nfees: the answer has errors and no feerate.",
         run: estimate_smart_fee,
     },
 ];

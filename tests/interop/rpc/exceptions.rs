@@ -25,7 +25,7 @@ pub(super) const MOMENT: &str = "another moment";
 
 /// Every difference that is meant.
 pub(super) const EXCEPTIONS: &[Exception] = &[
-    row("help", "", "our help names our methods, and describes them shorter"),
+    row("help", "", "ours lists our methods"),
     row("getblockchaininfo", "size_on_disk", "our files do not end in room for more; other bytes"),
     row("*", "warnings", "Core says that it is a build of an unreleased source"),
     row("gettxoutsetinfo", "disk_size", "another database"),
@@ -40,6 +40,7 @@ pub(super) const EXCEPTIONS: &[Exception] = &[
     row("getchainstates", "chainstates[].coins_db_cache_bytes", "another database"),
     row("getchainstates", "chainstates[].coins_tip_cache_bytes", "another cache"),
     row("getmemoryinfo", "locked*", "no wallet: no pool of memory for secrets"),
+    row("estimaterawfee", "*", "transactions are not relayed, there is nothing to estimate from"),
     row("estimatesmartfee", "blocks", "Core counts the blocks since it first saw a transaction"),
     row("getmempoolinfo", "usage", "memory of another program"),
     row(
@@ -74,4 +75,28 @@ pub(super) const MISSING: &[(&str, &str)] = &[
     ("getprivatebroadcastinfo", "transactions are not relayed"),
     ("joinpsbts", "a wallet's tool"),
     ("utxoupdatepsbt", "a wallet's tool"),
+];
+
+/// Methods whose help is not Core's, and why.
+pub(super) const HELP: &[(&str, &str)] = &[
+    ("dumptxoutset", "what differs is kept in memory; Core's node loads the file, not ours"),
+    ("echo", "Core's does not say what is returned"),
+    ("echojson", "Core's does not say what is returned"),
+    ("estimaterawfee", "transactions are not relayed, there is never an estimate"),
+    ("estimatesmartfee", "transactions are not relayed, there is never an estimate"),
+    ("generatetoaddress", "no wallet in the examples"),
+    ("getblockchaininfo", "no -deprecatedrpc"),
+    ("getchainstates", "other caches"),
+    ("getmemoryinfo", "no wallet, no mallocinfo"),
+    ("getmininginfo", "no -deprecatedrpc"),
+    ("getnetworkinfo", "no -deprecatedrpc"),
+    ("getorphantxs", "transactions are not relayed, there are never orphans"),
+    ("getrawtransaction", "no wallet"),
+    ("gettxout", "no wallet in the examples"),
+    ("loadtxoutset", "every block is validated"),
+    ("sendrawtransaction", "no relay, no policy, no wallet"),
+    ("stop", "our own name"),
+    ("submitpackage", "no relay, no policy"),
+    ("testmempoolaccept", "no policy, no wallet"),
+    ("verifymessage", "no wallet in the examples"),
 ];

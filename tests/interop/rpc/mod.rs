@@ -7,11 +7,14 @@
 mod compare;
 mod exceptions;
 mod facts;
+mod help;
 mod peers;
 
 use std::collections::BTreeSet;
 
 use cofferdam_tests::daemon::{Daemon, wait_until};
+use cofferdam_tests::json_rpc::RpcError;
+use cofferdam_tests::rpc_docs::ResultDocs;
 use serde_json::{Value, json};
 
 use self::compare::{Difference, differences};
@@ -49,6 +52,15 @@ fn fits(row: &exceptions::Exception, method: &str, difference: &Difference) -> b
     path_fits && (row.method == "*" || row.method == method)
 }
 
+/// What is wrong with our answer by what our own help says of it.
+fn misdescribed(ours: &Daemon, method: &str, answer: &Result<Value, RpcError>) -> Option<String> {
+    let answer = answer.as_ref().ok()?;
+    let help = ours.rpc("help", json!([method]));
+    let docs = ResultDocs::read(help.as_str().expect("a text"));
+    let complaint = docs.and_then(|docs| docs.check(answer)).err()?;
+    Some(format!("{method} is not answered as its help says: {complaint}"))
+}
+
 /// Runs the list; returns what differs without a reason, and which rows were needed.
 fn run(facts: &Facts, ours: &Daemon, core: &Daemon) -> (Vec<String>, BTreeSet<usize>) {
     let (mut complaints, mut needed) = (Vec::new(), BTreeSet::new());
@@ -59,6 +71,7 @@ fn run(facts: &Facts, ours: &Daemon, core: &Daemon) -> (Vec<String>, BTreeSet<us
         }
         let params = facts.params(text);
         let answers = [ours, core].map(|node| node.try_rpc(method, &params));
+        complaints.extend(misdescribed(ours, method, &answers[0]));
         for difference in differences(&answers[0], &answers[1]) {
             let row = EXCEPTIONS.iter().position(|row| fits(row, method, &difference));
             if let Some(row) = row {
