@@ -190,8 +190,7 @@ pub(crate) fn alternatives(text: &str) -> Result<Vec<String>, String> {
     let mut all = vec![String::new()];
     let mut rest = text;
     let (mut count, mut is_first) = (1, true);
-    while let Some((before, after)) = rest.split_once('<') {
-        let (values, after) = after.split_once('>').ok_or("Multipath key is not closed")?;
+    while let Some((before, values, after)) = specifier(rest) {
         let values: Vec<&str> = values.split(';').collect();
         // All in front of the specifier.
         let front = text.strip_suffix(rest).unwrap_or_default().len() + before.len();
@@ -224,6 +223,16 @@ pub(crate) fn alternatives(text: &str) -> Result<Vec<String>, String> {
     }
     all.iter_mut().for_each(|text| text.push_str(rest));
     Ok(all)
+}
+
+/// Splits a text at its first multipath specifier, a step of a path: in front of it, in it, behind it.
+fn specifier(text: &str) -> Option<(&str, &str, &str)> {
+    text.match_indices("/<").find_map(|(at, _)| {
+        let (before, rest) = text.split_at_checked(at + 1)?;
+        let end = rest.find(['/', ',', '(', ')', '{', '}']).unwrap_or(rest.len());
+        let (step, after) = rest.split_at_checked(end)?;
+        Some((before, step.strip_prefix('<')?.strip_suffix('>')?, after))
+    })
 }
 
 /// Returns whether what stands between two multipath specifiers is of one key.

@@ -4,7 +4,7 @@
 use std::str::FromStr as _;
 
 use miniscript::iter::TreeLike as _;
-use miniscript::{Miniscript, ScriptContext, Segwitv0, Tap};
+use miniscript::{Miniscript, ScriptContext, Segwitv0, Tap, Terminal};
 
 use super::keys::KeyForm;
 
@@ -157,21 +157,29 @@ fn check_miniscript<C: ScriptContext>(text: &str, nothing: &str) -> Result<(), S
         return Err("0 is not satisfiable".into());
     }
     let miniscript = Miniscript::<String, C>::from_str_insane(text).map_err(|_| nothing)?;
+    let parts = || miniscript.post_order_iter().map(|item| item.node);
+    if !parts().all(has_sound_hashes) {
+        return Err(nothing.into());
+    }
     // The innermost part is named that nobody should use (`FindInsaneSub`).
-    let mut parts = miniscript.post_order_iter().map(|item| item.node);
-    let part = parts.find_map(|part| Some((part, insanity(part)?)));
-    let Some((part, fault)) = part else {
-        let lacks = || Err(format!("{miniscript} is not sane: {NO_SIGNATURE}"));
-        return if miniscript.requires_sig() { Ok(()) } else { lacks() };
+    let part = parts().find_map(|part| Some((part, insanity(part)?)));
+    let (part, fault) = match part {
+        // That no signature is needed is a fault of the whole alone, and the second to be looked for.
+        Some((part, fault)) if fault == MALLEABLE || !std::ptr::eq(part, &raw const miniscript) => {
+            (part, fault)
+        }
+        _ if !miniscript.requires_sig() => (&miniscript, NO_SIGNATURE),
+        Some(found) => found,
+        // What cannot be satisfied has no witness either, which is no fault of a part.
+        None if !miniscript.within_resource_limits() => (&miniscript, TOO_LARGE),
+        None => return Ok(()),
     };
-    // That no signature is needed is a fault of the whole alone, and the second to be looked for.
-    let is_whole = std::ptr::eq(part, &raw const miniscript);
-    let has_first = fault == MALLEABLE || !is_whole || miniscript.requires_sig();
-    Err(format!("{part} is not sane: {}", if has_first { fault } else { NO_SIGNATURE }))
+    Err(format!("{part} is not sane: {fault}"))
 }
 
 const MALLEABLE: &str = "malleable witnesses exist";
 const NO_SIGNATURE: &str = "witnesses without signature exist";
+const TOO_LARGE: &str = "needs witnesses that may exceed resource limits";
 
 /// Returns why nobody should use a part of a miniscript, or all of it.
 fn insanity<C: ScriptContext>(part: &Miniscript<String, C>) -> Option<&'static str> {
@@ -181,10 +189,20 @@ fn insanity<C: ScriptContext>(part: &Miniscript<String, C>) -> Option<&'static s
         Some("contains mixes of timelocks expressed in blocks and seconds")
     } else if part.has_repeated_keys() {
         Some("contains duplicate public keys")
-    } else if !part.within_resource_limits() {
-        Some("needs witnesses that may exceed resource limits")
     } else {
         None
+    }
+}
+
+/// Returns whether a hash in it has its length: a template takes any text.
+fn has_sound_hashes<C: ScriptContext>(part: &Miniscript<String, C>) -> bool {
+    let is_hash = |text: &str, digits: usize| {
+        text.len() == digits && text.bytes().all(|digit| digit.is_ascii_hexdigit())
+    };
+    match &part.node {
+        Terminal::Sha256(hash) | Terminal::Hash256(hash) => is_hash(hash, 64),
+        Terminal::Ripemd160(hash) | Terminal::Hash160(hash) => is_hash(hash, 40),
+        _ => true,
     }
 }
 

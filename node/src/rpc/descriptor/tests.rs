@@ -139,6 +139,11 @@ fn a_function_or_a_key_in_the_wrong_place_is_refused_as_by_core() {
             format!("wsh(and_v(v:pk({KEY}),and_v(v:older(1),older(4194305))))"),
             "and_v(v:older(1),older(4194305)) is not sane: contains mixes of timelocks expressed in blocks and seconds",
         ),
+        (
+            format!("wsh(and_v(v:sha256({}?),pk({KEY})))", "11".repeat(31)),
+            "A function is needed within P2WSH",
+        ),
+        ("<0;1>raw(51)".into(), "'<0;1>raw(51)' is not a valid descriptor function"),
         ("addr(x)y)".into(), "'addr(x)y' is not a valid descriptor function"),
         // What follows a descriptor has no words in Core.
         (format!("pk({KEY}))"), ""),
@@ -199,6 +204,9 @@ fn the_arguments_of_a_multisignature_and_of_a_path_are_judged_as_by_core() {
         format!("wsh(multi(1,{MASTER}/<0;1>,{MASTER}/<2;3>))"),
         format!("tr({x_only},{{pk({KEY}),and_v(v:pk({x_only}),older(1))}})"),
         format!("tr({x_only},multi_a(1,{x_only}))"),
+        // A part that cannot be satisfied is no fault.
+        format!("wsh(thresh(2,pk({KEY}),s:pk({MASTER}/1),sln:older(9)))"),
+        format!("wsh(and_v(v:sha256({}),pk({KEY})))", "1A".repeat(32)),
     ] {
         assert!(read(&text).is_ok(), "{text}: {:?}", read(&text));
     }
