@@ -21,6 +21,10 @@ pub const VALUE_BYTES_MAX: usize = 32 << 20;
 const KIND_PUT: u8 = 1;
 const KIND_PUT_NEW: u8 = 2;
 const KIND_DELETE: u8 = 3;
+/// What precedes the key of a deletion: kind, tree, key length.
+const DELETE_FRONT_BYTES: usize = 4;
+/// What precedes the key of a put: as above, and the value's length.
+const PUT_FRONT_BYTES: usize = 8;
 
 /// One write of a [`Batch`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +81,46 @@ impl<'a> Op<'a> {
         match self {
             Self::Put { value, .. } | Self::PutNew { value, .. } => Some(value),
             Self::Delete { .. } => None,
+        }
+    }
+
+    /// What it does, as its encoding says it.
+    pub(crate) const fn kind(&self) -> u8 {
+        match self {
+            Self::Put { .. } => KIND_PUT,
+            Self::PutNew { .. } => KIND_PUT_NEW,
+            Self::Delete { .. } => KIND_DELETE,
+        }
+    }
+
+    /// Whether operations of that kind have a value; none of an unknown kind has.
+    pub(crate) const fn kind_has_value(kind: u8) -> bool {
+        matches!(kind, KIND_PUT | KIND_PUT_NEW)
+    }
+
+    /// The operation of that kind; none if the kind is unknown, needs a value or may have none, or
+    /// if key or value is too long.
+    pub(crate) fn of_kind(
+        kind: u8,
+        tree_id: u8,
+        key: &'a [u8],
+        value: Option<&'a [u8]>,
+    ) -> Option<Self> {
+        let bounded = value.is_none_or(|value| value.len() <= VALUE_BYTES_MAX);
+        let op = match (kind, value) {
+            (KIND_PUT, Some(value)) => Self::Put { tree_id, key, value },
+            (KIND_PUT_NEW, Some(value)) => Self::PutNew { tree_id, key, value },
+            (KIND_DELETE, None) => Self::Delete { tree_id, key },
+            _ => return None,
+        };
+        (bounded && key.len() <= KEY_BYTES_MAX).then_some(op)
+    }
+
+    /// The number of bytes of its encoding.
+    pub(crate) const fn byte_len(&self) -> usize {
+        match self.value() {
+            Some(value) => PUT_FRONT_BYTES + self.key().len() + value.len(),
+            None => DELETE_FRONT_BYTES + self.key().len(),
         }
     }
 }
@@ -145,12 +189,7 @@ impl Batch {
     ///
     /// As [`Batch::put`].
     pub fn push_op(&mut self, op: Op<'_>) {
-        let kind = match op {
-            Op::Put { .. } => KIND_PUT,
-            Op::PutNew { .. } => KIND_PUT_NEW,
-            Op::Delete { .. } => KIND_DELETE,
-        };
-        self.push(kind, op.tree_id(), op.key(), op.value());
+        self.push(op.kind(), op.tree_id(), op.key(), op.value());
     }
 
     fn push(&mut self, kind: u8, tree_id: u8, key: &[u8], value: Option<&[u8]>) {
@@ -260,21 +299,17 @@ impl<'a> Iterator for Ops<'a> {
 
 /// The operation at the front of `bytes` and its encoded size.
 fn parse(bytes: &[u8]) -> Option<(Op<'_>, usize)> {
-    let (&[kind, tree_id, low, high], rest) = bytes.split_first_chunk::<4>()?;
+    let (&[kind, tree_id, low, high], rest) = bytes.split_first_chunk::<DELETE_FRONT_BYTES>()?;
     let key_len = usize::from(u16::from_le_bytes([low, high]));
-    if kind == KIND_DELETE {
-        return Some((Op::Delete { tree_id, key: rest.get(..key_len)? }, 4 + key_len));
-    }
-    let (value_len, rest) = rest.split_first_chunk::<4>()?;
-    let value_len = usize::try_from(u32::from_le_bytes(*value_len)).ok()?;
-    let (key, rest) = rest.split_at_checked(key_len)?;
-    let value = rest.get(..value_len).filter(|value| value.len() <= VALUE_BYTES_MAX)?;
-    let op = match kind {
-        KIND_PUT => Op::Put { tree_id, key, value },
-        KIND_PUT_NEW => Op::PutNew { tree_id, key, value },
-        _ => return None,
-    };
-    Some((op, 8 + key_len + value_len))
+    let op = if Op::kind_has_value(kind) {
+        let (value_len, rest) = rest.split_first_chunk::<4>()?;
+        let value_len = usize::try_from(u32::from_le_bytes(*value_len)).ok()?;
+        let (key, rest) = rest.split_at_checked(key_len)?;
+        Op::of_kind(kind, tree_id, key, Some(rest.get(..value_len)?))
+    } else {
+        Op::of_kind(kind, tree_id, rest.get(..key_len)?, None)
+    }?;
+    Some((op, op.byte_len()))
 }
 
 #[cfg(test)]

@@ -50,6 +50,7 @@
 
 mod backend;
 mod batch;
+mod coding;
 mod database;
 mod error;
 mod file_system;
@@ -82,7 +83,8 @@ pub use wal::{
     SegmentReport, TornTail, TreeOps, Verdict, inspect_log,
 };
 pub use wal_buffered::{
-    Attachments, BUFFERED_BYTES_MAX, BlockBatch, Durability, LogWriter, Lsn, NoAttachments,
-    NoSpaceHook, ReadAhead, ReadHandle, Recovery, ReplayHook, ReplayProgress, SPARE_SEGMENTS_MAX,
-    SegmentFiles, Stats, Tip, Torn, UNSYNCED_BYTES_MAX, WalBuffered, WalOptions,
+    Attachments, BUFFERED_BYTES_MAX, BlockBatch, Durability, LogWriter, Lsn,
+    NoAttachments, NoSpaceHook, ReadAhead, ReadHandle, Recovery, ReplayHook, ReplayProgress,
+    SPARE_SEGMENTS_MAX, SegmentFiles, Stats, Tip, Torn, UNSYNCED_BYTES_MAX, WalBuffered,
+    WalOptions,
 };

@@ -112,6 +112,8 @@ mutations! {
     RecordsNotChained,
     /// A compressed record is not marked.
     CompressionNotMarked,
+    /// A packed record is not marked.
+    PackingNotMarked,
     /// No zeros are written behind the records in a file that was used before.
     NoZerosBehind,
     // Recovery.

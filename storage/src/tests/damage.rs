@@ -187,6 +187,7 @@ fn bytes_behind_the_last_record_are_never_replayed() {
         lsn: next,
         durable_lsn: 0,
         kind: RecordKind::Plain,
+        packed: false,
         compressed: false,
     };
     let cases: [(&str, Vec<u8>, u64); 6] = [

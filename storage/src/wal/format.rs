@@ -8,11 +8,15 @@ use crc32fast::Hasher;
 use crate::batch::Batch;
 use crate::error::{Error, Result};
 use crate::mutation::{Mutation, mutated};
+use crate::wal::pack::{pack, unpack};
 use crate::wal_buffered::{BlockBatch, Lsn, Tip};
 
-/// The version of the segments that this build writes. Version 1, which it reads too, has neither
-/// compressed records nor room behind them, and its headers have zeros for flags and `applied_lsn`.
-pub(crate) const VERSION: u32 = 2;
+/// The version of the segments that this build writes. It reads the earlier ones too: version 2 has
+/// no packed records, version 1 neither compressed ones nor room behind them, and its headers have
+/// zeros for flags and `applied_lsn`.
+pub(crate) const VERSION: u32 = 3;
+/// The version that added what a header says beyond version 1.
+const VERSION_FLAGS: u32 = 2;
 /// The oldest version of segments that is read.
 pub(crate) const VERSION_MIN: u32 = 1;
 /// The version of the clean marker.
@@ -39,6 +43,8 @@ const MARKER_BYTES: usize = 8 + 4 + 8 + 4;
 const FLAG_ROOMY: u32 = 1;
 /// Bit of a record's type: the payload is compressed.
 const COMPRESSED: u8 = 0x80;
+/// Bit of a record's type: the batch is packed.
+const PACKED: u8 = 0x40;
 /// What precedes the compressed bytes: the size that they have when decompressed.
 const COMPRESSED_PREFIX_BYTES: usize = 4;
 /// LZ4 makes at most that many bytes of one: bounds what a length can ask for.
@@ -105,7 +111,7 @@ impl SegmentHeader {
         }
         let (version, header) = Self::fields(body)
             .unwrap_or_else(|| Err(Error::corrupt("a log segment's header has another magic")))?;
-        let of_later_version = version < VERSION && (header.roomy || header.applied_lsn > 0);
+        let of_later_version = version < VERSION_FLAGS && (header.roomy || header.applied_lsn > 0);
         if of_later_version || header.encode_as(version) != *page {
             return Err(Error::corrupt("a log segment's header has bytes where zeros must be"));
         }
@@ -174,6 +180,8 @@ pub(crate) struct RecordHeader {
     pub(crate) durable_lsn: Lsn,
     /// What the payload is.
     pub(crate) kind: RecordKind,
+    /// Whether the batch in the payload is packed.
+    pub(crate) packed: bool,
     /// Whether the payload is compressed.
     pub(crate) compressed: bool,
 }
@@ -203,7 +211,8 @@ impl RecordHeader {
             length: u32::from_le_bytes(field(bytes, 0)?),
             lsn: u64::from_le_bytes(field(bytes, 8)?),
             durable_lsn: u64::from_le_bytes(field(bytes, 16)?),
-            kind: RecordKind::from_code(code & !COMPRESSED)?,
+            kind: RecordKind::from_code(code & !(COMPRESSED | PACKED))?,
+            packed: code & PACKED != 0,
             compressed: code & COMPRESSED != 0,
         };
         let bounded = header.payload_len() <= PAYLOAD_BYTES_MAX && header.durable_lsn < header.lsn;
@@ -223,7 +232,8 @@ impl RecordHeader {
     }
 
     const fn code(&self) -> u8 {
-        self.kind.code() | if self.compressed { COMPRESSED } else { 0 }
+        let packed = if self.packed { PACKED } else { 0 };
+        self.kind.code() | packed | if self.compressed { COMPRESSED } else { 0 }
     }
 
     fn crc(&self, generation: u64) -> u32 {
@@ -266,7 +276,7 @@ impl<'a> Change<'a> {
         }
     }
 
-    /// The size of the record's payload, before compression.
+    /// The size of the record's payload, neither packed nor compressed: the most that is stored.
     pub(crate) const fn payload_len(&self) -> usize {
         match self {
             Self::Block(block) => BLOCK_PREFIX_BYTES + block.batch.byte_len(),
@@ -281,13 +291,18 @@ impl<'a> Change<'a> {
         }
     }
 
-    fn write_payload(&self, out: &mut Vec<u8>) {
+    /// Appends the payload, with the batch packed if that makes it shorter; says whether it is.
+    fn write_payload(&self, out: &mut Vec<u8>) -> bool {
         if let Self::Block(block) = self {
             out.extend_from_slice(&block.tip.height.to_le_bytes());
             out.extend_from_slice(&block.tip.hash);
             out.extend_from_slice(&block.prev_hash);
         }
-        out.extend_from_slice(self.batch().as_bytes());
+        let packed = pack(self.batch(), out);
+        if !packed {
+            out.extend_from_slice(self.batch().as_bytes());
+        }
+        packed
     }
 }
 
@@ -308,8 +323,7 @@ pub(crate) struct Position {
 #[derive(Debug, Default)]
 pub(crate) struct Encoder {
     compress_bytes_min: Option<usize>,
-    plain: Vec<u8>,
-    packed: Vec<u8>,
+    compressed: Vec<u8>,
 }
 
 impl Encoder {
@@ -329,47 +343,50 @@ impl Encoder {
         if bytes > PAYLOAD_BYTES_MAX {
             return Err(payload_too_large(bytes));
         }
-        let packed = match self.compress_bytes_min {
-            Some(min) if bytes >= min => self.compress(change)?,
-            _ => None,
-        };
-        let stored = packed.map_or(bytes, <[u8]>::len);
-        let Position { chain, generation, lsn, durable_lsn } = at;
-        let header = RecordHeader {
-            length: u32::try_from(stored).map_err(|_| payload_too_large(stored))?,
-            lsn,
-            durable_lsn,
-            kind: change.kind(),
-            compressed: packed.is_some() && !mutated(Mutation::CompressionNotMarked),
-        };
         let start = out.len();
-        out.reserve(RECORD_HEADER_BYTES + stored + RECORD_TRAILER_BYTES);
-        out.extend_from_slice(&header.encode(generation));
-        match packed {
-            Some(packed) => out.extend_from_slice(packed),
-            None => change.write_payload(out),
+        let body = start + RECORD_HEADER_BYTES;
+        out.reserve(RECORD_HEADER_BYTES + bytes + RECORD_TRAILER_BYTES);
+        out.resize(body, 0);
+        let packed = change.write_payload(out);
+        let worth_it = self.compress_bytes_min.is_some_and(|min| bytes >= min);
+        let compressed = worth_it && self.compress(out.get(body..).unwrap_or_default());
+        if compressed {
+            out.truncate(body);
+            out.extend_from_slice(&self.compressed);
         }
-        let crc = record_crc(chain, generation, out.get(start..).unwrap_or_default());
+        let header = RecordHeader {
+            // Cannot fail: the payload was within its bound, and nothing has made it longer.
+            length: u32::try_from(out.len() - body).map_err(|_| payload_too_large(bytes))?,
+            lsn: at.lsn,
+            durable_lsn: at.durable_lsn,
+            kind: change.kind(),
+            packed: packed && !mutated(Mutation::PackingNotMarked),
+            compressed: compressed && !mutated(Mutation::CompressionNotMarked),
+        };
+        if let Some(front) = out.get_mut(start..).and_then(<[u8]>::first_chunk_mut) {
+            *front = header.encode(at.generation);
+        }
+        let crc = record_crc(at.chain, at.generation, out.get(start..).unwrap_or_default());
         out.extend_from_slice(&crc.to_le_bytes());
         Ok(crc)
     }
 
-    /// The compressed payload; none if it is no smaller.
-    fn compress(&mut self, change: Change<'_>) -> Result<Option<&[u8]>> {
-        self.plain.clear();
-        change.write_payload(&mut self.plain);
-        let bound = lz4_flex::block::get_maximum_output_size(self.plain.len());
-        self.packed.resize(COMPRESSED_PREFIX_BYTES + bound, 0);
-        let plain_len = u32::try_from(self.plain.len()).unwrap_or(u32::MAX);
-        let Some((prefix, rest)) = self.packed.split_first_chunk_mut::<COMPRESSED_PREFIX_BYTES>()
+    /// Compresses a payload into `self.compressed`; says whether that made it smaller.
+    fn compress(&mut self, payload: &[u8]) -> bool {
+        let Ok(payload_len) = u32::try_from(payload.len()) else { return false };
+        let bound = lz4_flex::block::get_maximum_output_size(payload.len());
+        self.compressed.resize(COMPRESSED_PREFIX_BYTES + bound, 0);
+        let Some((prefix, rest)) =
+            self.compressed.split_first_chunk_mut::<COMPRESSED_PREFIX_BYTES>()
         else {
-            return Ok(None);
+            return false;
         };
-        *prefix = plain_len.to_le_bytes();
-        let packed = lz4_flex::block::compress_into(&self.plain, rest)
-            .map_err(|error| Error::corrupt(format!("cannot compress a log record: {error}")))?;
-        let stored = COMPRESSED_PREFIX_BYTES + packed;
-        Ok(self.packed.get(..stored).filter(|packed| packed.len() < self.plain.len()))
+        *prefix = payload_len.to_le_bytes();
+        // Fails only without room, and there is room for the worst case.
+        let stored = lz4_flex::block::compress_into(payload, rest)
+            .map_or(usize::MAX, |bytes| COMPRESSED_PREFIX_BYTES + bytes);
+        self.compressed.truncate(stored);
+        stored < payload.len()
     }
 }
 
@@ -379,15 +396,15 @@ impl Encoder {
 /// allocation beyond that.
 fn decompress(stored: &[u8]) -> Result<Vec<u8>> {
     let bad = |why: &str| Error::corrupt(format!("a compressed log record {why}"));
-    let (prefix, packed) = stored
+    let (prefix, compressed) = stored
         .split_first_chunk::<COMPRESSED_PREFIX_BYTES>()
         .ok_or_else(|| bad("is shorter than its length field"))?;
     let bytes = usize::try_from(u32::from_le_bytes(*prefix)).unwrap_or(usize::MAX);
-    if bytes > PAYLOAD_BYTES_MAX.min(packed.len().saturating_mul(LZ4_RATIO_MAX)) {
+    if bytes > PAYLOAD_BYTES_MAX.min(compressed.len().saturating_mul(LZ4_RATIO_MAX)) {
         return Err(bad("states a length that it cannot have"));
     }
     let mut plain = vec![0; bytes];
-    match lz4_flex::block::decompress_into(packed, &mut plain) {
+    match lz4_flex::block::decompress_into(compressed, &mut plain) {
         Ok(written) if written == bytes => Ok(plain),
         Ok(_) => Err(bad("has another length than it states")),
         Err(error) => Err(bad(&format!("cannot be decompressed: {error}"))),
@@ -416,14 +433,18 @@ impl Payload {
     /// Reads the payload of a record whose CRC was right.
     pub(crate) fn decode(header: &RecordHeader, stored: &[u8]) -> Result<Self> {
         if header.compressed {
-            return Self::decode_plain(header.kind, &decompress(stored)?);
+            return Self::decode_plain(header, &decompress(stored)?);
         }
-        Self::decode_plain(header.kind, stored)
+        Self::decode_plain(header, stored)
     }
 
-    fn decode_plain(kind: RecordKind, payload: &[u8]) -> Result<Self> {
-        match kind {
-            RecordKind::Plain => Batch::decode(payload).map(Self::Plain),
+    fn decode_plain(header: &RecordHeader, payload: &[u8]) -> Result<Self> {
+        let decode = |batch| match header.packed {
+            true => unpack(batch, PAYLOAD_BYTES_MAX),
+            false => Batch::decode(batch),
+        };
+        match header.kind {
+            RecordKind::Plain => decode(payload).map(Self::Plain),
             RecordKind::Block => {
                 let short = || Error::corrupt("a block record is shorter than its fixed part");
                 let (prefix, batch) =
@@ -432,7 +453,7 @@ impl Payload {
                     .zip(field(prefix, 4))
                     .map(|(height, hash)| Tip { height: u32::from_le_bytes(height), hash });
                 let (tip, prev_hash) = tip.zip(field(prefix, 36)).ok_or_else(short)?;
-                Ok(Self::Block(BlockBatch { tip, prev_hash, batch: Batch::decode(batch)? }))
+                Ok(Self::Block(BlockBatch { tip, prev_hash, batch: decode(batch)? }))
             }
         }
     }
@@ -504,6 +525,15 @@ mod tests {
         roomy: true,
     };
 
+    const RECORD: RecordHeader = RecordHeader {
+        length: 0,
+        lsn: 2,
+        durable_lsn: 1,
+        kind: RecordKind::Block,
+        packed: false,
+        compressed: false,
+    };
+
     fn encode(encoder: &mut Encoder, at: (u32, u64, Lsn, Lsn), change: Change<'_>) -> Vec<u8> {
         let (chain, generation, lsn, durable_lsn) = at;
         let mut record = Vec::new();
@@ -526,7 +556,7 @@ mod tests {
         let page = HEADER.encode();
         assert_eq!(
             hex(&page[..52]),
-            "434644414d57414c020000000100000003000000000000002a00000000000000\
+            "434644414d57414c030000000100000003000000000000002a00000000000000\
              efcdab8967452301efbeadde2800000000000000"
         );
         assert!(page[52..4092].iter().all(|byte| *byte == 0));
@@ -537,8 +567,8 @@ mod tests {
         let block = block();
         let at = (chain, HEADER.generation, 42, 41);
         let record = encode(&mut Encoder::default(), at, Change::Block(&block));
-        let parts = [0..25, 25..93, 93..108, 108..117, 117..121];
-        assert_eq!(record.len(), 121);
+        let parts = [0..25, 25..93, 93..97, 97..108, 108..115, 115..119];
+        assert_eq!(record.len(), 119);
         for part in parts {
             let text = hex(&record[part]);
             assert!(document.contains(&text), "{text}");
@@ -566,7 +596,9 @@ mod tests {
     #[test]
     fn a_segment_of_another_version_says_so() {
         let plain = SegmentHeader { roomy: false, applied_lsn: 0, ..HEADER };
-        for (at, byte, known) in [(8, 0, false), (8, 1, true), (8, 3, false), (12, 3, false)] {
+        for (at, byte, known) in
+            [(8, 0, false), (8, 1, true), (8, 2, true), (8, 4, false), (12, 3, false)]
+        {
             let mut page = plain.encode();
             page[at] = byte;
             let crc = crc32fast::hash(&page[..4092]);
@@ -580,7 +612,7 @@ mod tests {
 
     #[test]
     fn bytes_that_mean_nothing_are_refused_even_with_a_right_checksum() {
-        for (version, at) in [(2, 52), (2, 4091), (1, 12), (1, 44), (1, 52)] {
+        for (version, at) in [(3, 52), (2, 52), (2, 4091), (1, 12), (1, 44), (1, 52)] {
             let mut page = SegmentHeader { roomy: false, applied_lsn: 0, ..HEADER }.encode();
             (page[8], page[at]) = (version, 1);
             let crc = crc32fast::hash(&page[..4092]);
@@ -591,9 +623,11 @@ mod tests {
 
     #[test]
     fn record_header_round_trip_and_bounds() {
-        let (kind, compressed) = (RecordKind::Block, false);
-        let header = RecordHeader { length: 100, lsn: 42, durable_lsn: 41, kind, compressed };
-        assert_eq!(RecordHeader::decode(&header.encode(5), 5), Some(header));
+        let header = RecordHeader { length: 100, lsn: 42, durable_lsn: 41, ..RECORD };
+        for (packed, compressed) in [(false, false), (false, true), (true, false), (true, true)] {
+            let header = RecordHeader { packed, compressed, ..header };
+            assert_eq!(RecordHeader::decode(&header.encode(5), 5), Some(header));
+        }
         assert_eq!(RecordHeader::decode(&header.encode(5), 6), None, "another generation");
         let large = u32::try_from(PAYLOAD_BYTES_MAX + 1).unwrap();
         for bad in
@@ -620,15 +654,13 @@ mod tests {
                 let body = &record[RECORD_HEADER_BYTES..record.len() - RECORD_TRAILER_BYTES];
                 assert_eq!(Payload::decode(&header, body).unwrap(), payload);
                 let plain_len = payload.as_change().payload_len();
-                assert_eq!(header.compressed, body.len() < plain_len);
+                assert!(header.packed && body.len() < plain_len);
                 let wanted = compress_bytes_min.is_some_and(|min| plain_len >= min);
                 assert_eq!(header.compressed, wanted && plain_len > 1000, "{plain_len}");
             }
             block.batch.put(coins, b"compressible", &[7; 2000]);
         }
-        let (kind, compressed) = (RecordKind::Block, false);
-        let header = RecordHeader { length: 0, lsn: 2, durable_lsn: 1, kind, compressed };
-        assert!(Payload::decode(&header, &[0; BLOCK_PREFIX_BYTES - 1]).is_err());
+        assert!(Payload::decode(&RECORD, &[0; BLOCK_PREFIX_BYTES - 1]).is_err());
     }
 
     #[test]

@@ -17,6 +17,7 @@
 mod dump;
 pub(crate) mod format;
 mod inspect;
+mod pack;
 mod place;
 mod reader;
 mod recovery;

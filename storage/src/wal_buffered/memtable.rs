@@ -36,6 +36,7 @@ use std::sync::LazyLock;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::batch::{Batch, Op};
+use crate::coding::key_front;
 use crate::database::KeyRange;
 use crate::mutation::{Mutation, mutated};
 use crate::wal_buffered::arena::{Arena, Handle};
@@ -153,7 +154,7 @@ struct TreeTable {
 
 /// Where an entry belongs in the order of a write-back: the first bytes of its key as numbers, so that
 /// most comparisons need not look the key up, and where to find the rest.
-type SortKey = ([u32; 2], Handle);
+type SortKey = ([u8; 8], Handle);
 
 /// Buffered writes over all trees.
 #[derive(Debug, Default)]
@@ -363,15 +364,6 @@ impl Memtable {
         self.trees.push(TreeTable { id, slots: HashTable::new(), fresh: 0, tombstones: 0 });
         self.trees.len() - 1
     }
-}
-
-/// The first eight bytes of a key, zeros behind a shorter one: keys whose fronts differ are in the
-/// order of these.
-fn key_front(key: &[u8]) -> [u32; 2] {
-    let mut front = [0; 8];
-    front.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
-    let [a, b, c, d, e, f, g, h] = front;
-    [u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h])]
 }
 
 impl TreeTable {
