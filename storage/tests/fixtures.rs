@@ -43,13 +43,17 @@ enum Left {
 }
 
 /// Every fixture: directory, engine, how it was left.
-const FIXTURES: [(&str, BackendKind, Left); 5] = [
+const FIXTURES: [(&str, BackendKind, Left); 7] = [
     ("unclean", BackendKind::Memory, Left::Unclean),
     ("clean-rocksdb", BackendKind::Rocksdb, Left::Clean),
     ("clean-sled", BackendKind::Sled, Left::Clean),
+    ("clean-lsm", BackendKind::Lsm, Left::Clean),
     ("interrupted-rocksdb", BackendKind::Rocksdb, Left::Interrupted),
     ("interrupted-sled", BackendKind::Sled, Left::Interrupted),
+    ("interrupted-lsm", BackendKind::Lsm, Left::Interrupted),
 ];
+/// The version of the log when there was no engine `lsm` yet.
+const BEFORE_LSM: &str = "v1";
 
 /// One batch.
 enum Step {
@@ -123,9 +127,11 @@ fn found() -> Vec<(PathBuf, BackendKind, Left)> {
         fs::read_dir(root()).expect("the fixtures").map(|entry| entry.expect("readable"));
     let mut versions: Vec<PathBuf> = versions.map(|entry| entry.path()).collect();
     versions.sort();
+    let before = root().join(BEFORE_LSM);
     versions
         .iter()
         .flat_map(|version| FIXTURES.map(|(name, kind, left)| (version.join(name), kind, left)))
+        .filter(|(dir, kind, _)| *kind != BackendKind::Lsm || !dir.starts_with(&before))
         .collect()
 }
 

@@ -1,9 +1,11 @@
 //! `Cursor`: one run, entry by entry; `Merge`: several at once, the newest entry of each key.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 use std::sync::Arc;
 
-use super::run::{ENTRY_HEADER_BYTES, Run, TreeSpan, entry_at, key_front};
+use super::entry::take_entry;
+use super::run::{BROKEN_ENTRY, Run, TreeSpan, front_of};
 use crate::error::Result;
 
 /// Bytes that are read at a time while all of a run is read.
@@ -24,9 +26,12 @@ pub(super) struct Cursor {
     block: usize,
     block_end: usize,
     /// The current entry, and where the next one begins.
-    at: usize,
-    next_at: usize,
+    key: Vec<u8>,
     front: u64,
+    value: Option<Range<usize>>,
+    next_at: usize,
+    /// It is behind the last entry.
+    ended: bool,
     read_bytes: u64,
 }
 
@@ -58,31 +63,36 @@ impl Cursor {
             buffer: Vec::new(),
             block: 0,
             block_end: 0,
-            at: 0,
-            next_at: 0,
+            key: Vec::new(),
             front: 0,
+            value: None,
+            next_at: 0,
+            ended: false,
             read_bytes,
         }
     }
 
     /// The current entry; none behind the last.
     pub(super) fn entry(&self) -> Option<(&[u8], Option<&[u8]>)> {
-        let block = self.buffer.get(..self.block_end)?;
-        entry_at(block, self.at).map(|(key, value, _)| (key, value))
+        let value = self.value.clone().map(|at| self.buffer.get(at).unwrap_or_default());
+        (!self.ended).then_some((&self.key, value))
     }
 
     /// Goes to the next entry.
     pub(super) fn step(&mut self) -> Result<()> {
-        self.at = self.next_at;
-        if self.at >= self.block_end && !self.next_block()? {
-            self.block_end = 0;
+        if self.next_at >= self.block_end && !self.next_block()? {
+            self.ended = true;
             return Ok(());
         }
-        let block = self.buffer.get(..self.block_end).unwrap_or_default();
-        let (key, _, next) = entry_at(block, self.at)
-            .ok_or_else(|| self.run.corrupt("a block with a broken entry"))?;
-        self.front = key_front(key);
-        self.next_at = next;
+        let mut rest = self.buffer.get(self.next_at..self.block_end).unwrap_or_default();
+        let entry = take_entry(self.run.coding(), &mut rest)
+            .filter(|entry| entry.shared <= self.key.len())
+            .ok_or_else(|| self.run.corrupt(BROKEN_ENTRY))?;
+        self.key.truncate(entry.shared);
+        self.key.extend_from_slice(entry.rest);
+        self.front = front_of(&self.key);
+        self.next_at = self.block_end - rest.len();
+        self.value = entry.value.map(|value| self.next_at - value.len()..self.next_at);
         Ok(())
     }
 
@@ -110,9 +120,9 @@ impl Cursor {
             self.run.read_blocks(self.next, self.read_end, &mut self.buffer)?
         };
         self.block_end = self.block + len;
-        self.at = self.block;
+        self.next_at = self.block;
         self.next += 1;
-        Ok(len > ENTRY_HEADER_BYTES - 1)
+        Ok(len > 0)
     }
 }
 

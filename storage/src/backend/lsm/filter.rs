@@ -36,20 +36,55 @@ fn fold(value: u64) -> u64 {
     halves.iter().fold(value.rotate_left(32), |sum, half| sum ^ u64::from_le_bytes(*half))
 }
 
+/// Keys that are added together: their lines are in no cache, and the processor fetches several at
+/// once if nothing stands in between.
+const GROUP: usize = 64;
+
 /// A set of keys that says "no" or "perhaps".
 #[derive(Debug, Default)]
 pub(super) struct Filter {
     lines: Vec<[u8; LINE_BYTES]>,
 }
 
-impl Filter {
+/// A set that is being made.
+#[derive(Debug)]
+pub(super) struct FilterBuilder {
+    filter: Filter,
+    /// Hashes of keys that are not yet in it, fewer than [`GROUP`].
+    waiting: Vec<u64>,
+}
+
+impl FilterBuilder {
     /// An empty set with room for so many keys.
     pub(super) fn for_keys(keys: usize) -> Self {
         let bits = keys.saturating_mul(BITS_PER_KEY);
-        Self { lines: vec![[0; LINE_BYTES]; bits.div_ceil(8 * LINE_BYTES).max(1)] }
+        let lines = bits.div_ceil(8 * LINE_BYTES).max(1);
+        Self { filter: Filter::of_lines(lines), waiting: Vec::with_capacity(GROUP) }
     }
 
-    /// A filter of so many lines, all of them to be read.
+    /// Adds a key by its hash.
+    pub(super) fn add(&mut self, hash: u64) {
+        self.waiting.push(hash);
+        if self.waiting.len() == GROUP {
+            self.add_waiting();
+        }
+    }
+
+    /// The set of all that were added.
+    pub(super) fn finish(mut self) -> Filter {
+        self.add_waiting();
+        self.filter
+    }
+
+    fn add_waiting(&mut self) {
+        for hash in self.waiting.drain(..) {
+            self.filter.add(hash);
+        }
+    }
+}
+
+impl Filter {
+    /// An empty set of so many lines.
     pub(super) fn of_lines(lines: usize) -> Self {
         Self { lines: vec![[0; LINE_BYTES]; lines] }
     }
@@ -69,8 +104,7 @@ impl Filter {
         self.lines.len()
     }
 
-    /// Adds a key by its hash.
-    pub(super) fn add(&mut self, hash: u64) {
+    fn add(&mut self, hash: u64) {
         let at = self.line_of(hash);
         if let Some(line) = self.lines.get_mut(at) {
             for (byte, mask) in positions(hash) {
@@ -113,8 +147,9 @@ mod tests {
     fn every_key_added_passes_and_few_others_do() {
         let keys = 50_000_u64;
         let hash = |n: u64| key_hash(7, 1, &n.to_be_bytes().repeat(4));
-        let mut filter = Filter::for_keys(50_000);
+        let mut filter = FilterBuilder::for_keys(50_000);
         (0..keys).for_each(|n| filter.add(hash(n)));
+        let filter = filter.finish();
         assert!((0..keys).all(|n| filter.may_have(hash(n))));
         let others = (keys..2 * keys).filter(|n| filter.may_have(hash(*n))).count();
         assert!((100..1500).contains(&others), "{others} of 50,000");

@@ -25,6 +25,7 @@
 
 mod compaction;
 mod cursor;
+mod entry;
 mod filter;
 mod manifest;
 mod run;

@@ -4,7 +4,7 @@
 //! block* | index | filter | footer
 //!
 //! block   entry* | CRC-32 of them u32                  one tree each, some 2 KiB
-//! entry   key length u16 | value length + 1 u32, or 0 for a deletion | key | value
+//! entry   see `entry.rs`
 //! index   per tree: id u8 | blocks u32 | puts u64 | deletes u64
 //!         per block: first 8 bytes of its first key | offset u64
 //! filter  lines of 64 bytes
@@ -18,22 +18,29 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::entry::{Coding, find_in, take_entry};
 use super::filter::{Filter, LINE_BYTES};
+use crate::coding::key_front;
 use crate::error::{Error, Result};
 use crate::file_system::{File, FileSystem};
 
-pub(super) const ENTRY_HEADER_BYTES: usize = 6;
 const CRC_BYTES: usize = 4;
 const TREE_BYTES: usize = 1 + 4 + 8 + 8;
 const BLOCK_REF_BYTES: usize = 16;
 const FOOTER_BYTES: usize = 60;
 const MAGIC: [u8; 8] = *b"cofd-run";
-const FORMAT: u32 = 1;
+/// The format of the files that this build writes.
+const FORMAT: u32 = 2;
+/// The oldest one that it reads: whole keys.
+const FORMAT_MIN: u32 = 1;
+
+/// What is wrong with a block that has an entry which cannot be read.
+pub(super) const BROKEN_ENTRY: &str = "a block with a broken entry";
 
 /// Where a block is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BlockRef {
-    /// The first bytes of its first key, see [`key_front`].
+    /// The first bytes of its first key, see [`front_of`].
     pub(super) front: u64,
     /// Its first byte in the file.
     pub(super) offset: u64,
@@ -65,29 +72,12 @@ pub(super) struct Run {
     filter: Filter,
     /// Where the blocks end.
     blocks_end: u64,
+    coding: Coding,
 }
 
-/// The first eight bytes of a key as a number, zeros behind a shorter one: keys whose fronts differ
-/// are in the order of these.
-pub(super) fn key_front(key: &[u8]) -> u64 {
-    let mut front = [0; 8];
-    front.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
-    u64::from_be_bytes(front)
-}
-
-/// An entry of a block: key, and the value or none for a deletion; and where the next one begins.
-pub(super) type BlockEntry<'a> = (&'a [u8], Option<&'a [u8]>, usize);
-
-/// The entry that begins at `at`.
-pub(super) fn entry_at(block: &[u8], at: usize) -> Option<BlockEntry<'_>> {
-    let (header, rest) = block.get(at..)?.split_first_chunk::<ENTRY_HEADER_BYTES>()?;
-    let [k0, k1, v0, v1, v2, v3] = *header;
-    let (key, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes([k0, k1])))?;
-    let coded = usize::try_from(u32::from_le_bytes([v0, v1, v2, v3])).ok()?;
-    let len = coded.saturating_sub(1);
-    let value = rest.get(..len)?;
-    let next = at + ENTRY_HEADER_BYTES + key.len() + len;
-    Some((key, (coded > 0).then_some(value), next))
+/// [`key_front`] as a number.
+pub(super) fn front_of(key: &[u8]) -> u64 {
+    u64::from_be_bytes(key_front(key))
 }
 
 pub(super) fn as_u64(n: usize) -> u64 {
@@ -126,10 +116,11 @@ impl Run {
         }
         let blocks_end = footer.index_at;
         let path = path.to_path_buf();
-        Ok(Self::new((number, path, file), (trees, blocks), filter, blocks_end))
+        let run = Self::new((number, path, file), (trees, blocks), filter, blocks_end);
+        Ok(Self { coding: footer.coding, ..run })
     }
 
-    /// A run whose parts are in memory.
+    /// A run of the present format whose parts are in memory.
     pub(super) fn new(
         (number, path, file): (u64, PathBuf, Arc<dyn File>),
         (trees, blocks): (Vec<TreeSpan>, Vec<BlockRef>),
@@ -138,7 +129,8 @@ impl Run {
     ) -> Self {
         let of = |tree: &TreeSpan| blocks.get(tree.first..tree.end).unwrap_or_default();
         let guides = trees.iter().map(|tree| Guide::new(of(tree))).collect();
-        Self { number, path, file, trees, blocks, guides, filter, blocks_end }
+        let coding = Coding::Shared;
+        Self { number, path, file, trees, blocks, guides, filter, blocks_end, coding }
     }
 
     /// The blocks of a tree, if it has any.
@@ -149,6 +141,11 @@ impl Run {
     /// The trees in order of id.
     pub(super) fn trees(&self) -> &[TreeSpan] {
         &self.trees
+    }
+
+    /// How its entries are coded.
+    pub(super) const fn coding(&self) -> Coding {
+        self.coding
     }
 
     /// The number of entries, deletions included.
@@ -179,17 +176,7 @@ impl Run {
         };
         let len = self.read_blocks(at, at + 1, buffer)?;
         let block = buffer.get(..len).unwrap_or_default();
-        let mut at = 0;
-        while at < block.len() {
-            let (found, value, next) =
-                entry_at(block, at).ok_or_else(|| self.corrupt("a block with a broken entry"))?;
-            match found.cmp(key) {
-                std::cmp::Ordering::Less => at = next,
-                std::cmp::Ordering::Equal => return Ok(Some(value)),
-                std::cmp::Ordering::Greater => return Ok(None),
-            }
-        }
-        Ok(None)
+        find_in(self.coding, block, key).map_err(|_| self.corrupt(BROKEN_ENTRY))
     }
 
     /// The number of the only block of a tree in which a key can be: the last one that does not
@@ -200,7 +187,7 @@ impl Run {
         key: &[u8],
         buffer: &mut Vec<u8>,
     ) -> Result<Option<usize>> {
-        let front = key_front(key);
+        let front = front_of(key);
         let blocks = self.blocks.get(tree.first..tree.end).unwrap_or_default();
         let guide = self.trees.iter().position(|each| each.id == tree.id);
         let guide = guide.and_then(|at| self.guides.get(at));
@@ -213,9 +200,9 @@ impl Run {
         while first < end {
             let middle = first.midpoint(end);
             let len = self.read_blocks(tree.first + middle, tree.first + middle + 1, buffer)?;
-            let begins = entry_at(buffer.get(..len).unwrap_or_default(), 0);
-            let (begins, ..) = begins.ok_or_else(|| self.corrupt("an empty block"))?;
-            if begins <= key {
+            let mut block = buffer.get(..len).unwrap_or_default();
+            let begins = take_entry(self.coding, &mut block);
+            if begins.ok_or_else(|| self.corrupt(BROKEN_ENTRY))?.rest <= key {
                 first = middle + 1;
             } else {
                 end = middle;
@@ -362,9 +349,11 @@ pub(super) struct Footer {
     pub(super) seed: u64,
     pub(super) index_crc: u32,
     pub(super) filter_crc: u32,
+    pub(super) coding: Coding,
 }
 
 impl Footer {
+    /// The footer of a run of the present format.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&FORMAT.to_le_bytes());
@@ -389,9 +378,11 @@ impl Footer {
         let number = |at: usize| field(at).map_or(0, |bytes| u32::from_le_bytes(*bytes));
         let long = |at: usize| u64::from(number(at)) | u64::from(number(at + 4)) << 32;
         let size = |n: u64| usize::try_from(n).map_err(|_| "a length beyond memory");
-        if number(8) != FORMAT {
-            return Err("a format that this version does not know");
-        }
+        let coding = match number(8) {
+            FORMAT => Coding::Shared,
+            FORMAT_MIN => Coding::Whole,
+            _ => return Err("a format that this version does not know"),
+        };
         Ok(Self {
             trees: size(u64::from(number(12)))?,
             blocks: size(long(16))?,
@@ -400,6 +391,7 @@ impl Footer {
             seed: long(40),
             index_crc: number(48),
             filter_crc: number(52),
+            coding,
         })
     }
 

@@ -3,8 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::filter::{Filter, key_hash};
-use super::run::{BlockRef, Footer, Run, TreeSpan, as_u64, encode_index, key_front};
+use super::entry::{Coding, push_entry};
+use super::filter::{FilterBuilder, key_hash};
+use super::run::{BlockRef, Footer, Run, TreeSpan, as_u64, encode_index, front_of};
+use crate::batch::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::coding::shared_len;
 use crate::error::{Error, Result};
 use crate::file_system::{File, FileSystem};
 
@@ -26,7 +29,7 @@ pub(super) struct RunWriter {
     written: u64,
     trees: Vec<TreeSpan>,
     blocks: Vec<BlockRef>,
-    filter: Filter,
+    filter: FilterBuilder,
     last_key: Vec<u8>,
 }
 
@@ -48,7 +51,7 @@ impl RunWriter {
             written: 0,
             trees: Vec::new(),
             blocks: Vec::new(),
-            filter: Filter::for_keys(entries_max),
+            filter: FilterBuilder::for_keys(entries_max),
             last_key: Vec::new(),
         })
     }
@@ -56,13 +59,17 @@ impl RunWriter {
     /// Adds an entry; trees and keys ascend.
     pub(super) fn push(&mut self, tree_id: u8, key: &[u8], value: Option<&[u8]>) -> Result<()> {
         let same_tree = self.trees.last().is_some_and(|tree| tree.id == tree_id);
+        let mut shared = shared_len(&self.last_key, key);
         let ascends = match self.trees.last() {
-            Some(_) if same_tree => self.last_key.as_slice() < key,
+            Some(_) if same_tree => self.last_key.get(shared) < key.get(shared),
             Some(last) => last.id < tree_id,
             None => true,
         };
         if !ascends {
             return Err(Error::misuse("sorted operations: the keys do not ascend"));
+        }
+        if key.len() > KEY_BYTES_MAX || value.is_some_and(|value| value.len() > VALUE_BYTES_MAX) {
+            return Err(Error::misuse("sorted operations: a key or a value is too long"));
         }
         if !same_tree || self.out.len() - self.block >= BLOCK_BYTES {
             self.close_block()?;
@@ -73,7 +80,8 @@ impl RunWriter {
         }
         if self.out.len() == self.block {
             let offset = self.written + as_u64(self.block);
-            self.blocks.push(BlockRef { front: key_front(key), offset });
+            self.blocks.push(BlockRef { front: front_of(key), offset });
+            shared = 0;
         }
         let end = self.blocks.len();
         if let Some(tree) = self.trees.last_mut() {
@@ -81,17 +89,10 @@ impl RunWriter {
             tree.puts += u64::from(value.is_some());
             tree.deletes += u64::from(value.is_none());
         }
-        let key_len = u16::try_from(key.len()).map_err(|_| Error::misuse("a key is too long"))?;
-        let value_len = value.map_or(0, |value| value.len() + 1);
-        let value_len =
-            u32::try_from(value_len).map_err(|_| Error::misuse("a value is too long"))?;
-        self.out.extend_from_slice(&key_len.to_le_bytes());
-        self.out.extend_from_slice(&value_len.to_le_bytes());
-        self.out.extend_from_slice(key);
-        self.out.extend_from_slice(value.unwrap_or_default());
+        push_entry(&mut self.out, shared, key.get(shared..).unwrap_or_default(), value);
         self.filter.add(key_hash(self.seed, tree_id, key));
-        self.last_key.clear();
-        self.last_key.extend_from_slice(key);
+        self.last_key.truncate(shared);
+        self.last_key.extend_from_slice(key.get(shared..).unwrap_or_default());
         Ok(())
     }
 
@@ -122,24 +123,25 @@ impl RunWriter {
     pub(super) fn finish(mut self) -> Result<Run> {
         self.close_block()?;
         self.write_out()?;
-        let blocks_end = self.written;
-        let index = encode_index(&self.trees, &self.blocks)?;
+        let Self { number, path, file, seed, written, trees, mut blocks, filter, .. } = self;
+        let (blocks_end, filter) = (written, filter.finish());
+        let index = encode_index(&trees, &blocks)?;
         let footer = Footer {
-            trees: self.trees.len(),
-            blocks: self.blocks.len(),
-            lines: self.filter.lines(),
+            trees: trees.len(),
+            blocks: blocks.len(),
+            lines: filter.lines(),
             index_at: blocks_end,
-            seed: self.seed,
+            seed,
             index_crc: crc32fast::hash(&index),
-            filter_crc: crc32fast::hash(self.filter.bytes()),
+            filter_crc: crc32fast::hash(filter.bytes()),
+            coding: Coding::Shared,
         };
         let filter_at = blocks_end + as_u64(index.len());
-        self.file.write_all_at(blocks_end, &index)?;
-        self.file.write_all_at(filter_at, self.filter.bytes())?;
-        let footer_at = filter_at + as_u64(self.filter.bytes().len());
-        self.file.write_all_at(footer_at, &footer.encode())?;
-        self.file.sync_data()?;
-        let Self { number, path, file, trees, mut blocks, filter, .. } = self;
+        file.write_all_at(blocks_end, &index)?;
+        file.write_all_at(filter_at, filter.bytes())?;
+        let footer_at = filter_at + as_u64(filter.bytes().len());
+        file.write_all_at(footer_at, &footer.encode())?;
+        file.sync_data()?;
         blocks.shrink_to_fit();
         Ok(Run::new((number, path, file), (trees, blocks), filter, blocks_end))
     }
