@@ -114,7 +114,7 @@ fn cases() -> Vec<Case> {
 fn own_options() -> Vec<(&'static str, WalOptions)> {
     let options = WalOptions { memtable_bytes: 128 << 20, ..WalOptions::default() };
     let preallocated = SegmentFiles::Preallocated;
-    let (thread, mapped) = (LogWriter::Thread, LogWriter::Mapped);
+    let (thread, mapped) = (LogWriter::Thread { bytes_min: 0 }, LogWriter::Mapped);
     vec![
         ("relaxed", options.clone()),
         ("relaxed, LZ4", WalOptions { compress_bytes_min: Some(256), ..options.clone() }),

@@ -137,10 +137,14 @@ fn log(load: &CoinLoad, rounds: usize) {
         ("copying and CRC alone", &|| Spent::on(encode).1, ""),
         ("a file system that writes nothing", &|| log(true, relaxed, direct, growing), ""),
         ("relaxed, on disk", &|| log(false, relaxed, direct, growing), "<= 15 %"),
-        ("the same, writer thread", &|| log(false, relaxed, LogWriter::Thread, growing), ""),
+        (
+            "the same, writer thread",
+            &|| log(false, relaxed, LogWriter::Thread { bytes_min: 0 }, growing),
+            "",
+        ),
         (
             "the same, writer thread, preallocated",
-            &|| log(false, relaxed, LogWriter::Thread, preallocated),
+            &|| log(false, relaxed, LogWriter::Thread { bytes_min: 0 }, preallocated),
             "",
         ),
         ("the same, mapped", &|| log(false, relaxed, LogWriter::Mapped, preallocated), ""),

@@ -13,7 +13,9 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow};
 use cofferdam_ibd::{AssumeValid, Chainstate, ChainstateOptions, FileSize, TREES};
-use cofferdam_storage::{BackendOptions, FileSystem, StdFileSystem, WalOptions};
+use cofferdam_storage::{
+    BackendOptions, FileSystem, HAND_OVER_BYTES, LogWriter, StdFileSystem, WalOptions,
+};
 
 use crate::chain::{ChainHandle, ChainOptions, describe};
 use crate::clock::Clock;
@@ -362,6 +364,7 @@ pub(crate) fn open_chainstate(
         coin_stats: config.coin_stats,
         wal: WalOptions {
             durability: config.durability,
+            writer: LogWriter::Thread { bytes_min: HAND_OVER_BYTES },
             memtable_bytes: config.cache_bytes - engine_bytes,
             reserve_bytes: config.min_free_bytes,
             no_space_hook: Some(waits::wait_for_space(shutdown.clone())),

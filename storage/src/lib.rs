@@ -83,7 +83,7 @@ pub use wal::{
     SegmentReport, TornTail, TreeOps, Verdict, inspect_log,
 };
 pub use wal_buffered::{
-    Attachments, BUFFERED_BYTES_MAX, BlockBatch, Durability, LogWriter, Lsn,
+    Attachments, BUFFERED_BYTES_MAX, BlockBatch, Durability, HAND_OVER_BYTES, LogWriter, Lsn,
     NoAttachments, NoSpaceHook, ReadAhead, ReadHandle, Recovery, ReplayHook, ReplayProgress,
     SPARE_SEGMENTS_MAX, SegmentFiles, Stats, Tip, Torn, UNSYNCED_BYTES_MAX, WalBuffered,
     WalOptions,

@@ -50,7 +50,7 @@ fn modes() -> [WalOptions; 8] {
         make(Durability::Async, None),
         WalOptions {
             segment_files: SegmentFiles::Recycled,
-            writer: LogWriter::Thread,
+            writer: LogWriter::Thread { bytes_min: 0 },
             compress_bytes_min: Some(50),
             ..make(Durability::Strict, None)
         },
@@ -357,7 +357,8 @@ pub(super) fn detect() {
 #[test]
 fn nothing_is_written_once_a_failure_was_told() {
     let (fs, work) = (SimFileSystem::new(), Workload::new(63, BATCHES));
-    let options = WalOptions { writer: LogWriter::Thread, ..options(Durability::Strict) };
+    let options =
+        WalOptions { writer: LogWriter::Thread { bytes_min: 0 }, ..options(Durability::Strict) };
     let (store, _, files) = open_all(&fs, options).unwrap();
     let block = files.attach(work.blocks[0].clone()).unwrap();
     fs.slow_writes(Duration::from_millis(20));

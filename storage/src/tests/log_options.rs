@@ -15,7 +15,7 @@ use crate::{
 
 fn combinations() -> impl Iterator<Item = WalOptions> {
     let files = [SegmentFiles::Growing, SegmentFiles::Preallocated, SegmentFiles::Recycled];
-    let writers = [LogWriter::Direct, LogWriter::Thread, LogWriter::Mapped];
+    let writers = [LogWriter::Direct, LogWriter::Thread { bytes_min: 0 }, LogWriter::Mapped];
     let modes = [Durability::Relaxed { interval_ms: 1 }, Durability::Async];
     files.into_iter().flat_map(move |segment_files| {
         writers.into_iter().flat_map(move |writer| {

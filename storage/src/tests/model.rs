@@ -67,7 +67,7 @@ fn option_sets() -> Vec<(&'static str, Option<WalOptions>)> {
         set("async", WalOptions { durability: Durability::Async, ..base.clone() }),
         set("compressed", WalOptions { compress_bytes_min: Some(0), ..base.clone() }),
         set("recycled", WalOptions { segment_files: SegmentFiles::Recycled, ..base.clone() }),
-        set("thread", WalOptions { writer: LogWriter::Thread, ..base.clone() }),
+        set("thread", WalOptions { writer: LogWriter::Thread { bytes_min: 0 }, ..base.clone() }),
         set("mapped", WalOptions { writer: LogWriter::Mapped, ..base.clone() }),
         set("put_new is believed", WalOptions { verify_freshness: false, ..base }),
     ]

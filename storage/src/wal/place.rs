@@ -54,7 +54,9 @@ impl Place {
     pub(crate) fn new(fs: Arc<dyn FileSystem>, dir: PathBuf, options: &WalOptions) -> Result<Self> {
         let writer = match options.writer {
             LogWriter::Direct => Writer::Direct,
-            LogWriter::Thread => Writer::Thread(Arc::new(WriterThread::start()?)),
+            LogWriter::Thread { bytes_min } => {
+                Writer::Thread(Arc::new(WriterThread::start(bytes_min)?))
+            }
             LogWriter::Mapped => Writer::Mapped,
         };
         Ok(Self {

@@ -24,6 +24,7 @@ const BUFFER_BYTES_MAX: usize = 8 << 20;
 pub(crate) struct WriterThread {
     jobs: SyncSender<Job>,
     buffers: Arc<Mutex<Vec<Vec<u8>>>>,
+    bytes_min: usize,
 }
 
 #[derive(Debug)]
@@ -49,8 +50,9 @@ struct State {
 }
 
 impl WriterThread {
-    /// Starts the thread. It ends when the last file that it wraps, and this, are dropped.
-    pub(crate) fn start() -> Result<Self> {
+    /// Starts the thread, which is given writes of at least so many bytes. It ends when the last file
+    /// that it wraps, and this, are dropped.
+    pub(crate) fn start(bytes_min: usize) -> Result<Self> {
         const NAME: &str = "cofferdam-log";
         let (jobs, queue) = sync_channel(JOBS_MAX);
         let buffers = Arc::default();
@@ -59,14 +61,15 @@ impl WriterThread {
             .name(NAME.to_owned())
             .spawn(move || run(&queue, &pool))
             .map_err(|source| Error::io("start the thread", Path::new(NAME), source))?;
-        Ok(Self { jobs, buffers })
+        Ok(Self { jobs, buffers, bytes_min })
     }
 
     /// Lets the thread write to a file.
     pub(crate) fn wrap(&self, inner: Arc<dyn File>) -> Arc<dyn File> {
         let shared = Shared { inner, state: Mutex::default(), written: Condvar::new() };
         let (jobs, buffers) = (self.jobs.clone(), Arc::clone(&self.buffers));
-        Arc::new(ThreadedFile { shared: Arc::new(shared), jobs, buffers })
+        let bytes_min = self.bytes_min;
+        Arc::new(ThreadedFile { shared: Arc::new(shared), jobs, buffers, bytes_min })
     }
 }
 
@@ -82,8 +85,7 @@ fn run(queue: &Receiver<Job>, buffers: &Mutex<Vec<Vec<u8>>>) {
         let mut state = lock(&file.state);
         state.waiting -= 1;
         if let Err(error) = written {
-            state.cause = Some(error.chain());
-            state.error = Some(error);
+            state.fail(error);
         }
         drop(state);
         file.written.notify_all();
@@ -91,6 +93,11 @@ fn run(queue: &Receiver<Job>, buffers: &Mutex<Vec<Vec<u8>>>) {
 }
 
 impl State {
+    fn fail(&mut self, error: Error) {
+        self.cause = Some(error.chain());
+        self.error = Some(error);
+    }
+
     /// The first failure itself once, later what it was.
     fn check(&mut self) -> Result<()> {
         match (self.error.take(), &self.cause) {
@@ -107,6 +114,19 @@ struct ThreadedFile {
     shared: Arc<Shared>,
     jobs: SyncSender<Job>,
     buffers: Arc<Mutex<Vec<Vec<u8>>>>,
+    bytes_min: usize,
+}
+
+impl ThreadedFile {
+    /// Writes on this thread, which waits for nobody.
+    fn write_here(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let written = self.shared.inner.write_all_at(offset, bytes);
+        let mut state = lock(&self.shared.state);
+        if let Err(error) = written {
+            state.fail(error);
+        }
+        state.check()
+    }
 }
 
 impl File for ThreadedFile {
@@ -116,13 +136,18 @@ impl File for ThreadedFile {
     }
 
     fn write_all_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let mut copy = lock(&self.buffers).pop().unwrap_or_default();
-        copy.extend_from_slice(bytes);
         {
             let mut state = lock(&self.shared.state);
             state.check()?;
+            // Only the committing thread adds to what waits: the order of writes stays.
+            if state.waiting == 0 && bytes.len() < self.bytes_min {
+                drop(state);
+                return self.write_here(offset, bytes);
+            }
             state.waiting += 1;
         }
+        let mut copy = lock(&self.buffers).pop().unwrap_or_default();
+        copy.extend_from_slice(bytes);
         let job = Job { file: Arc::clone(&self.shared), offset, bytes: copy };
         self.jobs.send(job).map_err(|_| Error::misuse("the log's writing thread has ended"))
     }
@@ -158,35 +183,42 @@ mod tests {
     use crate::FileSystem as _;
     use crate::testing::{Fault, SimFileSystem};
 
-    fn wrapped(fs: &SimFileSystem) -> Arc<dyn File> {
+    fn wrapped(fs: &SimFileSystem, bytes_min: usize) -> Arc<dyn File> {
         fs.create_dir_all(Path::new("d")).unwrap();
-        WriterThread::start().unwrap().wrap(fs.create_new(Path::new("d/f")).unwrap())
+        WriterThread::start(bytes_min).unwrap().wrap(fs.create_new(Path::new("d/f")).unwrap())
     }
 
     #[test]
     fn writes_are_there_once_they_have_settled() {
-        let fs = SimFileSystem::new();
-        let file = wrapped(&fs);
-        for n in 0..100_u8 {
-            file.write_all_at(u64::from(n), &[n]).unwrap();
+        for bytes_min in [0, 2, 1000] {
+            let fs = SimFileSystem::new();
+            let file = wrapped(&fs, bytes_min);
+            // Of one to three bytes: some are handed over, others follow them.
+            for n in 0..100_u8 {
+                file.write_all_at(u64::from(n), &[n, 0, 0][..usize::from(n % 3) + 1]).unwrap();
+            }
+            file.settle().unwrap();
+            let expected: Vec<u8> = (0..100).collect();
+            assert_eq!(fs.read(Path::new("d/f")).unwrap()[..100], expected, "{bytes_min}");
+            assert_eq!(file.len().unwrap(), 101);
         }
-        file.settle().unwrap();
-        assert_eq!(fs.read(Path::new("d/f")).unwrap(), (0..100).collect::<Vec<u8>>());
-        assert_eq!(file.len().unwrap(), 100);
     }
 
     #[test]
     fn the_first_failure_is_reported_and_nothing_follows_it() {
-        let fs = SimFileSystem::new();
-        let file = wrapped(&fs);
-        file.write_all_at(0, b"abcd").unwrap();
-        file.settle().unwrap();
-        fs.inject(Fault { at: fs.ops(), kind: std::io::ErrorKind::StorageFull, sticky: false });
-        let later: Vec<bool> = (1..9).map(|n| file.write_all_at(4 * n, b"efgh").is_ok()).collect();
-        let settled = file.settle().unwrap_err();
-        let seen_early = later.contains(&false);
-        assert!(seen_early || matches!(settled, Error::Full { .. }), "{settled}");
-        assert!(matches!(file.sync_data(), Err(Error::Poisoned { .. })));
-        assert_eq!(fs.read(Path::new("d/f")).unwrap(), b"abcdef", "half of the failed write");
+        for bytes_min in [0, 1000] {
+            let fs = SimFileSystem::new();
+            let file = wrapped(&fs, bytes_min);
+            file.write_all_at(0, b"abcd").unwrap();
+            file.settle().unwrap();
+            fs.inject(Fault { at: fs.ops(), kind: std::io::ErrorKind::StorageFull, sticky: false });
+            let write = |n: u64| file.write_all_at(4 * n, b"efgh").is_ok();
+            let later: Vec<bool> = (1..9).map(write).collect();
+            let settled = file.settle().unwrap_err();
+            let seen_early = later.contains(&false);
+            assert!(seen_early || matches!(settled, Error::Full { .. }), "{settled}");
+            assert!(matches!(file.sync_data(), Err(Error::Poisoned { .. })));
+            assert_eq!(fs.read(Path::new("d/f")).unwrap(), b"abcdef", "half of the failed write");
+        }
     }
 }

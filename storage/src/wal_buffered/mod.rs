@@ -58,8 +58,8 @@ use std::time::Duration;
 use tracing::warn;
 
 pub use self::options::{
-    BUFFERED_BYTES_MAX, Durability, LogWriter, NoSpaceHook, ReplayHook, ReplayProgress,
-    SPARE_SEGMENTS_MAX, SegmentFiles, UNSYNCED_BYTES_MAX, WalOptions,
+    BUFFERED_BYTES_MAX, Durability, HAND_OVER_BYTES, LogWriter, NoSpaceHook, ReplayHook,
+    ReplayProgress, SPARE_SEGMENTS_MAX, SegmentFiles, UNSYNCED_BYTES_MAX, WalOptions,
 };
 pub use self::read_many::{ReadAhead, ReadHandle};
 pub use self::types::{Attachments, BlockBatch, Lsn, NoAttachments, Recovery, Stats, Tip, Torn};

@@ -76,6 +76,11 @@ pub enum SegmentFiles {
 /// How many files of old segments are kept for new ones.
 pub const SPARE_SEGMENTS_MAX: usize = 2;
 
+/// From this size on it pays to have a thread of its own write ([`LogWriter::Thread`]), if there is
+/// a processor for it (`benches/log_writers.rs`): waking it costs some 20 microseconds, as much as the
+/// system takes to copy so many bytes.
+pub const HAND_OVER_BYTES: usize = 64 << 10;
+
 /// Who hands records to the operating system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogWriter {
@@ -84,7 +89,11 @@ pub enum LogWriter {
     Direct,
     /// A thread of its own, while the committing one applies the batch to memory. A commit still
     /// returns only after what its mode promises.
-    Thread,
+    Thread {
+        /// Fewer bytes than that are written by the committing thread, unless something waits: to
+        /// hand them over takes longer. See [`HAND_OVER_BYTES`].
+        bytes_min: usize,
+    },
     /// The thread that commits, by copying into a memory mapping of the segment, which is then
     /// preallocated. Needs the cargo feature `mmap`, else it is [`LogWriter::Direct`]; a disk that
     /// fails may end the process by a signal instead of an error.

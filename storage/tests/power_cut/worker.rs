@@ -53,7 +53,7 @@ fn options(mode: Mode, random: &mut Random) -> WalOptions {
         Mode::Async => Durability::Async,
     };
     let files = [SegmentFiles::Growing, SegmentFiles::Preallocated, SegmentFiles::Recycled];
-    let writers = [LogWriter::Direct, LogWriter::Thread, LogWriter::Mapped];
+    let writers = [LogWriter::Direct, LogWriter::Thread { bytes_min: 0 }, LogWriter::Mapped];
     WalOptions {
         durability,
         memtable_bytes: [64 << 10, 256 << 10, 64 << 20][random.below(3)],

@@ -81,9 +81,9 @@ pub(super) const OPTIONS: [(&str, Change); 19] = [
         segment_bytes: 4700,
         ..options
     }),
-    ("thread", |options| WalOptions { writer: LogWriter::Thread, ..options }),
+    ("thread", |options| WalOptions { writer: LogWriter::Thread { bytes_min: 0 }, ..options }),
     ("thread-recycled", |options| WalOptions {
-        writer: LogWriter::Thread,
+        writer: LogWriter::Thread { bytes_min: 0 },
         segment_files: SegmentFiles::Recycled,
         flush_every_blocks: Some(2),
         segment_bytes: 5000,
@@ -95,25 +95,25 @@ pub(super) const OPTIONS: [(&str, Change); 19] = [
         ..options
     }),
     ("thread-compressed", |options| WalOptions {
-        writer: LogWriter::Thread,
+        writer: LogWriter::Thread { bytes_min: 0 },
         compress_bytes_min: Some(0),
         ..options
     }),
     ("thread-preallocated", |options| WalOptions {
-        writer: LogWriter::Thread,
+        writer: LogWriter::Thread { bytes_min: 0 },
         segment_files: SegmentFiles::Preallocated,
         flush_every_blocks: Some(1),
         ..options
     }),
     ("thread-preallocated-compressed", |options| WalOptions {
-        writer: LogWriter::Thread,
+        writer: LogWriter::Thread { bytes_min: 0 },
         segment_files: SegmentFiles::Preallocated,
         compress_bytes_min: Some(0),
         segment_bytes: 4700,
         ..options
     }),
     ("thread-recycled-compressed", |options| WalOptions {
-        writer: LogWriter::Thread,
+        writer: LogWriter::Thread { bytes_min: 0 },
         segment_files: SegmentFiles::Recycled,
         compress_bytes_min: Some(64),
         flush_every_blocks: Some(1),
