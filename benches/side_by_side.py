@@ -205,7 +205,7 @@ def build(target):
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--modes", default="a,i,c,l,d,e,f", help="\n".join(f"{k}: {v}" for k, v in MODES.items()))
+    parser.add_argument("--modes", default="a,i,c,l,d,e,f", help="\n".join(f"{k}: {v}" for k, v in MODES.items()).replace("%", "%%"))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--chain", choices=["signed", "growing"], default="signed")
     parser.add_argument("--blocks", type=int, default=300, help="full blocks")
@@ -242,4 +242,5 @@ def main():
     print(text)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,5 +1,6 @@
 """Runs a process and says what it cost: time, memory, bytes read and written."""
 
+import glob
 import os
 import subprocess
 import threading
@@ -19,6 +20,7 @@ class Measured:
             )
         self.started = time.monotonic()
         self.anonymous_kib = 0
+        self.threads = {}
         self.result = None
         self.watcher = threading.Thread(target=self._watch, daemon=True)
         self.watcher.start()
@@ -30,6 +32,7 @@ class Measured:
     def _watch(self):
         while self.child.returncode is None and self.result is None:
             self.anonymous_kib = max(self.anonymous_kib, field(self.pid, "status", "RssAnon:"))
+            self.threads.update(threads(self.pid))
             time.sleep(SAMPLE_SECONDS)
 
     def wait(self):
@@ -50,9 +53,32 @@ class Measured:
             "read_mb": io["read_bytes"] / 1e6,
             "written_mb": io["write_bytes"] / 1e6,
             "exit": self.child.returncode,
+            "threads": self.by_name(),
         }
         self.watcher.join()
         return self.result
+
+    def by_name(self):
+        """Processor seconds of all threads of a name, to within a sample."""
+        sums = {}
+        for name, seconds in list(self.threads.values()):
+            sums[name] = round(sums.get(name, 0) + seconds, 2)
+        return sums
+
+
+def threads(pid):
+    """Name and processor seconds so far of each thread, by its id."""
+    found = {}
+    for task in glob.glob(f"/proc/{pid}/task/*/stat"):
+        try:
+            with open(task, encoding="ascii", errors="replace") as stat:
+                front, _, rest = stat.read().rpartition(")")
+        except OSError:
+            continue
+        fields = rest.split()
+        ticks = int(fields[11]) + int(fields[12])
+        found[task] = (front.partition("(")[2], ticks / os.sysconf("SC_CLK_TCK"))
+    return found
 
 
 def field(pid, file, name):
