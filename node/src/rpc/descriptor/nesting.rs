@@ -97,7 +97,7 @@ fn function_around(before: &str) -> &str {
 
 fn check_at(text: &str, place: Place, key: KeyReader<'_>) -> Result<(), String> {
     let Some((name, inner)) = text.strip_suffix(')').and_then(|text| text.split_once('(')) else {
-        return no_function(text, place);
+        return no_function(text, place, key);
     };
     let (is_top, is_above) = (place == Place::Top, matches!(place, Place::Top | Place::Sh));
     let named = |error: String| format!("{name}(): {error}");
@@ -132,17 +132,20 @@ fn check_at(text: &str, place: Place, key: KeyReader<'_>) -> Result<(), String> 
         "addr" | "raw" if is_top => return Ok(()),
         "addr" => "Can only have addr() at top level",
         "raw" => "Can only have raw() at top level",
-        _ => return no_function(text, place),
+        _ => return no_function(text, place, key),
     };
     Err(fault.into())
 }
 
 /// What is no function of descriptors: a miniscript, or nothing.
-fn no_function(text: &str, place: Place) -> Result<(), String> {
+fn no_function(text: &str, place: Place, key: KeyReader<'_>) -> Result<(), String> {
+    let keys = |text: &str| key(text, place.key_form()).map(drop);
     let nothing = format!("'{text}' is not a valid descriptor function");
     match place {
-        Place::Wsh => check_miniscript::<Segwitv0>(text, "A function is needed within P2WSH"),
-        Place::Tr => check_miniscript::<Tap>(text, &nothing),
+        Place::Wsh => {
+            check_miniscript::<Segwitv0>(text, &keys, "A function is needed within P2WSH")
+        }
+        Place::Tr => check_miniscript::<Tap>(text, &keys, &nothing),
         _ if Miniscript::<String, Tap>::from_str_insane(text).is_ok() => {
             Err("Miniscript expressions can only be used in wsh or tr.".into())
         }
@@ -152,11 +155,16 @@ fn no_function(text: &str, place: Place) -> Result<(), String> {
 }
 
 /// Looks at a miniscript; `nothing` is said of what is none.
-fn check_miniscript<C: ScriptContext>(text: &str, nothing: &str) -> Result<(), String> {
+fn check_miniscript<C: ScriptContext>(
+    text: &str,
+    key: &dyn Fn(&str) -> Result<(), String>,
+    nothing: &str,
+) -> Result<(), String> {
     if text == "0" {
         return Err("0 is not satisfiable".into());
     }
     let miniscript = Miniscript::<String, C>::from_str_insane(text).map_err(|_| nothing)?;
+    miniscript.iter_pk().try_for_each(|text| key(&text))?;
     let parts = || miniscript.post_order_iter().map(|item| item.node);
     if !parts().all(has_sound_hashes) {
         return Err(nothing.into());

@@ -143,6 +143,8 @@ fn a_function_or_a_key_in_the_wrong_place_is_refused_as_by_core() {
             format!("wsh(and_v(v:sha256({}?),pk({KEY})))", "11".repeat(31)),
             "A function is needed within P2WSH",
         ),
+        // A key comes before what is wrong with the whole.
+        ("wsh(or_b(pk(x),s:pk(x)))".into(), "key 'x' is not valid"),
         ("<0;1>raw(51)".into(), "'<0;1>raw(51)' is not a valid descriptor function"),
         ("addr(x)y)".into(), "'addr(x)y' is not a valid descriptor function"),
         // What follows a descriptor has no words in Core.
