@@ -38,6 +38,7 @@ mod rpc;
 mod run;
 mod settings;
 mod shutdown;
+mod start_checks;
 mod terminal;
 mod tools;
 mod tx_queue;
@@ -46,8 +47,8 @@ mod waits;
 
 pub use cli::{Args, Command};
 pub use config::{
-    AssumeValidOption, BlocksConfig, Config, IndexConfig, LogConfig, MiningConfig, NotifyConfig,
-    P2pConfig, PruneMode, RebuildOption, RpcConfig,
+    AssumeValidOption, BlocksConfig, CheckBlocks, Config, IndexConfig, LogConfig, MiningConfig,
+    NotifyConfig, P2pConfig, PruneMode, RebuildOption, RpcConfig,
 };
 pub use logging::Filter;
 pub use node::Node;

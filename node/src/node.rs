@@ -31,6 +31,7 @@ use crate::queue_file;
 use crate::rebuild::{NeedsRebuild, Rebuild};
 use crate::rpc::{self, ActiveCalls, Context, HeaderCache, MiningState, RpcServer, Scans, WarmUp};
 use crate::shutdown::Shutdown;
+use crate::start_checks;
 use crate::waits::{self, EndedByStop};
 
 /// How far ahead of the clock a tip may be (Bitcoin Core's `MAX_FUTURE_BLOCK_TIME`).
@@ -87,6 +88,7 @@ impl Node {
             Recorder::install();
         }
         data_dir.write_pid()?;
+        start_checks::log_assume_valid(config);
         let warm_up = WarmUp::default();
         let rpc = rpc::start(&config.rpc, &mut data_dir, &warm_up)?;
         warm_up.say("Loading block index…");
@@ -304,6 +306,7 @@ fn open_checked(
 ) -> Result<Chainstate> {
     rebuild.prepare(config, || open_chainstate(config, data_dir, shutdown))?;
     let mut chainstate = open_chainstate(config, data_dir, shutdown)?;
+    start_checks::check_block_files(&chainstate, data_dir.blocks_dir())?;
     rebuild.take_rows(&mut chainstate)?;
     let needs = |text: String| Err(NeedsRebuild(text).into());
     if chainstate.lacks_witnesses() {
@@ -325,6 +328,7 @@ fn open_checked(
     if tip > now.saturating_add(FUTURE_SECONDS_MAX) {
         return needs("The block database contains a block which appears to be from the future. This may be due to your computer's date and time being set incorrectly. Only rebuild the block database if you are sure that your computer's date and time are correct".into());
     }
+    start_checks::verify_blocks(&chainstate, config.blocks.check)?;
     Ok(chainstate)
 }
 
@@ -340,6 +344,7 @@ pub(crate) fn open_chainstate(
     shutdown: &Shutdown,
 ) -> Result<Chainstate> {
     let fs: Arc<dyn FileSystem> = Arc::new(StdFileSystem);
+    start_checks::settle_xor_key(&*fs, data_dir.blocks_dir(), config.blocks.plain)?;
     tracing::info!("init message: Loading block index…");
     let kind = data_dir.backend(config.backend, &fs)?;
     let engine_bytes = (config.cache_bytes / ENGINE_CACHE_SHARE).min(ENGINE_CACHE_BYTES_MAX);

@@ -164,3 +164,31 @@ fn settings_that_other_programs_change_are_read_and_written_back() {
     assert!(refused.starts_with(&wanted), "{refused}");
     start(dir.path(), &["-nosettings", "-prune=1"]).stop();
 }
+
+#[test]
+fn block_files_that_are_gone_or_damaged_end_the_start() {
+    let dir = temporary();
+    let node = start(dir.path(), &[]);
+    mine(&node, 30);
+    node.stop();
+    let path = dir.path().join("regtest/blocks/blk00000.dat");
+    let kept = dir.path().join("kept");
+    fs::rename(&path, &kept).expect("moves");
+    let text = refusal(dir.path(), &[]);
+    assert_eq!(
+        text,
+        "Error loading block database.\nPlease restart with -reindex or -reindex-chainstate to recover."
+    );
+    assert!(!path.exists(), "nothing is begun in its place");
+    let mut bytes = fs::read(&kept).expect("reads");
+    fs::rename(&kept, &path).expect("moves back");
+    let whole = bytes.clone();
+    bytes.get_mut(500..700).expect("there").fill(b'1');
+    fs::write(&path, &bytes).expect("writes");
+    // The last blocks are sound; one before them is seen if all are looked at.
+    start(dir.path(), &["-checkblocks=5"]).stop();
+    let text = refusal(dir.path(), &["-checkblocks=0", "-checklevel=4"]);
+    assert!(text.starts_with("Corrupted block database detected.\nPlease restart"), "{text}");
+    fs::write(&path, &whole).expect("writes");
+    start(dir.path(), &["-checkblocks=0", "-checklevel=4"]).stop();
+}

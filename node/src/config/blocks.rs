@@ -31,6 +31,34 @@ pub enum RebuildOption {
     All,
 }
 
+/// How much of the chain is verified again at the start (`-checkblocks`, `-checklevel`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CheckBlocks {
+    /// How thoroughly, 0 to 4.
+    pub level: u32,
+    /// How many blocks; 0: all.
+    pub blocks: u32,
+}
+
+impl CheckBlocks {
+    /// Blocks unless told (`DEFAULT_CHECKBLOCKS`).
+    const BLOCKS: i64 = 6;
+    /// The level unless told (`DEFAULT_CHECKLEVEL`).
+    const LEVEL: i64 = 3;
+
+    fn from_settings(settings: &Settings) -> Result<Option<Self>, String> {
+        let (blocks, level) = (settings.number("checkblocks")?, settings.number("checklevel")?);
+        if blocks.is_none() && level.is_none() {
+            return Ok(None);
+        }
+        let number = |number: i64| u32::try_from(number.max(0)).unwrap_or(u32::MAX);
+        Ok(Some(Self {
+            level: number(level.unwrap_or(Self::LEVEL)),
+            blocks: number(blocks.unwrap_or(Self::BLOCKS)),
+        }))
+    }
+}
+
 /// Options of block files.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct BlocksConfig {
@@ -38,6 +66,10 @@ pub struct BlocksConfig {
     pub prune: PruneMode,
     /// Whether files are small and pruning begins early, for tests (`-fastprune`).
     pub fast_prune: bool,
+    /// Whether block files of a new directory are left as they are (`-blocksxor=0`).
+    pub plain: bool,
+    /// What is verified again at the start, if anything.
+    pub check: Option<CheckBlocks>,
     /// What is to be built anew at the start.
     pub rebuild: RebuildOption,
     /// Whether all is built anew if the index cannot be opened, for tests.
@@ -71,6 +103,8 @@ impl BlocksConfig {
         Ok(Self {
             prune,
             fast_prune: settings.flag("fastprune", false),
+            plain: !settings.flag("blocksxor", true),
+            check: CheckBlocks::from_settings(settings)?,
             rebuild,
             rebuild_after_failure: settings
                 .all("test")

@@ -10,7 +10,7 @@ mod notify;
 mod p2p;
 mod rpc;
 
-pub use blocks::{BlocksConfig, PruneMode, RebuildOption};
+pub use blocks::{BlocksConfig, CheckBlocks, PruneMode, RebuildOption};
 pub use index::IndexConfig;
 pub use log::LogConfig;
 pub use mining::MiningConfig;
@@ -179,7 +179,7 @@ impl Config {
             network,
             data_dir,
             blocks_dir: blocks_dir(settings)?,
-            max_tip_age: settings.number("maxtipage")?.unwrap_or(MAX_TIP_AGE_SECONDS_DEFAULT),
+            max_tip_age: max_tip_age(settings)?,
             daemon: settings.flag("daemon", false),
             daemon_wait: settings.flag("daemonwait", false),
             notify: NotifyConfig::from_settings(settings),
@@ -278,6 +278,13 @@ fn threads(settings: &Settings) -> Result<usize, String> {
         1.. => count.min(256),
         _ => cores.saturating_sub(count).max(1),
     })
+}
+
+/// Returns how old the tip may be; more than a time stamp can say is as much as it can.
+fn max_tip_age(settings: &Settings) -> Result<u32, String> {
+    let seconds: Option<u64> = settings.number("maxtipage")?;
+    let seconds = seconds.map(|seconds| u32::try_from(seconds).unwrap_or(u32::MAX));
+    Ok(seconds.unwrap_or(MAX_TIP_AGE_SECONDS_DEFAULT))
 }
 
 fn assume_valid(settings: &Settings) -> Result<AssumeValidOption, String> {

@@ -142,7 +142,10 @@ impl Follower {
         };
         let thread = std::thread::Builder::new()
             .name(I::NAME.replace(' ', "-"))
-            .spawn(move || worker.run())
+            .spawn(move || {
+                tracing::info!("{} thread start", I::NAME);
+                worker.run();
+            })
             .with_context(|| format!("starting the thread of the {}", I::NAME))?;
         Ok(Self { shared, thread: Mutex::new(Some(thread)) })
     }

@@ -139,6 +139,10 @@ impl Indexes {
 /// Returns the text for the user.
 pub(crate) fn check_statistics(chain: &Chainstate) -> Result<()> {
     let reached = chain.coin_stats_reached();
+    if reached.is_some() {
+        // The line that drivers of `bitcoind` wait for; here the chain's own thread keeps them.
+        tracing::info!("coinstatsindex thread start");
+    }
     if reached.is_some() && misses_blocks(chain, reached, true) {
         return Err(beyond_pruned("coinstatsindex"));
     }

@@ -100,6 +100,7 @@ impl PeerManager {
     ) -> Result<Arc<Self>> {
         let default_port = chain.params().default_port;
         let upload = Upload::new(config.max_upload_bytes);
+        tracing::info!("init message: Loading banlist…");
         let bans = BanList::open(chain_dir.join("banlist.json"), seconds(clock.now()));
         let manager = Arc::new(Self {
             wanted: Mutex::new(Wanted::of(&config)),
@@ -130,6 +131,7 @@ impl PeerManager {
                 manager.chain_event(event);
             }
         }))?;
+        tracing::info!("init message: Loading P2P addresses…");
         manager.open_addresses(chain_dir);
         if manager.config.automatic {
             manager.take_anchors(chain_dir);
@@ -290,6 +292,11 @@ impl PeerManager {
     }
 
     fn run_tick(self: &Arc<Self>) {
+        // The lines that drivers of `bitcoind` wait for. What its threads do for all peers is done
+        // here by this one and by two of each peer's own.
+        for name in ["scheduler", "net", "addcon", "msghand"] {
+            tracing::info!("{name} thread start");
+        }
         while !self.shutdown.wait_for(TICK) {
             self.dial_wanted();
             for peer in self.peers() {
