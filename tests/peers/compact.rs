@@ -170,3 +170,26 @@ fn a_compact_block_is_put_together_and_its_sender_becomes_an_announcer() {
     peer.settle();
     assert_eq!(node.node.rpc("getbestblockhash", &[]), block.block_hash().to_string());
 }
+
+#[test]
+fn a_node_of_blocks_only_takes_no_compact_blocks_and_serves_them() {
+    let node = Logged::start(&["-blocksonly"]);
+    node.call("generatetoaddress", &["1", ADDRESS]);
+    let mut peer = sender(&node);
+    let first = next_block(&node, &[]);
+    peer.send("block", &serialize(&first));
+    assert!(!was_sent(&settle(&mut peer), "sendcmpct"), "nobody is asked to announce by them");
+    assert!(is_tip(&node, &first));
+    let second = next_block(&node, &[]);
+    peer.send("headers", &headers(std::slice::from_ref(&second)));
+    let (_, payload) = peer.expect("getdata");
+    assert_eq!(requested(&payload), [Inventory::WitnessBlock(second.block_hash())]);
+    peer.send("cmpctblock", &compact(&second));
+    peer.settle();
+    assert!(!is_tip(&node, &second));
+    node.logged("sent us a compact block even though we are blocksonly!");
+    peer.send("getdata", &serialize(&vec![Inventory::CompactBlock(first.block_hash())]));
+    let (_, payload) = peer.expect("cmpctblock");
+    let served: HeaderAndShortIds = deserialize(&payload).expect("a compact block");
+    assert_eq!(served.header, first.header);
+}

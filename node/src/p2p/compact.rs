@@ -90,6 +90,14 @@ impl PeerManager {
         peer: &Arc<Peer>,
         compact: HeaderAndShortIds,
     ) -> Result<(), End> {
+        if self.config.blocks_only {
+            // There are no transactions here to put it together from.
+            tracing::debug!(
+                "peer={} sent us a compact block even though we are blocksonly!",
+                peer.id
+            );
+            return Ok(());
+        }
         if !peer.state().provides_compact {
             let text = "sent us a compact block despite never having sent us a SENDCMPCT!";
             tracing::debug!("peer={} {text}", peer.id);
@@ -301,6 +309,10 @@ impl PeerManager {
     /// Asks the peer that sent a block first to announce the next ones by compact blocks, and no
     /// longer the one that did so least lately; one that we chose stays (`MaybeSetPeerAsAnnouncingHeaderAndIDs`).
     pub(super) fn prefer_announcer(&self, id: PeerId) {
+        if self.config.blocks_only {
+            // Who has no transactions to put a block together from gains nothing.
+            return;
+        }
         let Some(peer) = self.peer(id).filter(|peer| peer.state().provides_compact) else {
             return;
         };

@@ -186,7 +186,8 @@ impl PeerManager {
         for BlockRef { height, hash } in &order.blocks {
             tracing::debug!("Requesting block {hash} ({height}) peer={}", peer.id);
         }
-        let kind = if order.compact { Inventory::CompactBlock } else { Inventory::WitnessBlock };
+        let compact = order.compact && !self.config.blocks_only;
+        let kind = if compact { Inventory::CompactBlock } else { Inventory::WitnessBlock };
         let items = order.blocks.into_iter().map(|block| kind(block.hash)).collect();
         peer.send(Message::GetData(items), self.clock.now());
     }
