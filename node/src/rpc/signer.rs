@@ -17,6 +17,7 @@ use bitcoin::{
     WScriptHash, Witness, taproot,
 };
 
+use super::key_scripts;
 /// What a signature covers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum HashType {
@@ -373,14 +374,9 @@ fn message(
 
 /// How many signatures by which keys a multisig asks for.
 fn multisig(script: &Script) -> Option<(usize, Vec<PublicKey>)> {
-    if !script.is_multisig() {
-        return None;
-    }
-    let required = script.as_bytes().first()?.checked_sub(0x50)?;
-    let keys = script.instructions().filter_map(|instruction| {
-        PublicKey::from_slice(instruction.ok()?.push_bytes()?.as_bytes()).ok()
-    });
-    Some((usize::from(required), keys.collect()))
+    let key_scripts::Multisig { needed, keys } = key_scripts::multisig(script)?;
+    let keys = keys.into_iter().filter_map(|key| PublicKey::from_slice(key).ok());
+    Some((usize::from(needed), keys.collect()))
 }
 
 /// A script that pushes the items, the shortest way.
@@ -525,6 +521,19 @@ mod tests {
             let whole = sign(&mut tx, &script, &keys(&[1, 2, 3], &scripts), HashType::Default);
             assert_eq!(whole, (Signed::All, true), "{script}");
         }
+    }
+
+    #[test]
+    fn a_multisig_of_twenty_keys_is_signed_in_two_goes() {
+        let numbers: Vec<u8> = (1..=20).collect();
+        let inner = multisig_of(16, &numbers);
+        let program = inner.to_p2wsh();
+        let scripts = [&inner, &program];
+        let mut tx = unsigned();
+        let partly = sign(&mut tx, &program, &keys(&numbers[..15], &scripts), HashType::Default);
+        assert_eq!(partly, (Signed::Some, false));
+        let whole = sign(&mut tx, &program, &keys(&[20], &scripts), HashType::Default);
+        assert_eq!(whole, (Signed::All, true));
     }
 
     #[test]
