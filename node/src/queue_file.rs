@@ -19,7 +19,7 @@ use bitcoin::consensus::encode::{Decodable, VarInt};
 use bitcoin::consensus::serialize;
 use bitcoin::{Transaction, Txid};
 use cofferdam_ibd::TxQueue;
-use cofferdam_storage::{StdFileSystem, write_atomic};
+use cofferdam_storage::{FileSystem as _, StdFileSystem, write_atomic};
 
 use crate::chain::{ChainHandle, Worker};
 
@@ -65,8 +65,12 @@ pub(crate) fn save(chain: &ChainHandle, path: &Path) -> Result<()> {
     let queue = chain.queue().read().clone();
     let bytes = encode(&queue);
     tracing::info!("Writing {} mempool transactions to file...", queue.len());
-    write_atomic(&StdFileSystem, path, &bytes)
-        .with_context(|| format!("writing {}", path.display()))?;
+    let what = || format!("writing {}", path.display());
+    // Under this name drivers of `bitcoind` look for the file that is not whole yet.
+    let fresh = path.with_extension("dat.new");
+    write_atomic(&StdFileSystem, &fresh, &bytes).with_context(what)?;
+    StdFileSystem.rename(&fresh, path).with_context(what)?;
+    StdFileSystem.sync_dir(path.parent().unwrap_or(path)).with_context(what)?;
     Ok(())
 }
 

@@ -78,6 +78,7 @@ fn rest_says_what_the_methods_say_and_explains_its_refusals() {
         ("/rest/chaininfo.bin".into(), 404, "output format not found (available: json)"),
         ("/rest/blockhashbyheight/abc.json".into(), 400, "Invalid height: abc"),
         ("/rest/blockhashbyheight/-1.json".into(), 400, "Invalid height: -1"),
+        ("/rest/blockhashbyheight/+1.json".into(), 400, "Invalid height: +1"),
         ("/rest/blockhashbyheight/1000000.json".into(), 404, "Block height out of range"),
         (
             format!("/rest/headers/{hash}.json?count=5a"),

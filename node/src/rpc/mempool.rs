@@ -357,6 +357,9 @@ fn import_mempool(context: &Context, args: &Args) -> RpcResult {
 
 fn prioritise_transaction(context: &Context, args: &Args) -> RpcResult {
     let txid: Txid = args.hash(0)?;
+    if args.get(1).is_some_and(|dummy| !dummy.is_number()) {
+        return Err(args.wrong_type(1, "number"));
+    }
     if args.get(1).is_some_and(|dummy| dummy.as_f64() != Some(0.0)) {
         let message =
             "Priority is no longer supported, dummy argument to prioritisetransaction must be 0.";

@@ -279,7 +279,8 @@ fn chain_from(asked: &Asked<'_>, count: usize, first: BlockHash) -> Result<Vec<V
 }
 
 fn count(text: &str) -> Result<usize, Fault> {
-    let count = text.parse().ok().filter(|count| (1..=HEADERS_MAX).contains(count));
+    let count = text.parse().ok().filter(|_| !text.starts_with('+'));
+    let count = count.filter(|count| (1..=HEADERS_MAX).contains(count));
     count.ok_or_else(|| {
         Fault::bad(format_args!(
             "Header count is invalid or out of acceptable range (1-{HEADERS_MAX}): {text}"
@@ -428,7 +429,9 @@ fn only_json(asked: &Asked<'_>) -> Result<(), Fault> {
 }
 
 fn block_hash_by_height(asked: &Asked<'_>) -> Result<Data, Fault> {
-    let height = asked.path.parse::<i32>().ok().filter(|height| *height >= 0);
+    // Core takes no sign before a number, not even a plus.
+    let height = asked.path.parse::<u32>().ok().filter(|_| !asked.path.starts_with('+'));
+    let height = height.filter(|height| i32::try_from(*height).is_ok());
     let height =
         height.ok_or_else(|| Fault::bad(format_args!("Invalid height: {}", asked.path)))?;
     let found = asked.call("getblockhash", json!([height]));
