@@ -48,6 +48,14 @@ pub struct Package {
     pub sigops_cost: u64,
 }
 
+impl Package {
+    /// Tells which of two pays the better rate.
+    fn compare_rates(&self, other: &Self) -> Ordering {
+        let this = i128::from(self.fee) * i128::from(other.weight);
+        this.cmp(&(i128::from(other.fee) * i128::from(self.weight)))
+    }
+}
+
 /// Which entries they are.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Chunk {
@@ -55,6 +63,25 @@ pub struct Chunk {
     pub package: Package,
     /// Their ids, parents before their children.
     pub txids: Vec<Txid>,
+}
+
+/// Joins chunks to those before them that pay a worse rate (`ChunkLinearization` in Core's
+/// `cluster_linearize.h`).
+fn joined(chunks: Vec<Chunk>) -> Vec<Chunk> {
+    let mut found: Vec<Chunk> = Vec::new();
+    for mut chunk in chunks {
+        while let Some(mut before) =
+            found.pop_if(|before| chunk.package.compare_rates(&before.package) == Ordering::Greater)
+        {
+            before.package.fee = before.package.fee.saturating_add(chunk.package.fee);
+            before.package.weight += chunk.package.weight;
+            before.package.sigops_cost += chunk.package.sigops_cost;
+            before.txids.append(&mut chunk.txids);
+            chunk = before;
+        }
+        found.push(chunk);
+    }
+    found
 }
 
 /// The order in which packages are tried: by fee rate, then by age.
@@ -101,24 +128,32 @@ impl TxQueue {
         found.map(|chunk| chunk.package).unwrap_or_default()
     }
 
-    /// Returns what an entry hangs together with in the order in which it would go into blocks.
+    /// Returns what an entry hangs together with in the order in which it would go into blocks. No
+    /// chunk pays a better rate than the one before it: the two would be one.
     #[must_use]
     pub fn cluster_chunks(&self, txid: &Txid) -> Vec<Chunk> {
         let cluster = self.cluster(txid);
-        self.chunks_of(cluster.iter().filter_map(|txid| self.get(txid)))
+        let mut selection = Selection::new(self, 0);
+        selection.begin(cluster.iter().filter_map(|txid| self.get(txid)), true);
+        selection.run_all();
+        joined(selection.chunks)
     }
 
     /// Returns all entries in the order in which they would go into blocks.
     #[must_use]
     pub fn chunks(&self) -> Vec<Chunk> {
-        self.chunks_of(self.iter())
-    }
-
-    fn chunks_of<'a>(&'a self, txs: impl Iterator<Item = &'a Arc<QueuedTx>>) -> Vec<Chunk> {
-        let mut selection = Selection::new(self, 0);
-        selection.begin(txs, true);
-        selection.run_all();
-        selection.chunks
+        let (mut seen, mut chunks) = (HashSet::new(), Vec::new());
+        for tx in self.iter() {
+            if seen.contains(&tx.txid) {
+                continue;
+            }
+            let cluster = self.cluster_chunks(&tx.txid);
+            seen.extend(cluster.iter().flat_map(|chunk| &chunk.txids).copied());
+            chunks.extend(cluster);
+        }
+        // Those of one cluster keep their order: it has the best first already.
+        chunks.sort_by(|this, that| that.package.compare_rates(&this.package));
+        chunks
     }
 
     /// Returns what an entry pays, with what is pretended.

@@ -368,3 +368,21 @@ fn witnesses_stay_out_of_a_block_that_may_have_none() {
     assert_eq!(it.queue.select(&BlockLimits::default(), true).len(), 2);
     assert_eq!(it.queue.select(&BlockLimits::default(), false).len(), 0);
 }
+
+#[test]
+fn two_children_that_pay_alike_pay_for_their_parent_together() {
+    let mut it = Harness::new(8);
+    let parent = pay(&it.coins()[0], 2, 2000);
+    let outputs = outputs(&parent);
+    let children = [pay(&outputs[0], 1, 30_000), pay(&outputs[1], 1, 30_000)];
+    for tx in [&parent, &children[0], &children[1]] {
+        it.send(tx.clone()).expect("free");
+    }
+    // With one child alone the other would pay the better rate behind it.
+    let chunks = it.queue.cluster_chunks(&parent.compute_txid());
+    assert_eq!(chunks.iter().map(|chunk| chunk.package.fee).collect::<Vec<_>>(), [62_000]);
+    assert_eq!(chunks[0].txids.len(), 3);
+    assert_eq!(chunks[0].txids[0], parent.compute_txid());
+    assert_eq!(it.queue.chunks(), chunks);
+    assert_eq!(it.queue.chunk(&children[1].compute_txid()), chunks[0].package);
+}
