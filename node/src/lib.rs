@@ -48,7 +48,7 @@ mod waits;
 pub use cli::{Args, Command};
 pub use config::{
     AssumeValidOption, BlocksConfig, CheckBlocks, Config, IndexConfig, LogConfig, MiningConfig,
-    NotifyConfig, P2pConfig, PruneMode, RebuildOption, RpcConfig,
+    Net, NotifyConfig, P2pConfig, ProxyConfig, PruneMode, RebuildOption, RpcConfig,
 };
 pub use logging::Filter;
 pub use node::Node;

@@ -124,3 +124,49 @@ fn fixed_seeds_are_used_at_once_by_who_asks_nobody_and_else_after_a_minute() {
     node.call("setmocktime", &[&(start + 65).to_string()]);
     node.logged("Adding fixed seeds as 60 seconds have passed and addrman is empty");
 }
+
+/// What a proxy without a user is asked for, and the connection to it.
+fn proxied(proxy: &std::net::TcpListener) -> (Vec<u8>, std::net::TcpStream) {
+    use std::io::{Read as _, Write as _};
+    let (mut stream, _) = proxy.accept().expect("a connection");
+    // With a name and a password of its own, if the proxy likes.
+    let mut methods = [0; 4];
+    stream.read_exact(&mut methods).expect("asked");
+    assert_eq!(methods, [5, 2, 0, 2]);
+    stream.write_all(&[5, 0]).expect("answered");
+    let mut head = [0; 5];
+    stream.read_exact(&mut head).expect("asked");
+    assert_eq!(head[..4], [5, 1, 0, 3]);
+    let mut host = vec![0; usize::from(head[4]) + 2];
+    stream.read_exact(&mut host).expect("asked");
+    stream.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).expect("answered");
+    (host, stream)
+}
+
+#[test]
+fn connections_go_through_the_proxy_and_names_are_left_to_it() {
+    let proxy = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    let option = format!("-proxy={}", proxy.local_addr().expect("bound"));
+    let node = Logged::start(&[&option, "-v2transport=0"]);
+    for name in ["node.noumenon:8333", "15.61.23.23:1234"] {
+        // The call returns when the proxy has answered.
+        let (asked, stream) = std::thread::scope(|scope| {
+            let asked = scope.spawn(|| proxied(&proxy));
+            node.call("addnode", &[name, "onetry"]);
+            asked.join().expect("a proxy")
+        });
+        let (host, port) = name.rsplit_once(':').expect("a port");
+        let port = port.parse::<u16>().expect("a number").to_be_bytes();
+        assert_eq!(asked, [host.as_bytes(), &port].concat());
+        node.wait_for_peers(1);
+        assert_eq!(node.peer()["addr"], name);
+        drop(stream);
+        node.wait_for_peers(0);
+    }
+    let info = node.node.rpc("getnetworkinfo", &[]);
+    assert_eq!(info["networks"][0]["proxy"], option["-proxy=".len()..]);
+    node.call("addnode", &["abc.b32.i2p:0", "onetry"]);
+    node.logged("no proxy for abc.b32.i2p");
+    // What is on this machine is not the proxy's to reach.
+    let _near = node.connects("outbound-full-relay");
+}

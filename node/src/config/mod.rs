@@ -8,6 +8,7 @@ mod log;
 mod mining;
 mod notify;
 mod p2p;
+mod proxy;
 mod rpc;
 
 pub use blocks::{BlocksConfig, CheckBlocks, PruneMode, RebuildOption};
@@ -16,6 +17,7 @@ pub use log::LogConfig;
 pub use mining::MiningConfig;
 pub use notify::NotifyConfig;
 pub use p2p::P2pConfig;
+pub use proxy::{Net, ProxyConfig};
 pub use rpc::RpcConfig;
 pub(crate) use rpc::Subnet;
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cofferdam_ibd::params::ChainParams;
 
-use super::{bind_address, port};
+use super::{ProxyConfig, bind_address, port};
 use crate::p2p::{Permissions, Whitebind, Whitelist};
 use crate::settings::Settings;
 
@@ -45,6 +45,8 @@ pub struct P2pConfig {
     pub max_connections: usize,
     /// Bytes that may wait to be sent to one peer before what it asks is left unread.
     pub send_buffer_bytes: usize,
+    /// Through what connections go.
+    pub proxies: ProxyConfig,
     /// Time limit of a connection attempt.
     pub connect_timeout: Duration,
     /// Time in which a connection need not do anything.
@@ -104,7 +106,12 @@ impl P2pConfig {
             ));
         }
         // Who names the peers to connect to wants no others.
-        let dns_seed = settings.flag("dnsseed", !settings.is_set("connect"));
+        let proxies = ProxyConfig::from_settings(settings)?;
+        let wants_seeds = !settings.is_set("connect") && proxies.reaches_ip();
+        let dns_seed = settings.flag("dnsseed", wants_seeds);
+        if dns_seed && !proxies.reaches_ip() {
+            return Err("Incompatible options: -dnsseed=1 was explicitly specified, but -onlynet forbids connections to IPv4/IPv6".into());
+        }
         let force_dns_seed = settings.flag("forcednsseed", false);
         if force_dns_seed && !dns_seed {
             let text = "Cannot set -forcednsseed to true when setting -dnsseed to false.";
@@ -112,8 +119,9 @@ impl P2pConfig {
         }
         let external =
             parse_all(settings.all("externalip"), |text| bind_address("externalip", text, port))?;
-        let discover = settings.flag("discover", external.is_empty());
+        let discover = settings.flag("discover", external.is_empty() && !hides(settings));
         Ok(Self {
+            proxies,
             external,
             discover,
             listen_port: port,
@@ -148,6 +156,11 @@ impl P2pConfig {
     }
 }
 
+/// Whether the user has a proxy, and so does not want to be found unless told.
+fn hides(settings: &Settings) -> bool {
+    settings.get("proxy").is_some_and(|proxy| !proxy.is_empty() && proxy != "0")
+}
+
 /// Where to listen.
 #[derive(Default)]
 struct Doors {
@@ -161,7 +174,8 @@ impl Doors {
     fn from_settings(settings: &Settings, port: u16) -> Result<Self, String> {
         let (binds, white) = (settings.all("bind"), settings.all("whitebind"));
         let named = !binds.is_empty() || !white.is_empty();
-        if !settings.flag("listen", named || !settings.is_set("connect")) {
+        let usually = named || !(settings.is_set("connect") || hides(settings));
+        if !settings.flag("listen", usually) {
             if named {
                 return Err("Cannot set -bind or -whitebind together with -listen=0".into());
             }

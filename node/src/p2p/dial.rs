@@ -1,22 +1,27 @@
 //! Connections that we open: those the user named and keeps, and single ones of any kind.
 
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 
-use super::manager::{Opened, PeerManager};
+use super::manager::{Opened, PeerManager, random_nonce};
 use super::peer::{Kind, Peer};
 use super::permissions::{self, Permissions};
-use crate::config::P2pConfig;
+use super::socks5;
+use crate::config::{Net, P2pConfig, ProxyConfig};
 
 /// Connection attempts to kept peers at a time; more have to wait.
 const DIALS_MAX: usize = 16;
 
 /// Peers that the user may ask to keep: each costs an attempt a minute.
 const WANTED_MAX: usize = 1000;
+
+/// Ends of names that only Tor and I2P resolve.
+const ONION: &str = ".onion";
+const I2P: &str = ".i2p";
 
 /// First and longest pause between attempts to reach a peer.
 const BACKOFF: Duration = Duration::from_secs(1);
@@ -186,33 +191,53 @@ impl PeerManager {
         let transport = if v2 { "v2" } else { "v1" };
         tracing::debug!("trying {transport} connection ({}) to {name}", kind.name());
         let mut error = anyhow!("no address");
-        let addresses = resolve(name, self.default_port)?;
-        for address in &addresses {
-            if let Some(peer) = peers.iter().find(|peer| peer.address == *address) {
+        let routes = route(&self.config.proxies, name, self.default_port)?;
+        for Route { address, .. } in &routes {
+            if let Some(peer) =
+                peers.iter().find(|peer| address.is_some_and(|at| peer.address == at))
+            {
+                let address = peer.address;
                 tracing::info!(
                     "Not opening a connection to {name}, already connected to {address}"
                 );
                 return Ok(Arc::clone(peer));
             }
         }
-        for address in addresses {
-            match TcpStream::connect_timeout(&address, self.config.connect_timeout) {
+        for route in routes {
+            match self.open(&route) {
                 Ok(_) if self.shutdown.is_requested() => return Err(anyhow!("shutting down")),
-                Ok(stream) => return self.add(stream, self.opened(name, kind, address, v2)),
-                Err(refused) => error = anyhow!(refused).context(address),
+                Ok(stream) => return self.add(stream, self.opened(name, kind, &route, v2)),
+                Err(refused) => error = refused.context(name.to_owned()),
             }
         }
         Err(error)
     }
 
-    fn opened(&self, name: &str, kind: Kind, address: SocketAddr, use_v2: bool) -> Opened {
+    fn open(&self, route: &Route) -> Result<TcpStream> {
+        let timeout = self.config.connect_timeout;
+        match (route.proxy, route.address) {
+            (Some(proxy), _) => {
+                // A secret that is used once keeps connections apart.
+                let secret = format!("{:016x}", random_nonce());
+                let secret = self.config.proxies.randomize.then_some(secret.as_str());
+                socks5::connect(proxy, (route.host.as_str(), route.port), secret, timeout)
+            }
+            (None, Some(address)) => Ok(TcpStream::connect_timeout(&address, timeout)?),
+            (None, None) => Err(anyhow!("no address")),
+        }
+    }
+
+    fn opened(&self, name: &str, kind: Kind, route: &Route, use_v2: bool) -> Opened {
         let none = Permissions::default();
         let lists = if kind == Kind::Manual { self.config.whitelist.as_slice() } else { &[] };
+        let ip = route.address.map(|address| address.ip());
+        let unknown = SocketAddr::from((Ipv4Addr::UNSPECIFIED, route.port));
         Opened {
             kind,
             name: name.to_owned(),
-            permissions: permissions::of_peer(lists, none, Some(address.ip()), false),
-            through_onion: false,
+            proxied: route.proxy.map(|_| route.address.unwrap_or(unknown)),
+            permissions: permissions::of_peer(lists, none, ip, false),
+            through_onion: route.is_onion(),
             discouraged: false,
             use_v2,
         }
@@ -260,6 +285,48 @@ impl Wanted {
     }
 }
 
+/// A way to a peer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Route {
+    proxy: Option<SocketAddr>,
+    /// What the proxy is told.
+    host: String,
+    port: u16,
+    /// Where the peer is, if that is known here.
+    address: Option<SocketAddr>,
+}
+
+impl Route {
+    fn to(address: SocketAddr, proxy: Option<SocketAddr>) -> Self {
+        let host = super::subnet::unmapped(address.ip()).to_string();
+        Self { proxy, host, port: address.port(), address: Some(address) }
+    }
+
+    fn is_onion(&self) -> bool {
+        self.host.ends_with(ONION)
+    }
+}
+
+/// Finds the ways to a peer: directly to what is near, through a proxy as the user wants it. A name
+/// that a proxy resolves, or that nobody else must see, is not resolved here.
+fn route(proxies: &ProxyConfig, name: &str, default_port: u16) -> Result<Vec<Route>> {
+    if let Some(address) = numeric(name, default_port) {
+        return Ok(vec![Route::to(address, proxies.of_address(address.ip()))]);
+    }
+    let split = name.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    let (host, port) = split.unwrap_or((name, default_port));
+    let is_onion = host.ends_with(ONION);
+    let proxy = if is_onion { proxies.of(Net::Onion) } else { proxies.of_names() };
+    if host.ends_with(I2P) || (is_onion && proxy.is_none()) {
+        return Err(anyhow!("no proxy for {host}"));
+    }
+    if proxy.is_some() {
+        return Ok(vec![Route { proxy, host: host.to_owned(), port, address: None }]);
+    }
+    let addresses = resolve(name, default_port)?;
+    Ok(addresses.into_iter().map(|at| Route::to(at, proxies.of_address(at.ip()))).collect())
+}
+
 /// Returns the address of a name that is one already.
 fn numeric(name: &str, default_port: u16) -> Option<SocketAddr> {
     let bare = name.trim_matches(['[', ']']).parse().ok();
@@ -293,5 +360,23 @@ mod tests {
         assert_eq!(address("::1"), "[::1]:18444");
         assert_eq!(address("[::1]"), "[::1]:18444");
         assert_eq!(address("[::1]:5"), "[::1]:5");
+    }
+
+    #[test]
+    fn names_go_to_the_proxy_as_they_are_and_onions_nowhere_else() {
+        let load = |line: &str| crate::config::tests::load(line, "").unwrap().p2p.proxies;
+        let proxies = load("-regtest -proxy=127.0.0.1:9");
+        let to = |name: &str| {
+            let route = route(&proxies, name, 18_444).unwrap().remove(0);
+            (route.proxy.is_some(), route.host, route.port)
+        };
+        assert_eq!(to("node.noumenon:8333"), (true, "node.noumenon".into(), 8333));
+        assert_eq!(to("[2001:4860::1]:5"), (true, "2001:4860::1".into(), 5));
+        assert_eq!(to("15.61.23.23"), (true, "15.61.23.23".into(), 18_444));
+        assert_eq!(to("127.0.0.1:5"), (false, "127.0.0.1".into(), 5));
+        assert_eq!(to("abc.onion:8333"), (true, "abc.onion".into(), 8333));
+        let direct = load("-regtest");
+        assert!(route(&direct, "abc.onion:8333", 1).is_err());
+        assert!(route(&proxies, "abc.b32.i2p:0", 1).is_err());
     }
 }

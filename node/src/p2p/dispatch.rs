@@ -63,8 +63,8 @@ impl PeerManager {
             tracing::warn!("Not punishing noban peer {}!", peer.id);
         } else if peer.kind == Kind::Manual {
             tracing::warn!("Not punishing manually connected peer {}!", peer.id);
-        } else if peer.is_local() {
-            // Its address is everybody's on this machine.
+        } else if peer.is_local() || peer.address.ip().is_unspecified() {
+            // Its address is everybody's on this machine, or known to a proxy alone.
             let what = if peer.through_onion { "inbound onion" } else { "local" };
             let id = peer.id;
             tracing::debug!("Warning: disconnecting but not discouraging {what} peer {id}!");

@@ -136,7 +136,9 @@ impl PeerManager {
         }
         let (kind, name) = (Kind::Inbound, address.to_string());
         let (through_onion, use_v2) = (door.onion, self.offers_v2());
-        let opened = Opened { kind, name, permissions, through_onion, discouraged, use_v2 };
+        let proxied = None;
+        let opened =
+            Opened { kind, name, proxied, permissions, through_onion, discouraged, use_v2 };
         match self.add(stream, opened) {
             Ok(_) => tracing::debug!("connection from {address} accepted"),
             Err(error) => tracing::debug!("connection from {address} failed: {error:#}"),

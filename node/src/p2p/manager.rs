@@ -32,7 +32,7 @@ use super::subnet::Subnet;
 use super::upload::Upload;
 use crate::chain::ChainHandle;
 use crate::clock::Clock;
-use crate::config::{P2pConfig, PruneMode};
+use crate::config::{P2pConfig, ProxyConfig, PruneMode};
 use crate::data_dir::fill_random;
 use crate::index::Indexes;
 use crate::shutdown::Shutdown;
@@ -82,6 +82,8 @@ pub(crate) struct PeerManager {
 pub(super) struct Opened {
     pub(super) kind: Kind,
     pub(super) name: String,
+    /// Where the peer is, if the connection goes to a proxy.
+    pub(super) proxied: Option<SocketAddr>,
     pub(super) permissions: Permissions,
     pub(super) through_onion: bool,
     pub(super) discouraged: bool,
@@ -209,6 +211,11 @@ impl PeerManager {
         self.chain.params().network == Network::Regtest && !self.config.blocks_only
     }
 
+    /// Returns through what connections go.
+    pub(crate) const fn proxies(&self) -> &ProxyConfig {
+        &self.config.proxies
+    }
+
     /// Returns the seconds that `setban` bans for unless told.
     pub(crate) const fn ban_seconds(&self) -> i64 {
         self.config.ban_seconds
@@ -242,6 +249,7 @@ impl PeerManager {
             id: self.next_id.fetch_add(1, Ordering::Relaxed),
             kind: opened.kind,
             name: opened.name,
+            address: opened.proxied,
             nonce: random_nonce(),
             permissions: opened.permissions,
             through_onion: opened.through_onion,

@@ -38,6 +38,7 @@ mod relay_message;
 mod seeds;
 mod serve;
 mod session;
+mod socks5;
 mod subnet;
 mod sync;
 mod transactions;

@@ -65,7 +65,7 @@ impl PeerManager {
             return;
         }
         outbound.next_attempt = Instant::now() + ATTEMPT_INTERVAL;
-        let (kind, address) = if let Some(anchor) = outbound.anchors.pop() {
+        let (kind, address) = if let Some(anchor) = self.next_anchor(&mut outbound) {
             tracing::debug!("Trying to make an anchor connection to {anchor}");
             (Kind::BlockRelayOnly, anchor)
         } else {
@@ -84,6 +84,11 @@ impl PeerManager {
         if started.is_err() {
             self.outbound().dialing = false;
         }
+    }
+
+    fn next_anchor(&self, outbound: &mut Outbound) -> Option<SocketAddr> {
+        let anchor = outbound.anchors.pop()?;
+        self.config.proxies.reaches_address(anchor.ip()).then_some(anchor)
     }
 
     fn missing_kind(&self, outbound: &mut Outbound, now: Duration) -> Option<Kind> {
@@ -122,6 +127,7 @@ impl PeerManager {
                 let is_rested = now.saturating_sub(entry.last_try) >= REST_SECONDS;
                 let is_usual = address.port() == self.default_port;
                 if !is_taken
+                    && self.config.proxies.reaches_address(address.ip())
                     && is_useful
                     && (is_rested || draw >= DRAWS_OF_RESTED)
                     && (is_usual || draw >= DRAWS_OF_USUAL_PORT)

@@ -184,6 +184,8 @@ pub(crate) struct NewPeer {
     pub(crate) kind: Kind,
     /// What the user typed, or the address.
     pub(crate) name: String,
+    /// Where it is, if the connection goes to a proxy.
+    pub(crate) address: Option<SocketAddr>,
     /// The nonce of our version message.
     pub(crate) nonce: u64,
     /// What it may do that others may not.
@@ -214,11 +216,15 @@ impl Peer {
         // Nothing may go out in plain before it is clear that the peer wants it so.
         queue.hold(new.use_v2);
         let transport = if new.use_v2 { TransportInfo::detecting() } else { TransportInfo::v1() };
+        let address = match new.address {
+            Some(address) => address,
+            None => stream.peer_addr()?,
+        };
         Ok(Self {
             id: new.id,
             kind: new.kind,
             name: new.name,
-            address: stream.peer_addr()?,
+            address,
             bind: stream.local_addr().ok(),
             connected_at: new.clock.now(),
             nonce: new.nonce,
@@ -417,6 +423,7 @@ mod tests {
             id: 1,
             kind: Kind::Manual,
             name: String::new(),
+            address: None,
             nonce: 0,
             permissions: Permissions::default(),
             through_onion: false,

@@ -141,6 +141,11 @@ impl PeerManager {
         if name.ends_with(".invalid.") {
             return 0;
         }
+        if self.config.proxies.of_names().is_some() {
+            // Whoever resolves names sees who asks: the proxy does it.
+            self.connect_once(name, Kind::AddrFetch, self.config.v2_transport);
+            return 0;
+        }
         // Seeds filter by services if asked so: x9 is blocks with witnesses.
         let query = (format!("x{WANTED_SERVICES:x}.{name}"), self.default_port);
         let resolved = query.to_socket_addrs().map(|addresses| addresses.take(ADDRESSES_MAX));

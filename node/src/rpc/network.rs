@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::call::{Args, json as value, optional, optional_text, text};
 use super::peer_info::{peer_info, service_names};
 use super::{Context, Method, RpcError, RpcResult, code, tx_json};
+use crate::config::{Net, ProxyConfig};
 use crate::p2p::{Kind, PROTOCOL_VERSION, Peer, TIMEFRAME};
 
 /// The version of the program in the digits of `getnetworkinfo`.
@@ -198,14 +199,23 @@ fn get_net_totals(context: &Context, _: &Args) -> RpcResult {
     }))
 }
 
+/// Describes how a network is reached.
+fn network(proxies: &ProxyConfig, net: Net) -> Value {
+    let reachable = proxies.reaches(net);
+    let proxy = proxies.of(net);
+    json!({
+        "name": net.name(),
+        "limited": !reachable,
+        "reachable": reachable,
+        "proxy": proxy.map(|proxy| proxy.to_string()).unwrap_or_default(),
+        "proxy_randomize_credentials": proxy.is_some() && proxies.randomize,
+    })
+}
+
 fn get_network_info(context: &Context, _: &Args) -> RpcResult {
     let peers = context.peers.peers();
     let inbound = peers.iter().filter(|peer| peer.is_inbound()).count();
-    let network = |name: &str| {
-        let reachable = matches!(name, "ipv4" | "ipv6");
-        json!({"name": name, "limited": !reachable, "reachable": reachable, "proxy": "", "proxy_randomize_credentials": false})
-    };
-    let networks = ["ipv4", "ipv6", "onion", "i2p", "cjdns"].map(network);
+    let networks = Net::ALL.map(|net| network(context.peers.proxies(), net));
     let services = context.peers.services();
     let fee_rate = tx_json::amount(Amount::from_sat(100));
     let described = |address: &SocketAddr| json!({"address": address.ip().to_string(), "port": address.port(), "score": SCORE_OF_NAMED});

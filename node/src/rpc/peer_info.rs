@@ -4,6 +4,7 @@ use bitcoin::Amount;
 use serde_json::{Map, Value, json};
 
 use super::{Context, RpcResult, tx_json};
+use crate::config::Net;
 use crate::p2p::{Kind, Peer, PeerState, seconds};
 
 /// Returns what `getpeerinfo` tells of a peer.
@@ -26,7 +27,7 @@ pub(super) fn peer_info(context: &Context, peer: &Peer) -> RpcResult {
     if let Some(ours) = version.and_then(|version| version.receiver) {
         put("addrlocal", json!(ours.to_string()));
     }
-    put("network", json!(network_name(peer)));
+    put("network", json!(network_name(context, peer)));
     put("services", json!(format!("{services:016x}")));
     put("servicesnames", json!(service_names(services)));
     let is_silent = matches!(peer.kind, Kind::BlockRelayOnly | Kind::Feeler);
@@ -81,17 +82,12 @@ fn put_traffic(fields: &mut Map<String, Value>, context: &Context, peer: &Peer, 
     }
 }
 
-fn network_name(peer: &Peer) -> &'static str {
-    let ip = crate::p2p::unmapped(peer.address.ip());
+fn network_name(context: &Context, peer: &Peer) -> &'static str {
     if peer.through_onion {
-        "onion"
-    } else if !crate::p2p::is_routable(ip) {
-        "not_publicly_routable"
-    } else if ip.is_ipv4() {
-        "ipv4"
-    } else {
-        "ipv6"
+        return "onion";
     }
+    let net = context.peers.proxies().net_of(peer.address.ip());
+    net.map_or("not_publicly_routable", Net::name)
 }
 
 /// Returns the names of services; a bit without a name is told by its number.

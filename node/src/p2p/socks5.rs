@@ -1,0 +1,181 @@
+//! Connecting through a proxy: SOCKS 5 (RFC 1928), with a name and a password (RFC 1929).
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+
+/// How long an answer may take (Bitcoin Core's `g_socks5_recv_timeout`): circuits are built slowly.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
+
+const VERSION: u8 = 5;
+const NO_AUTHENTICATION: u8 = 0;
+const NAME_AND_PASSWORD: u8 = 2;
+const CONNECT: u8 = 1;
+
+/// Kinds of addresses in an answer.
+const IPV4: u8 = 1;
+const DOMAIN_NAME: u8 = 3;
+const IPV6: u8 = 4;
+
+/// Connects to a host through a proxy. The host is named, never resolved here. With a `secret`, which
+/// is name and password, the proxy may keep this connection apart from others.
+pub(super) fn connect(
+    proxy: SocketAddr,
+    (host, port): (&str, u16),
+    secret: Option<&str>,
+    timeout: Duration,
+) -> Result<TcpStream> {
+    let what = || format!("connecting to the proxy {proxy}");
+    let mut stream = TcpStream::connect_timeout(&proxy, timeout).with_context(what)?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+    authenticate(&mut stream, secret).with_context(|| format!("the proxy {proxy}"))?;
+    let length = u8::try_from(host.len()).map_err(|_| anyhow!("Hostname too long"))?;
+    let mut request = vec![VERSION, CONNECT, 0, DOMAIN_NAME, length];
+    request.extend_from_slice(host.as_bytes());
+    request.extend_from_slice(&port.to_be_bytes());
+    stream.write_all(&request)?;
+    let [version, reply, _, kind] = read(&mut stream)?;
+    if version != VERSION {
+        bail!("Proxy failed to accept request");
+    }
+    if reply != 0 {
+        bail!("Socks5() connect to {host}:{port} failed: {}", reason(reply));
+    }
+    skip_address(&mut stream, kind)?;
+    stream.set_read_timeout(None)?;
+    stream.set_write_timeout(None)?;
+    tracing::debug!("SOCKS5 connected {host}");
+    Ok(stream)
+}
+
+fn authenticate(stream: &mut TcpStream, secret: Option<&str>) -> Result<()> {
+    match secret {
+        Some(_) => stream.write_all(&[VERSION, 2, NO_AUTHENTICATION, NAME_AND_PASSWORD])?,
+        None => stream.write_all(&[VERSION, 1, NO_AUTHENTICATION])?,
+    }
+    let [version, method] = read(stream)?;
+    match (version, method, secret) {
+        (VERSION, NO_AUTHENTICATION, _) => Ok(()),
+        (VERSION, NAME_AND_PASSWORD, Some(secret)) => {
+            let length = u8::try_from(secret.len()).map_err(|_| anyhow!("a long secret"))?;
+            let mut request = vec![1];
+            for _ in 0..2 {
+                request.push(length);
+                request.extend_from_slice(secret.as_bytes());
+            }
+            stream.write_all(&request)?;
+            match read(stream)? {
+                [1, 0] => Ok(()),
+                _ => Err(anyhow!("Proxy authentication unsuccessful")),
+            }
+        }
+        (VERSION, method, _) => bail!("Proxy requested wrong authentication method {method:02x}"),
+        _ => bail!("Proxy failed to initialize"),
+    }
+}
+
+/// Reads over the address and port that the proxy connected from.
+fn skip_address(stream: &mut TcpStream, kind: u8) -> Result<()> {
+    let length = match kind {
+        IPV4 => 4,
+        IPV6 => 16,
+        DOMAIN_NAME => {
+            let [length] = read(stream)?;
+            usize::from(length)
+        }
+        _ => bail!("Error: malformed proxy response"),
+    };
+    let mut rest = vec![0; length + 2];
+    stream.read_exact(&mut rest)?;
+    Ok(())
+}
+
+fn read<const N: usize>(stream: &mut TcpStream) -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    stream.read_exact(&mut bytes).context("Proxy response failure")?;
+    Ok(bytes)
+}
+
+/// Says why a proxy did not connect (Core's `Socks5ErrorString`).
+const fn reason(reply: u8) -> &'static str {
+    match reply {
+        1 => "general failure",
+        2 => "connection not allowed",
+        3 => "network unreachable",
+        4 => "host unreachable",
+        5 => "connection refused",
+        6 => "TTL expired",
+        7 => "protocol error",
+        8 => "address type not supported",
+        0xf0 => "onion service descriptor can not be found",
+        0xf1 => "onion service descriptor is invalid",
+        0xf2 => "onion service introduction failed",
+        0xf3 => "onion service rendezvous failed",
+        0xf4 => "onion service missing client authorization",
+        0xf5 => "onion service wrong client authorization",
+        0xf6 => "onion service invalid address",
+        0xf7 => "onion service introduction timed out",
+        _ => "unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// A proxy that reads and says what it is told to; returns what it read.
+    fn proxy(
+        exchanges: Vec<(usize, Vec<u8>)>,
+    ) -> (SocketAddr, std::thread::JoinHandle<Vec<Vec<u8>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+        let address = listener.local_addr().expect("bound");
+        let answer = move || {
+            let (mut stream, _) = listener.accept().expect("a connection");
+            let exchange = |(length, answer): (usize, Vec<u8>)| {
+                let mut bytes = vec![0; length];
+                stream.read_exact(&mut bytes).expect("asked");
+                stream.write_all(&answer).expect("answered");
+                bytes
+            };
+            exchanges.into_iter().map(exchange).collect()
+        };
+        let thread = std::thread::Builder::new().name("proxy".into()).spawn(answer);
+        (address, thread.expect("a thread"))
+    }
+
+    #[test]
+    fn a_host_is_named_to_the_proxy() {
+        let answer = [&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], b"after"].concat();
+        let (address, thread) = proxy(vec![(3, vec![5, 0]), (18, answer)]);
+        let mut stream =
+            connect(address, ("example.com", 8333), None, ANSWER_TIMEOUT).expect("connected");
+        let mut after = [0; 5];
+        stream.read_exact(&mut after).expect("what comes after");
+        assert_eq!(&after, b"after");
+        let read = thread.join().expect("ends");
+        assert_eq!(read[0], [5, 1, 0]);
+        assert_eq!(read[1], [&[5, 1, 0, 3, 11][..], b"example.com", &[0x20, 0x8d]].concat());
+    }
+
+    #[test]
+    fn a_secret_is_name_and_password() {
+        let refusal = vec![5, 0xf2, 0, 1];
+        let (address, thread) = proxy(vec![(4, vec![5, 2]), (7, vec![1, 0]), (10, refusal)]);
+        let error = connect(address, ("abc", 1), Some("xy"), ANSWER_TIMEOUT).expect_err("refused");
+        assert!(error.to_string().contains("onion service introduction failed"), "{error}");
+        let read = thread.join().expect("ends");
+        assert_eq!(read[..2], [vec![5, 2, 0, 2], vec![1, 2, b'x', b'y', 2, b'x', b'y']]);
+    }
+
+    #[test]
+    fn a_proxy_that_wants_another_secret_is_left() {
+        let (address, _thread) = proxy(vec![(3, vec![5, 2])]);
+        let error = connect(address, ("abc", 1), None, ANSWER_TIMEOUT).expect_err("refused");
+        assert!(format!("{error:#}").contains("wrong authentication method 02"), "{error:#}");
+    }
+}
