@@ -8,7 +8,7 @@ use super::{
     BlockFiles, COINS, LOG_DIR, META, Store, TREES, Workload, block, commit, open_all,
     open_log_only, options,
 };
-use crate::testing::{CrashModel, SimFileSystem};
+use crate::testing::{CallFault, CrashModel, SimFileSystem};
 use crate::{
     Attachments, Batch, BlockBatch, Database, Durability, Error, KeyRange, MemoryDatabase, Result,
     STATE_TREE, WalBuffered, WalOptions,
@@ -30,6 +30,16 @@ fn sync_is_an_fsync() {
     let (after, recovery) = open_log_only(&cut(&fs), Durability::Async).unwrap();
     assert_eq!(recovery.to_lsn, 5);
     work.check(&after, 5, "after a power cut");
+}
+
+#[test]
+fn a_sync_that_fails_makes_nothing_durable() {
+    let fs = SimFileSystem::new();
+    let (store, _) = open_log_only(&fs, Durability::Async).unwrap();
+    commit(&store, |batch| batch.put(COINS, b"k", b"v"));
+    fs.inject_call(CallFault { action: "fsync", after: 0, errno: Some(5), sticky: false });
+    store.sync().unwrap_err();
+    assert_eq!((store.durable_lsn(), store.durable_tip()), (0, None));
 }
 
 #[test]

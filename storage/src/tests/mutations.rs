@@ -24,6 +24,7 @@ const DETECTORS: [&[&str]; 2] = [
         "tests::generations",
         "tests::log_options",
         "wal::format",
+        "wal::marker",
         "--skip=every_combination_replays",
         "--skip=a_large_batch",
     ],

@@ -1,4 +1,4 @@
-//! The bytes of the log: segment header, record, block payload, clean marker. Pure, no I/O.
+//! The bytes of the log: segment header, record, block payload. Pure, no I/O.
 //!
 //! `FORMAT.md` describes them; `tests::the_example_of_the_format_document` holds its example.
 //! All integers are little-endian.
@@ -19,8 +19,6 @@ pub(crate) const VERSION: u32 = 3;
 const VERSION_FLAGS: u32 = 2;
 /// The oldest version of segments that is read.
 pub(crate) const VERSION_MIN: u32 = 1;
-/// The version of the clean marker.
-const MARKER_VERSION: u32 = 1;
 /// A segment's header has a page of its own, so that no record's write can tear it.
 pub(crate) const SEGMENT_HEADER_BYTES: usize = 4096;
 /// Length, header CRC, LSN, durable LSN, type.
@@ -37,8 +35,6 @@ pub(crate) const BLOCK_PREFIX_BYTES: usize = 4 + 32 + 32;
 pub(crate) const NUMBER_MAX: u64 = u64::MAX / 2;
 
 const SEGMENT_MAGIC: [u8; 8] = *b"CFDAMWAL";
-const MARKER_MAGIC: [u8; 8] = *b"CFDAMEND";
-const MARKER_BYTES: usize = 8 + 4 + 8 + 4;
 /// Flag of a segment: its file has room behind the records. See [`SegmentHeader::roomy`].
 const FLAG_ROOMY: u32 = 1;
 /// Bit of a record's type: the payload is compressed.
@@ -51,7 +47,7 @@ const COMPRESSED_PREFIX_BYTES: usize = 4;
 const LZ4_RATIO_MAX: usize = 255;
 
 /// A fixed-size piece of a byte string, or none if it is too short.
-fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+pub(super) fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..)?.first_chunk::<N>().copied()
 }
 
@@ -467,37 +463,6 @@ impl Payload {
     }
 }
 
-/// The bytes of the clean marker: all up to `lsn` is in the database, the log is empty.
-pub(crate) fn encode_marker(lsn: Lsn) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(MARKER_BYTES);
-    bytes.extend_from_slice(&MARKER_MAGIC);
-    bytes.extend_from_slice(&MARKER_VERSION.to_le_bytes());
-    bytes.extend_from_slice(&lsn.to_le_bytes());
-    let crc = crc32fast::hash(&bytes);
-    bytes.extend_from_slice(&crc.to_le_bytes());
-    bytes
-}
-
-/// Reads the clean marker.
-pub(crate) fn decode_marker(bytes: &[u8]) -> Result<Lsn> {
-    let bad = || Error::corrupt("the clean-shutdown marker is damaged");
-    let (body, crc) = bytes.split_last_chunk::<4>().ok_or_else(bad)?;
-    if bytes.len() != MARKER_BYTES || crc32fast::hash(body) != u32::from_le_bytes(*crc) {
-        return Err(bad());
-    }
-    let magic: [u8; 8] = field(body, 0).ok_or_else(bad)?;
-    let found = u32::from_le_bytes(field(body, 8).ok_or_else(bad)?);
-    let lsn = u64::from_le_bytes(field(body, 12).ok_or_else(bad)?);
-    if magic != MARKER_MAGIC {
-        return Err(bad());
-    }
-    if found != MARKER_VERSION {
-        let what = "clean-shutdown marker";
-        return Err(Error::Version { what, found, supported: MARKER_VERSION });
-    }
-    Ok(lsn)
-}
-
 /// The name of a segment's file.
 pub(crate) fn segment_name(number: u64) -> String {
     format!("wal-{number:010}.log")
@@ -515,6 +480,7 @@ mod tests {
     use super::*;
     use crate::database::Tree;
     use crate::error::hex;
+    use crate::wal::marker::encode_marker;
 
     const HEADER: SegmentHeader = SegmentHeader {
         number: 3,
@@ -675,20 +641,6 @@ mod tests {
         }
         assert!(decompress(&[1, 0, 0]).is_err());
         assert!(decompress(&[0xff, 0xff, 0xff, 0x03, 9]).is_err());
-    }
-
-    #[test]
-    fn marker_round_trip_and_damage() {
-        let bytes = encode_marker(9);
-        assert_eq!(decode_marker(&bytes).unwrap(), 9);
-        for bit in 0..bytes.len() * 8 {
-            let mut bytes = bytes.clone();
-            bytes[bit / 8] ^= 1 << (bit % 8);
-            assert!(decode_marker(&bytes).is_err(), "{bit}");
-        }
-        for len in 0..bytes.len() {
-            assert!(decode_marker(&bytes[..len]).is_err(), "{len}");
-        }
     }
 
     #[test]

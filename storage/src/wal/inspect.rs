@@ -15,8 +15,9 @@ use crate::file_system::{FileSystem, read_small};
 use crate::wal::MARKER_NAME;
 use crate::wal::format::{
     Payload, RECORD_HEADER_BYTES, RECORD_TRAILER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES,
-    SegmentHeader, decode_marker, segment_name, segment_number,
+    SegmentHeader, segment_name, segment_number,
 };
+use crate::wal::marker::decode_marker;
 use crate::wal::reader::{SegmentReader, Step, Tail};
 use crate::wal::report::{
     Damage, DatabaseState, LogReport, SegmentEnd, SegmentHead, SegmentReport, TornTail, Verdict,

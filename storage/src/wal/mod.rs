@@ -17,7 +17,8 @@
 mod dump;
 pub(crate) mod format;
 mod inspect;
-mod pack;
+pub(crate) mod marker;
+pub(crate) mod pack;
 mod place;
 mod reader;
 mod recovery;

@@ -81,7 +81,7 @@ use crate::mutation::{Mutation, mutated};
 use crate::sync::thread::JoinHandle;
 use crate::sync::{Instant, Mutex, RwLock};
 use crate::wal::Place;
-use crate::wal::format::encode_marker;
+use crate::wal::marker::encode_marker;
 
 /// A crash-safe write-back buffer over a database: itself a [`Database`].
 ///

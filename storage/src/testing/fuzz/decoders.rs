@@ -9,18 +9,31 @@ use crate::flat_files::{FlatFiles, FlatFilesOptions};
 use crate::testing::SimFileSystem;
 use crate::testing::fuzz::input::Input;
 use crate::wal::format::{
-    SEGMENT_HEADER_BYTES, SegmentHeader, VERSION, VERSION_MIN, decode_marker, encode_marker,
-    segment_name, segment_number,
+    SEGMENT_HEADER_BYTES, SegmentHeader, VERSION, VERSION_MIN, segment_name, segment_number,
 };
+use crate::wal::marker::{decode_marker, encode_marker};
+use crate::wal::pack::{pack, unpack};
 
-/// Decodes a batch, and builds one from the same bytes taken as choices.
+/// Four bytes can ask for a key of 64 KiB: more than an input needs to show what it shows.
+const UNPACKED_BYTES_MAX: usize = 1 << 20;
+
+/// Decodes and unpacks a batch, and builds one from the same bytes taken as choices.
 ///
 /// # Panics
 ///
-/// If a batch that was accepted, or built, is not encoded to the same bytes.
+/// If a batch that was accepted, or built, is not encoded to the same bytes, or not the same after
+/// packing and unpacking.
 pub fn batch(data: &[u8]) -> bool {
     let built = Input::new(data).batch();
     assert_eq!(Batch::decode(built.as_bytes()).expect("what was built"), built);
+    let mut packed = Vec::new();
+    if pack(&built, &mut packed) {
+        assert!(packed.len() < built.byte_len());
+        assert_eq!(unpack(&packed, built.byte_len()).expect("what was packed"), built);
+    }
+    if let Ok(unpacked) = unpack(data, UNPACKED_BYTES_MAX) {
+        assert!(unpacked.byte_len() <= UNPACKED_BYTES_MAX);
+    }
     match Batch::decode(data) {
         Ok(decoded) => {
             assert_eq!(decoded.as_bytes(), data);
