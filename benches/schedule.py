@@ -8,7 +8,7 @@ What is measured is `-reindex-chainstate` of the signed chain, without scripts a
 wall time, and the processor time of each thread. From that follows what a block costs in each stage
 (`ibd/src/pipeline/mod.rs`), and a simulation of the stages with their bounds says how long so many
 processors would take. It knows neither memory bandwidth nor the disk: its figures are upper bounds.
-Where it can be compared, with what was measured, its error is printed.
+Where it can be compared, both times are printed.
 """
 
 import collections
@@ -18,6 +18,7 @@ import statistics
 import sys
 
 import side_by_side
+from measure import Measured
 
 # Bounds of the pipeline: LOAD_AHEAD, IN_FLIGHT_MAX, INPUTS_PER_JOB of ibd/src/pipeline.
 LOAD_AHEAD = 16
@@ -140,6 +141,7 @@ def measure(bench):
 
 def main():
     args = side_by_side.arguments()
+    Measured.by_thread = True
     bench = side_by_side.Bench(args)
     found, most = measure(bench)
     both = stages_of(bench, found["a", most], found["r", most])
