@@ -209,6 +209,22 @@ fn header(node: &Node, height: u32) -> Value {
 }
 
 #[test]
+fn a_header_tells_how_many_transactions_its_block_has_as_soon_as_the_block_is_there() {
+    let dir = tempfile::tempdir().expect("temporary");
+    let node = mined(dir.path(), 5, &[]);
+    let rival = node.rpc("generateblock", &[ADDRESS, "[]", "false"]);
+    let _ = node.rpc("setmocktime", &["1296690000"]);
+    let _ = node.rpc("generatetoaddress", &["1", ADDRESS]);
+    let (hash, hex) = (text(&rival["hash"]), text(&rival["hex"]));
+    assert_eq!(node.rpc("submitheader", &[&hex[..160]]), Value::Null);
+    let transactions = || node.rpc("getblockheader", &[hash])["nTx"].clone();
+    assert_eq!([transactions(), transactions()], [0, 0]);
+    assert_eq!(node.rpc("submitblock", &[hex]), "inconclusive");
+    assert_eq!(transactions(), 1);
+    node.stop();
+}
+
+#[test]
 fn a_submitted_block_may_leave_out_the_reserved_value_of_its_coinbase() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let node = mined(dir.path(), 1, &[]);

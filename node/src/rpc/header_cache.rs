@@ -2,7 +2,8 @@
 //! for its thread at every step.
 //!
 //! Invariant: rows belong to one tip; when the chain's tip is another one they are not used. What a
-//! row says beyond the header (confirmations, the next block) depends on the tip alone.
+//! row says beyond the header (confirmations, the next block) depends on the tip alone; but for the
+//! number of transactions, which comes with the block: until then there is no row.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -72,10 +73,9 @@ impl HeaderCache {
         if let Some(row) = self.rows().get(tip, &hash) {
             return Ok(pick(row));
         }
-        let (tip, first, following) = chain.query(move |chain| run_from(chain, &hash))??;
-        let picked = pick(&first);
-        self.rows().insert(tip, [(hash, first)].into_iter().chain(following).collect());
-        Ok(picked)
+        let Run { tip, first, kept } = chain.query(move |chain| run_from(chain, &hash))??;
+        self.rows().insert(tip, kept);
+        Ok(pick(&first))
     }
 
     fn rows(&self) -> std::sync::MutexGuard<'_, Rows> {
@@ -97,8 +97,14 @@ impl Rows {
     }
 }
 
-/// The tip, the header that was asked for, and what follows it.
-type Run = (BlockHash, Row, Vec<(BlockHash, Row)>);
+/// What one visit to the chain's thread fetches.
+struct Run {
+    tip: BlockHash,
+    /// The header that was asked for.
+    first: Row,
+    /// Rows to keep: of it, and of those that follow it.
+    kept: Vec<(BlockHash, Row)>,
+}
 
 /// Describes a header and, if it is connected, those that follow it.
 fn run_from(chain: &Chainstate, hash: &BlockHash) -> Result<Run, RpcError> {
@@ -107,15 +113,19 @@ fn run_from(chain: &Chainstate, hash: &BlockHash) -> Result<Run, RpcError> {
         fields: tx_json::header(chain, at),
     };
     let at = find(chain, hash)?;
-    let mut following = Vec::new();
+    let (first, entry) = (row(at), chain.headers().entry(at));
+    let mut kept = Vec::new();
+    if entry.tx_count > 0 {
+        kept.push((*hash, first.clone()));
+    }
     if chain.is_connected(at) {
-        let height = chain.headers().entry(at).height;
+        let height = entry.height;
         for next in height.saturating_add(1)..height.saturating_add(RUN) {
             let Some(block) = chain.block_at(next) else { break };
-            following.push((block.hash, row(find(chain, &block.hash)?)));
+            kept.push((block.hash, row(find(chain, &block.hash)?)));
         }
     }
-    Ok((chain.tip().hash, row(at), following))
+    Ok(Run { tip: chain.tip().hash, first, kept })
 }
 
 #[cfg(test)]
