@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde_json::{Map, Value, json};
 
-use super::call::{Args, json as required, optional, optional_text, out_of_range, text};
+use super::call::{Args, json as required, optional, optional_text, text};
 use super::{Context, Method, RpcError, RpcResult, code};
 use crate::p2p::Family;
 
@@ -30,7 +30,7 @@ pub(super) const METHODS: &[Method] = &[
 ];
 
 fn get_node_addresses(context: &Context, args: &Args) -> RpcResult {
-    let count = args.optional_integer(0)?.unwrap_or(1);
+    let count = args.optional_integer::<i32>(0)?.unwrap_or(1);
     let count = usize::try_from(count)
         .map_err(|_| RpcError::new(code::INVALID_PARAMETER, "Address count out of range"))?;
     let network = args.optional_text(1)?;
@@ -94,7 +94,7 @@ fn add_peer_address(context: &Context, args: &Args) -> RpcResult {
         .trim_matches(['[', ']'])
         .parse()
         .map_err(|_| RpcError::new(INVALID_IP, "Invalid IP address"))?;
-    let port = u16::try_from(args.integer(1)?).map_err(|_| out_of_range())?;
+    let port = args.integer(1)?;
     let tried = args.optional_flag(2)?.unwrap_or(false);
     let (address, now) = (SocketAddr::new(ip, port), context.clock.now().as_secs());
     let (added, moved) = context.peers.with_addresses(|manager| {

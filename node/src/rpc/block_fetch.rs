@@ -14,7 +14,7 @@ pub(super) const METHODS: &[Method] = &[Method {
 
 fn get_block_from_peer(context: &Context, args: &Args) -> RpcResult {
     let hash: BlockHash = args.hash(0)?;
-    let id = args.integer(1)?;
+    let id: i64 = args.integer(1)?;
     let fault = |text: &str| RpcError::new(code::MISC_ERROR, text);
     let is_stored = context.chain.query(move |chain| {
         let headers = chain.headers();

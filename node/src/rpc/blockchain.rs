@@ -99,7 +99,7 @@ fn get_block(context: &Context, args: &Args) -> RpcResult {
 }
 
 fn get_block_hash(context: &Context, args: &Args) -> RpcResult {
-    let height = u32::try_from(args.small_integer(0)?).ok();
+    let height = u32::try_from(args.integer::<i32>(0)?).ok();
     let block =
         context.chain.query(move |chain| height.and_then(|height| chain.block_at(height)))?;
     match block {

@@ -132,26 +132,23 @@ impl Args {
         value.as_str().map(Some).ok_or_else(|| self.wrong_type(index, "string"))
     }
 
-    /// Returns a whole number.
-    pub(crate) fn integer(&self, index: usize) -> Result<i64, RpcError> {
+    /// Returns a whole number of the width that Core reads.
+    pub(crate) fn integer<T: TryFrom<i128>>(&self, index: usize) -> Result<T, RpcError> {
         self.optional_integer(index)?.ok_or_else(|| self.wrong_type(index, "number"))
     }
 
-    /// Returns a whole number, if it was given.
-    pub(crate) fn optional_integer(&self, index: usize) -> Result<Option<i64>, RpcError> {
+    /// Returns a whole number of the width that Core reads, if it was given.
+    pub(crate) fn optional_integer<T: TryFrom<i128>>(
+        &self,
+        index: usize,
+    ) -> Result<Option<T>, RpcError> {
         let Some(value) = self.get(index) else {
             return Ok(None);
         };
         if !value.is_number() {
             return Err(self.wrong_type(index, "number"));
         }
-        let number = value.as_i64();
-        number.map(Some).ok_or_else(out_of_range)
-    }
-
-    /// Returns a whole number of 32 bits.
-    pub(crate) fn small_integer(&self, index: usize) -> Result<i32, RpcError> {
-        i32::try_from(self.integer(index)?).map_err(|_| out_of_range())
+        whole(value).map(Some)
     }
 
     /// Returns the elements of an array.
@@ -185,10 +182,10 @@ impl Args {
     }
 
     /// Returns how much is asked for: a number, where true is 1 (`ParseVerbosity`).
-    pub(crate) fn verbosity(&self, index: usize, default: i64) -> Result<i64, RpcError> {
+    pub(crate) fn verbosity(&self, index: usize, default: i32) -> Result<i32, RpcError> {
         match self.get(index) {
             None => Ok(default),
-            Some(Value::Bool(verbose)) => Ok(i64::from(*verbose)),
+            Some(Value::Bool(verbose)) => Ok(i32::from(*verbose)),
             Some(value) if !value.is_number() => Err(not_of_type(value, "number")),
             Some(_) => self.integer(index),
         }
@@ -213,9 +210,33 @@ pub(crate) fn not_of_type(value: &Value, expected: &str) -> RpcError {
     RpcError::new(code::TYPE_ERROR, message)
 }
 
-/// The error for a number that is not whole, or not of the width that is read.
-pub(crate) fn out_of_range() -> RpcError {
-    RpcError::new(code::MISC_ERROR, "JSON integer out of range")
+/// Reads a number that has to be whole and of a width (`getInt` of Core's `UniValue`).
+pub(crate) fn whole<T: TryFrom<i128>>(number: &Value) -> Result<T, RpcError> {
+    let wide = number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from));
+    let of_width = wide.and_then(|wide| T::try_from(wide).ok());
+    of_width.ok_or_else(|| RpcError::new(code::MISC_ERROR, "JSON integer out of range"))
+}
+
+/// Looks at the types of an object's fields, in the order of their names (`RPCTypeCheckObj`).
+pub(crate) fn check_types(
+    object: &serde_json::Map<String, Value>,
+    fields: &[(&str, &str)],
+    may_miss: bool,
+) -> Result<(), RpcError> {
+    let wrong = |message: String| Err(RpcError::new(code::TYPE_ERROR, message));
+    for (name, expected) in fields {
+        let field = object.get(*name).unwrap_or(&Value::Null);
+        let found = type_name(field);
+        if field.is_null() && !may_miss {
+            return wrong(format!("Missing {name}"));
+        }
+        if !field.is_null() && found != *expected {
+            return wrong(format!(
+                "JSON value of type {found} for field {name} is not of expected type {expected}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Reads a hash that is called `name` (Core's `ParseHashV`).
@@ -361,7 +382,7 @@ mod tests {
             json!({"args": ["a"], "verbosity": 1}),
         ] {
             let args = bind(params).unwrap();
-            assert_eq!((args.text(0).unwrap(), args.integer(1).unwrap()), ("a", 1));
+            assert_eq!((args.text(0).unwrap(), args.integer(1)), ("a", Ok(1)));
             assert_eq!(args.optional_text(2).unwrap(), None);
         }
         let unknown = bind(json!({"foo": 1})).unwrap_err();
@@ -400,6 +421,20 @@ mod tests {
     }
 
     #[test]
+    fn a_number_has_the_width_that_is_read() {
+        let number = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+        let args = |text: &str| bind(json!(["a", number(text)])).unwrap();
+        let error = RpcError::new(-1, "JSON integer out of range");
+        assert_eq!(args("2147483647").integer::<i32>(1), Ok(i32::MAX));
+        assert_eq!(args("18446744073709551615").integer::<u64>(1), Ok(u64::MAX));
+        for text in ["2147483648", "-2147483649", "18446744073709551616", "1.5", "1.0", "1e30"] {
+            assert_eq!(args(text).integer::<i32>(1), Err(error.clone()), "{text}");
+            assert_eq!(args(text).verbosity(1, 0), Err(error.clone()), "{text}");
+        }
+        assert_eq!(args("-1").integer::<u32>(1), Err(error));
+    }
+
+    #[test]
     fn wrong_types_and_hashes_are_named() {
         let error = bind(json!([5, "x", true])).unwrap_err();
         assert_eq!(error.code, -3);
@@ -409,7 +444,7 @@ mod tests {
         );
         assert_eq!(bind(json!([null])).unwrap_err().code, -3);
         let args = bind(json!(["a", "x"])).unwrap();
-        assert!(args.integer(1).is_err() && args.optional_flag(1).is_err());
+        assert!(args.integer::<i64>(1).is_err() && args.optional_flag(1).is_err());
         let args = bind(json!(["zz"])).unwrap();
         let error = args.hash::<BlockHash>(0).unwrap_err();
         assert_eq!(error, RpcError::new(-8, "blockhash must be of length 64 (not 2, for 'zz')"));

@@ -13,8 +13,8 @@ use super::{Context, Method, RpcError, RpcResult, code, prune, tx_json, utxo_set
 /// Seconds of the window of `getchaintxstats` unless the caller says: a month.
 const WINDOW_SECONDS: u32 = 30 * 24 * 60 * 60;
 /// How thorough `verifychain` is unless the caller says, and how many blocks it takes.
-const CHECK_LEVEL: i64 = 3;
-const CHECK_BLOCKS: i64 = 6;
+const CHECK_LEVEL: i32 = 3;
+const CHECK_BLOCKS: i32 = 6;
 
 pub(super) const METHODS: &[Method] = &[
     Method { name: "getblockchaininfo", params: &[], run: get_blockchain_info },
@@ -135,7 +135,7 @@ fn get_chain_tips(context: &Context, _: &Args) -> RpcResult {
 
 fn get_chain_tx_stats(context: &Context, args: &Args) -> RpcResult {
     let invalid = |text: &str| RpcError::new(code::INVALID_PARAMETER, text);
-    let window = args.optional_integer(0)?;
+    let window = args.optional_integer::<i32>(0)?;
     let hash = args.get(1).map(|_| args.hash(1)).transpose()?;
     context.chain.query(move |chain| {
         let last = match hash {
@@ -200,8 +200,8 @@ fn verify_chain(context: &Context, args: &Args) -> RpcResult {
     let level = args.optional_integer(0)?.unwrap_or(CHECK_LEVEL);
     let blocks = args.optional_integer(1)?.unwrap_or(CHECK_BLOCKS);
     // Below zero is all, as none is.
-    let level = u32::try_from(level.max(0)).unwrap_or(u32::MAX);
-    let blocks = u32::try_from(blocks.max(0)).unwrap_or(u32::MAX);
+    let level = u32::try_from(level).unwrap_or(0);
+    let blocks = u32::try_from(blocks).unwrap_or(0);
     let verified = context.chain.query(move |chain| chain.verify_chain(level, blocks))??;
     Ok(json!(verified == ChainVerification::Passed))
 }

@@ -33,8 +33,8 @@ pub(super) const METHODS: &[Method] = &[
         name: "waitforblockheight",
         params: &[required("height"), optional("timeout")],
         run: |context, args| {
-            let wanted = args.integer(0)?;
-            wait(context, args, 1, move |tip| i64::from(tip.height) >= wanted)
+            let wanted: i32 = args.integer(0)?;
+            wait(context, args, 1, move |tip| i64::from(tip.height) >= i64::from(wanted))
         },
     },
     Method {
@@ -53,7 +53,7 @@ fn wait(
     timeout: usize,
     wanted: impl Fn(BlockRef) -> bool,
 ) -> RpcResult {
-    let milliseconds = u64::try_from(args.optional_integer(timeout)?.unwrap_or(0))
+    let milliseconds = u64::try_from(args.optional_integer::<i32>(timeout)?.unwrap_or(0))
         .map_err(|_| RpcError::new(code::MISC_ERROR, "Negative timeout"))?;
     let time = (milliseconds > 0).then(|| Duration::from_millis(milliseconds));
     let tip = context.chain.wait_for_tip(time, wanted);

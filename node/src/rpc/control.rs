@@ -67,7 +67,8 @@ fn get_help(_: &Context, args: &Args) -> RpcResult {
 }
 
 fn stop(context: &Context, args: &Args) -> RpcResult {
-    let wait = args.optional_integer(0)?.and_then(|wait| wait.try_into().ok()).unwrap_or_default();
+    let wait =
+        args.optional_integer::<i32>(0)?.and_then(|wait| wait.try_into().ok()).unwrap_or_default();
     context.shutdown.request();
     std::thread::sleep(Duration::from_millis(wait).min(STOP_WAIT_MAX));
     Ok(json!("Cofferdam stopping"))
@@ -99,7 +100,7 @@ fn mock_scheduler(context: &Context, args: &Args) -> RpcResult {
         let message = "mockscheduler is for regression testing (-regtest mode) only";
         return Err(RpcError::new(code::MISC_ERROR, message));
     }
-    if !(1..=3600).contains(&args.integer(0)?) {
+    if !(1..=3600).contains(&args.integer::<i64>(0)?) {
         let message = "delta_time must be between 1 and 3600 seconds (1 hr)";
         return Err(RpcError::new(code::MISC_ERROR, message));
     }
@@ -113,7 +114,7 @@ fn set_mock_time(context: &Context, args: &Args) -> RpcResult {
         let message = "setmocktime is for regression testing (-regtest mode) only";
         return Err(RpcError::new(code::MISC_ERROR, message));
     }
-    let time = args.integer(0)?;
+    let time: i64 = args.integer(0)?;
     let time = u32::try_from(time).map_err(|_| {
         let message = format!("Mocktime must be in the range [0, {}], not {time}.", u32::MAX);
         RpcError::new(code::INVALID_PARAMETER, message)

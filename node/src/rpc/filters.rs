@@ -131,7 +131,7 @@ fn scan_blocks(context: &Context, args: &Args) -> RpcResult {
 fn heights(context: &Context, args: &Args) -> Result<(u32, u32), RpcError> {
     let tip = context.chain.view().tip.height;
     let read = |index: usize, otherwise: u32| -> Result<Option<u32>, RpcError> {
-        let Some(height) = args.optional_integer(index)? else {
+        let Some(height) = args.optional_integer::<i32>(index)? else {
             return Ok(Some(otherwise));
         };
         Ok(u32::try_from(height).ok().filter(|height| *height <= tip))

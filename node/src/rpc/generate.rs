@@ -31,20 +31,25 @@ pub(super) const METHODS: &[Method] = &[
         name: "generatetoaddress",
         params: &[required("nblocks"), text("address"), optional("maxtries")],
         run: |context, args| {
+            let count = args.integer(0)?;
+            // As in Core a number of 32 bits, and one below zero is no limit.
+            let tries = args.optional_integer::<i32>(2)?;
+            let tries = tries.map(|tries| u64::try_from(tries).unwrap_or(u64::MAX));
             let network = context.chain.params().network.to_bitcoin();
             let script = descriptor::address(args.text(1)?, network).ok_or_else(|| {
                 RpcError::new(code::INVALID_ADDRESS_OR_KEY, "Error: Invalid address")
             })?;
-            generate(context, args, &script)
+            generate(context, count, &script, tries)
         },
     },
     Method {
         name: "generatetodescriptor",
         params: &[required("num_blocks"), text("descriptor"), optional("maxtries")],
         run: |context, args| {
+            let (count, tries) = (args.integer(0)?, args.optional_integer(2)?);
             let network = context.chain.params().network.to_bitcoin();
             let script = descriptor::parse(args.text(1)?, network)?;
-            generate(context, args, &script)
+            generate(context, count, &script, tries)
         },
     },
     Method {
@@ -72,13 +77,8 @@ pub(super) fn assemble(
     (mining::assemble_block_of(&worker.chainstate, script, now, parts), chosen)
 }
 
-fn generate(context: &Context, args: &Args, script: &ScriptBuf) -> RpcResult {
-    let count = args.integer(0)?;
-    // As in Core a number of 32 bits, and one below zero is no limit.
-    let tries = args.optional_integer(2)?.map(i32::try_from).transpose();
-    let tries = tries.map_err(|_| RpcError::new(code::MISC_ERROR, "JSON integer out of range"))?;
-    let tries = tries.map_or(MAX_TRIES_DEFAULT, |tries| u64::try_from(tries).unwrap_or(u64::MAX));
-    let (mut tries, config) = (tries, context.mining.config);
+fn generate(context: &Context, count: i32, script: &ScriptBuf, tries: Option<u64>) -> RpcResult {
+    let (mut tries, config) = (tries.unwrap_or(MAX_TRIES_DEFAULT), context.mining.config);
     let mut hashes = Vec::new();
     for _ in 0..count {
         if context.shutdown.is_requested() {

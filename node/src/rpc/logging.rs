@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::call::{Args, optional};
+use super::call::{Args, not_of_type, optional};
 use super::{Context, Method, RpcError, RpcResult, code};
 use crate::logging::Category;
 
@@ -17,11 +17,7 @@ fn logging(context: &Context, args: &Args) -> RpcResult {
     for (index, on) in [(0, true), (1, false)] {
         let names = args.get(index).and_then(Value::as_array);
         for name in names.into_iter().flatten() {
-            let name = name.as_str().ok_or_else(|| {
-                let kind = if name.is_number() { "number" } else { "value" };
-                let message = format!("JSON value of type {kind} is not of expected type string");
-                RpcError::new(code::TYPE_ERROR, message)
-            })?;
+            let name = name.as_str().ok_or_else(|| not_of_type(name, "string"))?;
             if !filter.set(name, on) {
                 let message = format!("unknown logging category {name}");
                 return Err(RpcError::new(code::INVALID_PARAMETER, message));

@@ -9,7 +9,7 @@ use cofferdam_ibd::tx_queue::{CLUSTER_MAX, Chunk};
 use cofferdam_ibd::{Coin, QueuedTx, TxQueue};
 use serde_json::{Map, Value, json};
 
-use super::call::{Args, json as required, not_of_type, optional, text, type_name};
+use super::call::{Args, check_types, json as required, not_of_type, optional, text};
 use super::{Context, Method, RpcError, RpcResult, code, tx_bytes, tx_json};
 use crate::queue_file::{self, Import};
 
@@ -260,26 +260,11 @@ fn get_tx_spending_prevout(context: &Context, args: &Args) -> RpcResult {
 
 /// Looks at the fields of an object: there are these and no others (`RPCTypeCheckObj`).
 fn check_fields(value: &Value, fields: &[(&str, &str)], may_miss: bool) -> Result<(), RpcError> {
-    let wrong = |message: String| Err(RpcError::new(code::TYPE_ERROR, message));
     let object = value.as_object().ok_or_else(|| not_of_type(value, "object"))?;
-    for (name, expected) in fields {
-        let field = object.get(*name).unwrap_or(&Value::Null);
-        if field.is_null() {
-            if may_miss {
-                continue;
-            }
-            return wrong(format!("Missing {name}"));
-        }
-        let found = type_name(field);
-        if found != *expected {
-            return wrong(format!(
-                "JSON value of type {found} for field {name} is not of expected type {expected}"
-            ));
-        }
-    }
+    check_types(object, fields, may_miss)?;
     let is_known = |key: &&String| fields.iter().any(|(name, _)| name == key);
     match object.keys().find(|key| !is_known(key)) {
-        Some(key) => wrong(format!("Unexpected key {key}")),
+        Some(key) => Err(RpcError::new(code::TYPE_ERROR, format!("Unexpected key {key}"))),
         None => Ok(()),
     }
 }
@@ -301,8 +286,7 @@ fn get_orphan_txs(_: &Context, args: &Args) -> RpcResult {
 
 fn get_tx_out(context: &Context, args: &Args) -> RpcResult {
     let txid: Txid = args.hash(0)?;
-    let vout = u32::try_from(args.integer(1)?)
-        .map_err(|_| RpcError::new(code::MISC_ERROR, "JSON integer out of range"))?;
+    let vout = args.integer(1)?;
     let with_queue = args.optional_flag(2)?.unwrap_or(true);
     let outpoint = OutPoint { txid, vout };
     let queue = context.chain.queue().clone();

@@ -20,7 +20,7 @@ use crate::chain::BlockSource;
 use crate::config::MiningConfig;
 
 /// Blocks that the hash rate is estimated from if the caller does not say.
-const HASH_RATE_BLOCKS: i64 = 120;
+const HASH_RATE_BLOCKS: i32 = 120;
 
 pub(super) const METHODS: &[Method] = &[
     Method { name: "getmininginfo", params: &[], run: get_mining_info },
@@ -119,13 +119,13 @@ fn next_block(chain: &Chainstate, now: u32) -> Value {
 }
 
 /// `GetNetworkHashPS`: the work of some blocks over the time between the first and the last.
-fn network_hashes(chain: &Chainstate, blocks: i64, height: i64) -> RpcResult {
+fn network_hashes(chain: &Chainstate, blocks: i32, height: i32) -> RpcResult {
     let invalid = |message: &str| Err(RpcError::new(code::INVALID_PARAMETER, message));
     if blocks < -1 || blocks == 0 {
         return invalid("Invalid nblocks. Must be a positive number or -1.");
     }
     let tip = chain.tip().height;
-    if height < -1 || height > i64::from(tip) {
+    if height < -1 || i64::from(height) > i64::from(tip) {
         return invalid("Block does not exist at specified height");
     }
     let last = u32::try_from(height).unwrap_or(tip);

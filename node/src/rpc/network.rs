@@ -134,7 +134,7 @@ fn add_node(context: &Context, args: &Args) -> RpcResult {
 
 fn disconnect_node(context: &Context, args: &Args) -> RpcResult {
     let address = args.optional_text(0)?;
-    let id = args.optional_integer(1)?;
+    let id: Option<i64> = args.optional_integer(1)?;
     let (reason, peer) = match (address, id) {
         (Some(address), None) => {
             let is_it = |peer: &&std::sync::Arc<Peer>| peer.name == address;
@@ -252,7 +252,7 @@ fn time_offset(peers: &[Arc<Peer>]) -> i64 {
 }
 
 fn send_message(context: &Context, args: &Args) -> RpcResult {
-    let (id, command) = (args.integer(0)?, args.text(1)?);
+    let (id, command) = (args.integer::<i64>(0)?, args.text(1)?);
     if command.len() > MESSAGE_TYPE_LENGTH_MAX {
         let message = format!("Error: msg_type too long, max length is {MESSAGE_TYPE_LENGTH_MAX}");
         return Err(RpcError::new(code::INVALID_PARAMETER, message));

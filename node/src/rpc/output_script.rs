@@ -9,7 +9,7 @@ use bitcoin::{Address, Network, PrivateKey, PublicKey, Script, ScriptBuf};
 use serde_json::{Value, json};
 
 use super::address;
-use super::call::{Args, json as required, optional, optional_text, text};
+use super::call::{Args, json as required, not_of_type, optional, optional_text, text, whole};
 use super::descriptor::{Descriptor, alternatives, with_checksum, without_checksum};
 use super::{Context, Method, RpcError, RpcResult, code};
 
@@ -86,7 +86,7 @@ fn describe(script: &Script) -> Vec<(&'static str, Value)> {
 }
 
 fn create_multisig(context: &Context, args: &Args) -> RpcResult {
-    let count = args.integer(0)?;
+    let count: i32 = args.integer(0)?;
     let keys: Vec<PublicKey> = args
         .get(1)
         .and_then(Value::as_array)
@@ -119,7 +119,7 @@ fn create_multisig(context: &Context, args: &Args) -> RpcResult {
             "Number of keys involved in the multisignature address creation > {KEYS_MAX}\nReduce the number"
         ));
     }
-    let script = multisig(count, &keys);
+    let script = multisig(count.into(), &keys);
     let is_compressed = keys.iter().all(|key| key.compressed);
     let used = if is_compressed { kind } else { "legacy" };
     if used == "legacy" && script.len() > REDEEM_SCRIPT_BYTES_MAX {
@@ -152,8 +152,7 @@ fn create_multisig(context: &Context, args: &Args) -> RpcResult {
 
 fn public_key(value: &Value) -> Result<PublicKey, RpcError> {
     let Some(text) = value.as_str() else {
-        let message = "JSON value of type number is not of expected type string";
-        return Err(RpcError::new(code::TYPE_ERROR, message));
+        return Err(not_of_type(value, "string"));
     };
     let bad = |what: &str| {
         RpcError::new(code::INVALID_ADDRESS_OR_KEY, format!("Pubkey \"{text}\" must {what}"))
@@ -291,16 +290,15 @@ fn addresses(
 /// Core's `ParseDescriptorRange`.
 fn range(value: &Value) -> Result<(u32, u32), RpcError> {
     let bad = |text: &str| Err(RpcError::new(code::INVALID_PARAMETER, text));
-    let number = |value: &Value| value.as_i64().filter(|_| value.is_number());
-    let pair = value.as_array().map(Vec::as_slice);
-    let (low, high) = match (number(value), pair) {
-        (Some(high), _) => (0, high),
-        (None, Some([low, high])) if low.is_number() && high.is_number() => {
-            (number(low).unwrap_or(i64::MAX), number(high).unwrap_or(i64::MAX))
-        }
+    let (low, high): (i64, i64) = match value {
+        Value::Number(_) => (0, whole(value)?),
+        Value::Array(pair) => match pair.as_slice() {
+            [low @ Value::Number(_), high @ Value::Number(_)] => (whole(low)?, whole(high)?),
+            _ => return bad("Range must be specified as end or as [begin,end]"),
+        },
         _ => return bad("Range must be specified as end or as [begin,end]"),
     };
-    if pair.is_some() && low > high {
+    if value.is_array() && low > high {
         return bad("Range specified as [begin,end] must not have begin after end");
     }
     if low < 0 {

@@ -21,7 +21,7 @@ fn prune_blockchain(context: &Context, args: &Args) -> RpcResult {
         let message = "Cannot prune blocks because node is not in prune mode.";
         return Err(RpcError::new(code::MISC_ERROR, message));
     }
-    let asked = args.integer(0)?;
+    let asked = i64::from(args.integer::<i32>(0)?);
     if asked < 0 {
         return Err(RpcError::new(code::INVALID_PARAMETER, "Negative block height."));
     }

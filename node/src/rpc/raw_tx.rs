@@ -9,16 +9,14 @@ use bitcoin::{
 };
 use serde_json::{Map, Value, json};
 
-use super::call::{
-    Args, json as required, not_of_type, optional, optional_text, out_of_range, text,
-};
+use super::call::{Args, json as required, not_of_type, optional, optional_text, text, whole};
 use super::tx_bytes::{Form, decode, encode_hex};
 use super::tx_json::{self, Spent};
 use super::{Context, Method, RpcError, RpcResult, amounts, code, decode_script, descriptor};
 
 /// Versions that `createrawtransaction` makes (Bitcoin Core's `TX_MAX_STANDARD_VERSION`).
-const VERSIONS: std::ops::RangeInclusive<i64> = 1..=3;
-const VERSION_DEFAULT: i64 = 2;
+const VERSIONS: std::ops::RangeInclusive<u32> = 1..=3;
+const VERSION_DEFAULT: u32 = 2;
 
 /// Sequence number of an input whose transaction may be replaced (`MAX_BIP125_RBF_SEQUENCE`).
 const SEQUENCE_REPLACEABLE: u32 = 0xffff_fffd;
@@ -74,7 +72,7 @@ fn decode_raw_transaction(context: &Context, args: &Args) -> RpcResult {
 
 /// The transaction that `createrawtransaction` and `createpsbt` make (`ConstructTransaction`).
 pub(super) fn create(context: &Context, args: &Args) -> Result<Transaction, RpcError> {
-    let lock_time = args.optional_integer(2)?.unwrap_or(0);
+    let lock_time = args.optional_integer::<i64>(2)?.unwrap_or(0);
     let lock_time = u32::try_from(lock_time)
         .map_err(|_| invalid("Invalid parameter, locktime out of range"))?;
     let replaceable = args.optional_flag(3)?;
@@ -116,7 +114,7 @@ fn input(value: &Value, sequence: u32) -> Result<TxIn, RpcError> {
     let previous_output = tx_json::outpoint(value)?;
     let sequence = match value.get("sequence").filter(|sequence| sequence.is_number()) {
         None => sequence,
-        Some(number) => u32::try_from(number.as_i64().ok_or_else(out_of_range)?)
+        Some(number) => u32::try_from(whole::<i64>(number)?)
             .map_err(|_| invalid("Invalid parameter, sequence number is out of range"))?,
     };
     let script_sig = ScriptBuf::new();
@@ -203,7 +201,7 @@ fn get_raw_transaction(context: &Context, args: &Args) -> RpcResult {
 }
 
 /// A transaction of the chain, if `-txindex` knows it.
-fn from_index(context: &Context, txid: Txid, verbosity: i64) -> RpcResult {
+fn from_index(context: &Context, txid: Txid, verbosity: i32) -> RpcResult {
     let error = |what: &str| {
         let message = format!("{what}. Use gettransaction for wallet transactions.");
         RpcError::new(code::INVALID_ADDRESS_OR_KEY, message)
@@ -227,7 +225,7 @@ fn from_index(context: &Context, txid: Txid, verbosity: i64) -> RpcResult {
 }
 
 /// A transaction of a stored block, with what the chain says of it.
-fn from_block(context: &Context, txid: Txid, hash: BlockHash, verbosity: i64) -> RpcResult {
+fn from_block(context: &Context, txid: Txid, hash: BlockHash, verbosity: i32) -> RpcResult {
     let network = context.chain.params().network.to_bitcoin();
     context.chain.query(move |chain| {
         let error = |message: &str| RpcError::new(code::INVALID_ADDRESS_OR_KEY, message);

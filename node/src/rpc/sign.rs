@@ -3,10 +3,12 @@
 use bitcoin::hex::DisplayHex as _;
 use bitcoin::secp256k1::Secp256k1;
 use bitcoin::sighash::SighashCache;
-use bitcoin::{Amount, PrivateKey, Script, ScriptBuf, Transaction, TxIn, TxOut};
+use bitcoin::{Amount, OutPoint, PrivateKey, Script, ScriptBuf, Transaction, TxIn, TxOut};
 use serde_json::{Map, Value, json};
 
-use super::call::{Args, json as required, optional, optional_text, text};
+use super::call::{
+    Args, check_types, json as required, optional, optional_text, parse_hash, text, whole,
+};
 use super::raw_tx::coins;
 use super::signer::{HashType, Keys, sign_input};
 use super::tx_bytes::{Form, decode, encode_hex};
@@ -71,18 +73,16 @@ fn previous(
     keys: &mut Keys,
 ) -> Result<(), RpcError> {
     let undecodable = |message: &str| RpcError::new(code::DESERIALIZATION_ERROR, message);
-    if !value.is_object() {
-        return Err(undecodable("expected object with {\"txid'\",\"vout\",\"scriptPubKey\"}"));
-    }
-    for name in ["txid", "vout", "scriptPubKey"] {
-        if value.get(name).is_none() {
-            return Err(RpcError::new(code::TYPE_ERROR, format!("Missing {name}")));
-        }
-    }
-    if value.get("vout").and_then(Value::as_i64).is_some_and(i64::is_negative) {
-        return Err(undecodable("vout cannot be negative"));
-    }
-    let outpoint = tx_json::outpoint(value)?;
+    let fields = value
+        .as_object()
+        .ok_or_else(|| undecodable("expected object with {\"txid'\",\"vout\",\"scriptPubKey\"}"))?;
+    let types = [("scriptPubKey", "string"), ("txid", "string"), ("vout", "number")];
+    check_types(fields, &types, false)?;
+    let field = |name: &str| fields.get(name).unwrap_or(&Value::Null);
+    let txid = parse_hash("txid", field("txid").as_str().unwrap_or_default())?;
+    let vout = u32::try_from(whole::<i32>(field("vout"))?)
+        .map_err(|_| undecodable("vout cannot be negative"))?;
+    let outpoint = OutPoint { txid, vout };
     let script = hex_field(value, "scriptPubKey")?.unwrap_or_default();
     let amount = value.get("amount").map(amounts::amount).transpose()?;
     let amount = amount.map(|satoshis| Amount::from_sat(satoshis.unsigned_abs()));

@@ -88,7 +88,7 @@ fn dump_tx_out_set(context: &Context, args: &Args) -> RpcResult {
 }
 
 /// The last height of the assumed UTXO sets in Core's `kernel/chainparams.cpp`.
-const fn last_known_height(network: Network) -> i64 {
+const fn last_known_height(network: Network) -> i32 {
     match network {
         Network::Mainnet => 935_000,
         Network::Testnet3 => 4_840_000,

@@ -9,7 +9,7 @@ use cofferdam_ibd::undo::TxUndo;
 use cofferdam_ibd::{Chainstate, Coin, HeaderChain as _, HeaderRef};
 use serde_json::{Map, Number, Value, json};
 
-use super::call::{not_of_type, out_of_range};
+use super::call::{not_of_type, whole};
 use super::key_scripts;
 use super::{RpcError, code, descriptor, tx_bytes};
 
@@ -43,9 +43,8 @@ pub(crate) fn outpoint(value: &Value) -> Result<OutPoint, RpcError> {
     })?;
     let vout = value.get("vout").filter(|vout| vout.is_number());
     let vout = vout.ok_or_else(|| wrong("Invalid parameter, missing vout key"))?;
-    let vout = vout.as_i64().and_then(|vout| i32::try_from(vout).ok()).ok_or_else(out_of_range)?;
-    let vout =
-        u32::try_from(vout).map_err(|_| wrong("Invalid parameter, vout cannot be negative"))?;
+    let vout = u32::try_from(whole::<i32>(vout)?)
+        .map_err(|_| wrong("Invalid parameter, vout cannot be negative"))?;
     Ok(OutPoint { txid, vout })
 }
 

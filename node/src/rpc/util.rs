@@ -6,10 +6,10 @@ use super::call::{Args, json as required, optional, optional_text};
 use super::{Context, Method, RpcError, RpcResult, code};
 
 /// Longest confirmation target (Core's `HighestTargetTracked` of the long horizon).
-const TARGET_MAX: i64 = 1008;
+const TARGET_MAX: i32 = 1008;
 
 /// Longest targets of the three horizons, with decay and scale.
-const HORIZONS: [(&str, i64, f64, u32); 3] =
+const HORIZONS: [(&str, i32, f64, u32); 3] =
     [("short", 12, 0.962, 1), ("medium", 48, 0.9952, 2), ("long", TARGET_MAX, 0.99931, 24)];
 
 const NO_DATA: &str = "Insufficient data or no feerate found";
@@ -27,7 +27,7 @@ pub(super) const METHODS: &[Method] = &[
     },
 ];
 
-fn target(args: &Args) -> Result<i64, RpcError> {
+fn target(args: &Args) -> Result<i32, RpcError> {
     let target = args.integer(0)?;
     if (1..=TARGET_MAX).contains(&target) {
         return Ok(target);

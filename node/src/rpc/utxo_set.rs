@@ -9,7 +9,7 @@ use cofferdam_ibd::{BlockRef, Chainstate, CoinStats, HeaderRef, UtxoHash, UtxoSt
 use serde_json::{Map, Value, json};
 
 use super::blockchain::find;
-use super::call::{Args, not_of_type, parse_hash};
+use super::call::{Args, not_of_type, parse_hash, whole};
 use super::{Context, RpcError, RpcResult, code, tx_json};
 use crate::coin_scan::PinnedCoins;
 
@@ -22,7 +22,7 @@ const CATCH_UP_WAIT: Duration = Duration::from_secs(60);
 /// A block by height or hash, as several methods take it (`ParseHashOrHeight`).
 #[derive(Clone, Copy, Debug)]
 pub(super) enum HashOrHeight {
-    Height(i64),
+    Height(i32),
     Hash(BlockHash),
 }
 
@@ -35,8 +35,7 @@ impl HashOrHeight {
     /// Reads a value that is called `name`.
     pub(super) fn from_value(name: &str, value: &Value) -> Result<Self, RpcError> {
         if value.is_number() {
-            let out_of_range = || RpcError::new(code::MISC_ERROR, "JSON integer out of range");
-            return value.as_i64().map(Self::Height).ok_or_else(out_of_range);
+            return whole(value).map(Self::Height);
         }
         let text = value.as_str().ok_or_else(|| not_of_type(value, "string"))?;
         parse_hash(name, text).map(Self::Hash)
