@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 
+use super::connect;
 use super::manager::{Opened, PeerManager, random_nonce};
 use super::peer::{Kind, Peer};
 use super::permissions::{self, Permissions};
@@ -18,6 +19,9 @@ const DIALS_MAX: usize = 16;
 
 /// Peers that the user may ask to keep: each costs an attempt a minute.
 const WANTED_MAX: usize = 1000;
+
+/// Addresses of one name that are tried, one after the other (as Core's `ConnectNode`).
+const RESOLVED_MAX: usize = 256;
 
 /// Ends of names that only Tor and I2P resolve.
 const ONION: &str = ".onion";
@@ -204,8 +208,11 @@ impl PeerManager {
             }
         }
         for route in routes {
-            match self.open(&route) {
-                Ok(_) if self.shutdown.is_requested() => return Err(anyhow!("shutting down")),
+            let opened = self.open(&route);
+            if self.shutdown.is_requested() {
+                return Err(anyhow!("shutting down"));
+            }
+            match opened {
                 Ok(stream) => return self.add(stream, self.opened(name, kind, &route, v2)),
                 Err(refused) => error = refused.context(name.to_owned()),
             }
@@ -220,9 +227,10 @@ impl PeerManager {
                 // A secret that is used once keeps connections apart.
                 let secret = format!("{:016x}", random_nonce());
                 let secret = self.config.proxies.randomize.then_some(secret.as_str());
-                socks5::connect(proxy, (route.host.as_str(), route.port), secret, timeout)
+                let to = (route.host.as_str(), route.port);
+                socks5::connect(proxy, to, secret, timeout, &self.shutdown)
             }
-            (None, Some(address)) => Ok(TcpStream::connect_timeout(&address, timeout)?),
+            (None, Some(address)) => connect::connect(address, timeout, &self.shutdown),
             (None, None) => Err(anyhow!("no address")),
         }
     }
@@ -345,7 +353,7 @@ fn resolve(name: &str, default_port: u16) -> Result<Vec<SocketAddr>> {
     } else {
         (name, default_port).to_socket_addrs().with_context(what)?
     };
-    Ok(addresses.collect())
+    Ok(addresses.take(RESOLVED_MAX).collect())
 }
 
 #[cfg(test)]

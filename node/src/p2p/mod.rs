@@ -8,6 +8,7 @@ mod bans;
 mod budget;
 mod chain_sync;
 mod compact;
+mod connect;
 mod connection;
 mod dial;
 mod dispatch;

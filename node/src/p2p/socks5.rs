@@ -1,12 +1,15 @@
 //! Connecting through a proxy: SOCKS 5 (RFC 1928), with a name and a password (RFC 1929).
 
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
-/// How long an answer may take (Bitcoin Core's `g_socks5_recv_timeout`): circuits are built slowly.
+use super::connect::{self, read_within};
+use crate::shutdown::Shutdown;
+
+/// How long a part of an answer may take (Bitcoin Core's `g_socks5_recv_timeout`): circuits are built slowly.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
 const VERSION: u8 = 5;
@@ -26,77 +29,98 @@ pub(super) fn connect(
     (host, port): (&str, u16),
     secret: Option<&str>,
     timeout: Duration,
+    shutdown: &Shutdown,
 ) -> Result<TcpStream> {
     let what = || format!("connecting to the proxy {proxy}");
-    let mut stream = TcpStream::connect_timeout(&proxy, timeout).with_context(what)?;
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    let stream = connect::connect(proxy, timeout, shutdown).with_context(what)?;
+    // What is asked fits into the buffer of any socket.
     stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-    authenticate(&mut stream, secret).with_context(|| format!("the proxy {proxy}"))?;
-    let length = u8::try_from(host.len()).map_err(|_| anyhow!("Hostname too long"))?;
-    let mut request = vec![VERSION, CONNECT, 0, DOMAIN_NAME, length];
-    request.extend_from_slice(host.as_bytes());
-    request.extend_from_slice(&port.to_be_bytes());
-    stream.write_all(&request)?;
-    let [version, reply, _, kind] = read(&mut stream)?;
-    if version != VERSION {
-        bail!("Proxy failed to accept request");
-    }
-    if reply != 0 {
-        bail!("Socks5() connect to {host}:{port} failed: {}", reason(reply));
-    }
-    skip_address(&mut stream, kind)?;
-    stream.set_read_timeout(None)?;
+    let mut exchange = Exchange { stream, shutdown };
+    exchange.authenticate(secret).with_context(|| format!("the proxy {proxy}"))?;
+    exchange.ask_for(host, port)?;
+    let stream = exchange.stream;
     stream.set_write_timeout(None)?;
     tracing::debug!("SOCKS5 connected {host}");
     Ok(stream)
 }
 
-fn authenticate(stream: &mut TcpStream, secret: Option<&str>) -> Result<()> {
-    match secret {
-        Some(_) => stream.write_all(&[VERSION, 2, NO_AUTHENTICATION, NAME_AND_PASSWORD])?,
-        None => stream.write_all(&[VERSION, 1, NO_AUTHENTICATION])?,
-    }
-    let [version, method] = read(stream)?;
-    match (version, method, secret) {
-        (VERSION, NO_AUTHENTICATION, _) => Ok(()),
-        (VERSION, NAME_AND_PASSWORD, Some(secret)) => {
-            let length = u8::try_from(secret.len()).map_err(|_| anyhow!("a long secret"))?;
-            let mut request = vec![1];
-            for _ in 0..2 {
-                request.push(length);
-                request.extend_from_slice(secret.as_bytes());
-            }
-            stream.write_all(&request)?;
-            match read(stream)? {
-                [1, 0] => Ok(()),
-                _ => Err(anyhow!("Proxy authentication unsuccessful")),
-            }
-        }
-        (VERSION, method, _) => bail!("Proxy requested wrong authentication method {method:02x}"),
-        _ => bail!("Proxy failed to initialize"),
-    }
+/// What is said to a proxy before the connection is the peer's.
+struct Exchange<'a> {
+    stream: TcpStream,
+    shutdown: &'a Shutdown,
 }
 
-/// Reads over the address and port that the proxy connected from.
-fn skip_address(stream: &mut TcpStream, kind: u8) -> Result<()> {
-    let length = match kind {
-        IPV4 => 4,
-        IPV6 => 16,
-        DOMAIN_NAME => {
-            let [length] = read(stream)?;
-            usize::from(length)
+impl Exchange<'_> {
+    fn authenticate(&mut self, secret: Option<&str>) -> Result<()> {
+        match secret {
+            Some(_) => {
+                self.stream.write_all(&[VERSION, 2, NO_AUTHENTICATION, NAME_AND_PASSWORD])?;
+            }
+            None => self.stream.write_all(&[VERSION, 1, NO_AUTHENTICATION])?,
         }
-        _ => bail!("Error: malformed proxy response"),
-    };
-    let mut rest = vec![0; length + 2];
-    stream.read_exact(&mut rest)?;
-    Ok(())
-}
+        let [version, method] = self.read()?;
+        match (version, method, secret) {
+            (VERSION, NO_AUTHENTICATION, _) => Ok(()),
+            (VERSION, NAME_AND_PASSWORD, Some(secret)) => {
+                let length = u8::try_from(secret.len()).map_err(|_| anyhow!("a long secret"))?;
+                let mut request = vec![1];
+                for _ in 0..2 {
+                    request.push(length);
+                    request.extend_from_slice(secret.as_bytes());
+                }
+                self.stream.write_all(&request)?;
+                match self.read()? {
+                    [1, 0] => Ok(()),
+                    _ => Err(anyhow!("Proxy authentication unsuccessful")),
+                }
+            }
+            (VERSION, method, _) => {
+                bail!("Proxy requested wrong authentication method {method:02x}")
+            }
+            _ => bail!("Proxy failed to initialize"),
+        }
+    }
 
-fn read<const N: usize>(stream: &mut TcpStream) -> Result<[u8; N]> {
-    let mut bytes = [0; N];
-    stream.read_exact(&mut bytes).context("Proxy response failure")?;
-    Ok(bytes)
+    fn ask_for(&mut self, host: &str, port: u16) -> Result<()> {
+        let length = u8::try_from(host.len()).map_err(|_| anyhow!("Hostname too long"))?;
+        let mut request = vec![VERSION, CONNECT, 0, DOMAIN_NAME, length];
+        request.extend_from_slice(host.as_bytes());
+        request.extend_from_slice(&port.to_be_bytes());
+        self.stream.write_all(&request)?;
+        let [version, reply, _, kind] = self.read()?;
+        if version != VERSION {
+            bail!("Proxy failed to accept request");
+        }
+        if reply != 0 {
+            bail!("Socks5() connect to {host}:{port} failed: {}", reason(reply));
+        }
+        self.skip_address(kind)
+    }
+
+    /// Reads over the address and port that the proxy connected from.
+    fn skip_address(&mut self, kind: u8) -> Result<()> {
+        let length = match kind {
+            IPV4 => 4,
+            IPV6 => 16,
+            DOMAIN_NAME => {
+                let [length] = self.read()?;
+                usize::from(length)
+            }
+            _ => bail!("Error: malformed proxy response"),
+        };
+        self.fill(&mut vec![0; length + 2])
+    }
+
+    fn read<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn fill(&mut self, bytes: &mut [u8]) -> Result<()> {
+        read_within(&mut self.stream, bytes, ANSWER_TIMEOUT, self.shutdown)
+            .context("Proxy response failure")
+    }
 }
 
 /// Says why a proxy did not connect (Core's `Socks5ErrorString`).
@@ -124,9 +148,14 @@ const fn reason(reply: u8) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
     use std::net::TcpListener;
 
     use super::*;
+
+    fn connect_to(proxy: SocketAddr, to: (&str, u16), secret: Option<&str>) -> Result<TcpStream> {
+        connect(proxy, to, secret, ANSWER_TIMEOUT, &Shutdown::default())
+    }
 
     /// A proxy that reads and says what it is told to; returns what it read.
     fn proxy(
@@ -152,8 +181,7 @@ mod tests {
     fn a_host_is_named_to_the_proxy() {
         let answer = [&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0][..], b"after"].concat();
         let (address, thread) = proxy(vec![(3, vec![5, 0]), (18, answer)]);
-        let mut stream =
-            connect(address, ("example.com", 8333), None, ANSWER_TIMEOUT).expect("connected");
+        let mut stream = connect_to(address, ("example.com", 8333), None).expect("connected");
         let mut after = [0; 5];
         stream.read_exact(&mut after).expect("what comes after");
         assert_eq!(&after, b"after");
@@ -166,7 +194,7 @@ mod tests {
     fn a_secret_is_name_and_password() {
         let refusal = vec![5, 0xf2, 0, 1];
         let (address, thread) = proxy(vec![(4, vec![5, 2]), (7, vec![1, 0]), (10, refusal)]);
-        let error = connect(address, ("abc", 1), Some("xy"), ANSWER_TIMEOUT).expect_err("refused");
+        let error = connect_to(address, ("abc", 1), Some("xy")).expect_err("refused");
         assert!(error.to_string().contains("onion service introduction failed"), "{error}");
         let read = thread.join().expect("ends");
         assert_eq!(read[..2], [vec![5, 2, 0, 2], vec![1, 2, b'x', b'y', 2, b'x', b'y']]);
@@ -175,7 +203,7 @@ mod tests {
     #[test]
     fn a_proxy_that_wants_another_secret_is_left() {
         let (address, _thread) = proxy(vec![(3, vec![5, 2])]);
-        let error = connect(address, ("abc", 1), None, ANSWER_TIMEOUT).expect_err("refused");
+        let error = connect_to(address, ("abc", 1), None).expect_err("refused");
         assert!(format!("{error:#}").contains("wrong authentication method 02"), "{error:#}");
     }
 }
