@@ -13,6 +13,7 @@ use cofferdam_ibd::params::ChainParams;
 use super::addrman::{Counts, Family};
 use super::manager::{PeerManager, random_nonce};
 use super::seeds::WANTED_SERVICES;
+use crate::config::{Net, ProxyConfig};
 
 /// The addresses, by network.
 const SEEDS: &str = include_str!("fixed_seeds.txt");
@@ -55,12 +56,10 @@ impl PeerManager {
         }
         // An address manager that has addresses of a family always will.
         self.outbound().fixed_seeds_from = None;
-        let is_unknown = |family| {
-            self.with_addresses(|manager| manager.counts(Some(family))) == Counts::default()
-        };
-        let families =
-            [Family::Ipv4, Family::Ipv6].map(|family| is_unknown(family).then_some(family));
-        if families == [None, None] {
+        let families = lacking(&config.proxies, |family| {
+            self.with_addresses(|manager| manager.counts(Some(family)))
+        });
+        if families.is_empty() {
             return;
         }
         if is_late {
@@ -74,7 +73,7 @@ impl PeerManager {
         }
         let mut count = 0_u32;
         for address in seeds(self.chain.params()) {
-            if families.contains(&Some(Family::of(address.ip()))) {
+            if families.contains(&Family::of(address.ip())) {
                 count += 1;
                 self.add_fixed_seed(address, now.as_secs());
             }
@@ -89,6 +88,14 @@ impl PeerManager {
             manager.add((address, WANTED_SERVICES, time), SOURCE, 0, now);
         });
     }
+}
+
+/// Returns the families that are connected to and of which no address is known.
+fn lacking(proxies: &ProxyConfig, known: impl Fn(Family) -> Counts) -> Vec<Family> {
+    let families = [(Net::Ipv4, Family::Ipv4), (Net::Ipv6, Family::Ipv6)];
+    let reached = families.into_iter().filter(|(net, _)| proxies.reaches(*net));
+    let families = reached.map(|(_, family)| family);
+    families.filter(|family| known(*family) == Counts::default()).collect()
 }
 
 /// Returns a network's seeds; regtest has none, nor has a signet of one's own.
@@ -110,6 +117,21 @@ mod tests {
 
     use super::super::is_routable;
     use super::*;
+
+    #[test]
+    fn seeds_of_a_family_are_needed_where_it_is_connected_to_and_unknown() {
+        let lacking = |line: &str, known: Option<Family>| {
+            let config = crate::config::tests::load(line, "").expect("is taken");
+            lacking(&config.p2p.proxies, |family| Counts {
+                new: usize::from(known == Some(family)),
+                ..Counts::default()
+            })
+        };
+        assert_eq!(lacking("", None), [Family::Ipv4, Family::Ipv6]);
+        assert_eq!(lacking("", Some(Family::Ipv4)), [Family::Ipv6]);
+        assert_eq!(lacking("-onlynet=ipv4", None), [Family::Ipv4]);
+        assert_eq!(lacking("-onlynet=onion -onion=127.0.0.1:1", None), []);
+    }
 
     #[test]
     fn every_public_network_has_seeds_that_can_be_reached() {
