@@ -32,6 +32,50 @@ fn a_banned_peer_is_refused_also_after_a_restart_unless_it_has_permission() {
 }
 
 #[test]
+fn a_banned_address_is_neither_connected_to_nor_told_of() {
+    // A proxy that is none lets no connection out.
+    let args = ["-dnsseed=0", "-v2transport=0", "-whitelist=addr@127.0.0.1", "-proxy=127.0.0.1:1"];
+    let node = Logged::automatic(&args);
+    for first in 1..=9 {
+        node.call("setban", &[&format!("{first}.2.3.4"), "add"]);
+    }
+    let mut peer = Peer::ready(&node);
+    let mut told = vec![10];
+    for first in (1..=9).chain([11]) {
+        told.extend(1_700_000_000_u32.to_le_bytes());
+        told.extend([9, 1, 4, first, 2, 3, 4, 0x48, 0x0c]);
+        node.call("addpeeraddress", &[&format!("{first}.2.3.4"), "18444"]);
+    }
+    peer.send("addrv2", &told);
+    peer.settle();
+    node.logged("Received addr: 10 addresses (1 processed, 0 rate-limited) from peer=0");
+    let line = node.line("connection (outbound-full-relay) to ");
+    assert!(line.contains(" to 11.2.3.4:18444"), "{line}");
+    node.node.stop();
+}
+
+#[test]
+fn addresses_of_networks_that_are_not_connected_to_are_not_kept() {
+    let args =
+        ["-v2transport=0", "-whitelist=addr@127.0.0.1", "-onlynet=ipv6", "-mocktime=1800000000"];
+    let node = Logged::start(&args);
+    let mut peer = Peer::ready(&node);
+    let mut told = vec![2];
+    for (net, ip) in
+        [(1, &[8, 2, 3, 4][..]), (2, &[0x20, 1, 9, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1])]
+    {
+        told.extend(1_800_000_000_u32.to_le_bytes());
+        told.extend([9, net, u8::try_from(ip.len()).expect("short")]);
+        told.extend(ip);
+        told.extend([0x20, 0x8d]);
+    }
+    peer.send("addrv2", &told);
+    peer.settle();
+    node.logged("Added 1 addresses (of 1) from 127.0.0.1: 0 tried, 1 new");
+    node.node.stop();
+}
+
+#[test]
 fn a_peer_with_permission_is_not_punished() {
     let node = Logged::start(&["-v2transport=0", "-whitelist=noban@127.0.0.1"]);
     let mut peer = Peer::ready(&node);

@@ -263,18 +263,26 @@ impl PeerManager {
                 if told.services & 1 == 0 && told.services & (1 << 10) == 0 {
                     continue;
                 }
+                let address = told.address;
+                if let Some(address) = address {
+                    link.learn(address);
+                }
+                if address.is_some_and(|address| self.is_shunned(address.ip())) {
+                    continue;
+                }
                 processed += 1;
-                let Some(address) = told.address else { continue };
+                let Some(address) = address else { continue };
                 let seconds = now.as_secs();
                 if told.time <= 100_000_000 || told.time > seconds + 600 {
                     told.time = seconds.saturating_sub(5 * 24 * 60 * 60);
                 }
-                link.learn(address);
                 let is_fresh = told.time > seconds.saturating_sub(600);
                 if is_fresh && !link.was_asked && count <= 10 && is_routable(address.ip()) {
                     fresh.push(told);
                 }
-                kept.push((address, told.services, told.time));
+                if self.config.proxies.reaches_address(address.ip()) {
+                    kept.push((address, told.services, told.time));
+                }
             }
             link.processed += processed;
             link.rate_limited += rate_limited;
@@ -363,7 +371,10 @@ impl PeerManager {
         let now = self.clock.now();
         let mut state = self.addresses.state();
         let sample = |manager: &AddrMan| {
-            manager.sample(ADDRESSES_MAX, TOLD_PERCENT, None, now.as_secs(), random_nonce)
+            let mut sample =
+                manager.sample(ADDRESSES_MAX, TOLD_PERCENT, None, now.as_secs(), random_nonce);
+            sample.retain(|entry| !self.is_shunned(entry.address.ip()));
+            sample
         };
         if fresh {
             return sample(&state.manager);

@@ -8,7 +8,7 @@
 //! never across a job of the chain's thread.
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -235,6 +235,12 @@ impl PeerManager {
                 peer.disconnect("Network not active");
             }
         }
+    }
+
+    /// Returns whether the user has banned an address, or a peer there misbehaved: it is neither
+    /// connected to by ourselves nor told of.
+    pub(super) fn is_shunned(&self, ip: IpAddr) -> bool {
+        self.bans.is_discouraged(ip) || self.bans.is_banned(ip, seconds(self.clock.now()))
     }
 
     /// Disconnects everybody in a range; returns whether anybody was there.

@@ -5,7 +5,7 @@
 //! no single owner of many addresses has them all.
 
 use std::collections::HashSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -87,8 +87,12 @@ impl PeerManager {
     }
 
     fn next_anchor(&self, outbound: &mut Outbound) -> Option<SocketAddr> {
-        let anchor = outbound.anchors.pop()?;
-        self.config.proxies.reaches_address(anchor.ip()).then_some(anchor)
+        outbound.anchors.pop().filter(|anchor| self.may_dial(anchor.ip()))
+    }
+
+    /// Returns whether a connection may be made to an address without being asked for.
+    fn may_dial(&self, ip: IpAddr) -> bool {
+        self.config.proxies.reaches_address(ip) && !self.is_shunned(ip)
     }
 
     fn missing_kind(&self, outbound: &mut Outbound, now: Duration) -> Option<Kind> {
@@ -127,7 +131,7 @@ impl PeerManager {
                 let is_rested = now.saturating_sub(entry.last_try) >= REST_SECONDS;
                 let is_usual = address.port() == self.default_port;
                 if !is_taken
-                    && self.config.proxies.reaches_address(address.ip())
+                    && self.may_dial(address.ip())
                     && is_useful
                     && (is_rested || draw >= DRAWS_OF_RESTED)
                     && (is_usual || draw >= DRAWS_OF_USUAL_PORT)
