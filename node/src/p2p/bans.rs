@@ -36,8 +36,9 @@ struct Lists {
 /// Bans and discouraged addresses.
 #[derive(Debug)]
 pub(crate) struct BanList {
-    path: PathBuf,
     lists: Mutex<Lists>,
+    /// The file; who has it writes what the list is then, so that no older one comes last.
+    file: Mutex<PathBuf>,
 }
 
 impl BanList {
@@ -54,8 +55,10 @@ impl BanList {
                 BTreeMap::new()
             }
         };
-        let list = Self { path, lists: Mutex::new(Lists { bans, ..Lists::default() }) };
-        list.write(&list.sweep(now).0);
+        let lists = Mutex::new(Lists { bans, ..Lists::default() });
+        let list = Self { lists, file: Mutex::new(path) };
+        let _ = list.sweep(now);
+        list.write();
         list
     }
 
@@ -63,7 +66,7 @@ impl BanList {
     pub(crate) fn bans(&self, now: i64) -> BTreeMap<Subnet, Ban> {
         let (bans, changed) = self.sweep(now);
         if changed {
-            self.write(&bans);
+            self.write();
         }
         bans
     }
@@ -93,10 +96,13 @@ impl BanList {
 
     /// Bans a range; a longer ban stays.
     pub(crate) fn ban(&self, subnet: Subnet, until: i64, now: i64) {
-        let longer = self.lists().bans.get(&subnet).is_some_and(|ban| ban.until >= until);
+        let mut lists = self.lists();
+        let longer = lists.bans.get(&subnet).is_some_and(|ban| ban.until >= until);
         if !longer {
-            self.lists().bans.insert(subnet, Ban { created: now, until });
-            self.write(&self.sweep(now).0);
+            lists.bans.insert(subnet, Ban { created: now, until });
+            drop(lists);
+            let _ = self.sweep(now);
+            self.write();
         }
     }
 
@@ -104,7 +110,8 @@ impl BanList {
     pub(crate) fn unban(&self, subnet: &Subnet, now: i64) -> bool {
         let is_there = self.lists().bans.remove(subnet).is_some();
         if is_there {
-            self.write(&self.sweep(now).0);
+            let _ = self.sweep(now);
+            self.write();
         }
         is_there
     }
@@ -112,7 +119,7 @@ impl BanList {
     /// Lifts all bans.
     pub(crate) fn clear(&self) {
         self.lists().bans.clear();
-        self.write(&BTreeMap::new());
+        self.write();
     }
 
     /// Notes that a peer at this address misbehaved.
@@ -130,7 +137,9 @@ impl BanList {
         lists.recent.contains(&ip) || lists.older.contains(&ip)
     }
 
-    fn write(&self, bans: &BTreeMap<Subnet, Ban>) {
+    fn write(&self) {
+        let path = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let bans = self.lists().bans.clone();
         let entry = |(subnet, ban): (&Subnet, &Ban)| {
             json!({
                 "version": ENTRY_VERSION,
@@ -141,8 +150,8 @@ impl BanList {
         };
         let file = json!({"banned_nets": bans.iter().map(entry).collect::<Vec<_>>()});
         let text = format!("{file:#}\n");
-        if let Err(error) = write_atomic(&StdFileSystem, &self.path, text.as_bytes()) {
-            tracing::warn!("Unable to write {}: {error}", self.path.display());
+        if let Err(error) = write_atomic(&StdFileSystem, &path, text.as_bytes()) {
+            tracing::warn!("Unable to write {}: {error}", path.display());
         }
     }
 
@@ -198,6 +207,25 @@ mod tests {
         assert!(!list.unban(&subnet("127.0.0.1"), 30));
         assert!(list.unban(&subnet("127.0.0.0/24"), 30));
         assert!(BanList::open(path, 30).bans(30).is_empty());
+    }
+
+    #[test]
+    fn the_file_has_all_bans_though_several_were_made_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("banlist.json");
+        let list = BanList::open(path.clone(), 0);
+        std::thread::scope(|scope| {
+            for first in 1..=8 {
+                let list = &list;
+                scope.spawn(move || {
+                    for last in 0..8 {
+                        list.ban(subnet(&format!("{first}.2.3.{last}")), 100, 10);
+                    }
+                });
+            }
+        });
+        assert_eq!(read_bans(&std::fs::read(path).unwrap()).unwrap(), list.bans(10));
+        assert_eq!(list.bans(10).len(), 64);
     }
 
     #[test]
