@@ -308,6 +308,44 @@ fn port(settings: &Settings, name: &str, default: u16) -> Result<u16, String> {
     port.ok_or_else(|| format!("Invalid port specified in -{name}: '{text}'"))
 }
 
+/// Refuses addresses with a port that is none, before anything else is said of them
+/// (`CheckHostPortOptions` in Bitcoin Core's `init.cpp`).
+fn check_ports(settings: &Settings) -> Result<(), String> {
+    // Whether a network may follow, as `=onion`.
+    let options = [
+        ("i2psam", false),
+        ("onion", false),
+        ("proxy", true),
+        ("bind", true),
+        ("torcontrol", false),
+        ("whitebind", false),
+    ];
+    for (option, has_network) in options {
+        for text in settings.all(option) {
+            let bare = text.rsplit_once('=').filter(|_| has_network).map_or(text, |(at, _)| at);
+            split_port(bare)
+                .ok_or_else(|| format!("Invalid port specified in -{option}: '{text}'"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Splits an address into host and port, if it has one; `None` if that is no port (Core's
+/// `SplitHostPort`). Of a bare address of IPv6 no colon is a port's.
+fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
+    let is_of_v6 = |host: &str| !host.ends_with(']') && host.contains(':');
+    let split = text.rsplit_once(':').filter(|(host, _)| !is_of_v6(host));
+    let Some((host, port)) = split else { return Some((bare(text), None)) };
+    let is_number = port.bytes().all(|digit| digit.is_ascii_digit());
+    let port = port.parse().ok().filter(|port| is_number && *port != 0)?;
+    Some((bare(host), Some(port)))
+}
+
+/// Takes the brackets off an address of IPv6.
+fn bare(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+}
+
 /// The listener of figures: off unless asked for, and then of this machine unless told otherwise.
 fn metrics(settings: &Settings) -> Result<Option<SocketAddr>, String> {
     match settings.get("metrics") {
@@ -371,6 +409,25 @@ pub(crate) mod tests {
         assert_eq!(bytes("-minfreespace=7"), Ok(7 << 20));
         assert_eq!(bytes("-nominfreespace"), Ok(0));
         assert!(bytes("-minfreespace=-1").unwrap_err().contains("-minfreespace"));
+    }
+
+    #[test]
+    fn a_port_follows_the_last_colon_unless_that_is_of_an_address() {
+        for (text, split) in [
+            ("a.b:5", Some(("a.b", Some(5)))),
+            ("a.b", Some(("a.b", None))),
+            ("[::1]:5", Some(("::1", Some(5)))),
+            ("[::1]", Some(("::1", None))),
+            ("::1", Some(("::1", None))),
+            (":5", Some(("", Some(5)))),
+            ("a:0", None),
+            ("a:65536", None),
+            ("a:+5", None),
+            ("a:", None),
+            ("[::1]:b", None),
+        ] {
+            assert_eq!(split_port(text), split, "{text}");
+        }
     }
 
     #[test]

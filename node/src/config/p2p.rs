@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cofferdam_ibd::params::ChainParams;
 
-use super::{ProxyConfig, bind_address, port};
+use super::{ProxyConfig, bind_address, check_ports, port};
 use crate::p2p::{Permissions, Whitebind, Whitelist};
 use crate::settings::Settings;
 
@@ -89,6 +89,7 @@ impl P2pConfig {
     pub(super) fn from_settings(settings: &Settings, params: &ChainParams) -> Result<Self, String> {
         let owned = |values: Vec<&str>| values.into_iter().map(str::to_owned).collect::<Vec<_>>();
         let port = port(settings, "port", params.default_port)?;
+        check_ports(settings)?;
         let doors = Doors::from_settings(settings, port)?;
         let version = env!("CARGO_PKG_VERSION");
         for comment in settings.all("uacomment") {

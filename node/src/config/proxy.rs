@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 
-use super::bind_address;
+use super::split_port;
 use crate::p2p::{is_routable, unmapped};
 use crate::settings::Settings;
 
@@ -55,6 +55,8 @@ pub struct ProxyConfig {
     names: Option<SocketAddr>,
     /// Whether each connection has its own name and password, and so a circuit of its own.
     pub(crate) randomize: bool,
+    /// Whether names are resolved here where no proxy does it (`-dns`).
+    pub(crate) dns: bool,
     /// The networks of automatic connections; none: all.
     only: Vec<Net>,
     /// Whether addresses in `fc00::/8` are CJDNS's.
@@ -65,6 +67,7 @@ impl ProxyConfig {
     pub(super) fn from_settings(settings: &Settings) -> Result<Self, String> {
         let mut config = Self {
             randomize: settings.flag("proxyrandomize", true),
+            dns: settings.flag("dns", true),
             has_cjdns: settings.flag("cjdnsreachable", false),
             ..Self::default()
         };
@@ -75,6 +78,12 @@ impl ProxyConfig {
         }
         if config.only.contains(&Net::Cjdns) && !config.has_cjdns {
             return Err("Outbound connections restricted to CJDNS (-onlynet=cjdns) but -cjdnsreachable is not provided".into());
+        }
+        if config.only.contains(&Net::I2p) && settings.get("i2psam").is_none_or(str::is_empty) {
+            return Err(
+                "Outbound connections restricted to i2p (-onlynet=i2p) but -i2psam is not provided"
+                    .into(),
+            );
         }
         for text in settings.all("proxy") {
             config.add(text)?;
@@ -90,7 +99,7 @@ impl ProxyConfig {
         if net == Some("") {
             return Err(format!("Invalid -proxy address or hostname, ends with '=': '{text}'"));
         }
-        let proxy = address_of("proxy", address)?;
+        let proxy = address_of("proxy", address, self.dns)?;
         match net.map(str::to_ascii_lowercase).as_deref() {
             None => {
                 for slot in [
@@ -121,7 +130,7 @@ impl ProxyConfig {
             Some("0") if only_onion => {
                 return Err("Outbound connections restricted to Tor (-onlynet=onion) but the proxy for reaching the Tor network is explicitly forbidden: -onion=0".into());
             }
-            Some(text) => self.onion = address_of("onion", text)?,
+            Some(text) => self.onion = address_of("onion", text, self.dns)?,
             None => {}
         }
         // Core would ask the control port of Tor for it, which is not spoken to here.
@@ -190,19 +199,17 @@ impl ProxyConfig {
 }
 
 /// Reads the address of a proxy; none is `0` or nothing.
-fn address_of(option: &str, text: &str) -> Result<Option<SocketAddr>, String> {
+fn address_of(option: &str, text: &str, dns: bool) -> Result<Option<SocketAddr>, String> {
     if text.is_empty() || text == "0" {
         return Ok(None);
     }
     let invalid = || format!("Invalid -{option} address or hostname: '{text}'");
-    if let Ok(address) = bind_address(option, text, PROXY_PORT) {
-        return Ok(Some(address));
+    let (host, port) = split_port(text).ok_or_else(invalid)?;
+    let address = (host, port.unwrap_or(PROXY_PORT));
+    if !dns && host.parse::<IpAddr>().is_err() {
+        return Err(invalid());
     }
-    let (host, port) = match text.rsplit_once(':') {
-        Some((host, port)) => (host, port.parse().map_err(|_| invalid())?),
-        None => (text, PROXY_PORT),
-    };
-    let mut found = (host, port).to_socket_addrs().map_err(|_| invalid())?;
+    let mut found = address.to_socket_addrs().map_err(|_| invalid())?;
     found.next().map(Some).ok_or_else(invalid)
 }
 
@@ -244,8 +251,25 @@ mod tests {
     #[test]
     fn what_is_no_proxy_is_refused_in_cores_words() {
         let refused = |line: &str| load(&format!("-regtest {line}"), "").expect_err("refused");
-        assert_eq!(refused("-proxy=abc:def"), "Invalid -proxy address or hostname: 'abc:def'");
-        assert_eq!(refused("-onion=xyz:abc"), "Invalid -onion address or hostname: 'xyz:abc'");
+        assert_eq!(
+            refused("-proxy=abc..abc:5"),
+            "Invalid -proxy address or hostname: 'abc..abc:5'"
+        );
+        assert_eq!(
+            refused("-onion=xyz..xyz:5"),
+            "Invalid -onion address or hostname: 'xyz..xyz:5'"
+        );
+        assert_eq!(
+            refused("-dns=0 -proxy=localhost"),
+            "Invalid -proxy address or hostname: 'localhost'"
+        );
+        for option in
+            ["-proxy=192.0.0.1:def", "-proxy=[::1]:0=ipv6", "-onion=xyz:65536", "-i2psam=def:xyz"]
+        {
+            let (name, text) = option.split_once('=').expect("a value");
+            assert_eq!(refused(option), format!("Invalid port specified in {name}: '{text}'"));
+        }
+        assert!(refused("-onlynet=i2p").ends_with("(-onlynet=i2p) but -i2psam is not provided"));
         assert_eq!(refused("-onlynet=abc"), "Unknown network specified in -onlynet: 'abc'");
         let text = refused("-proxy=127.0.0.1:1=mars");
         assert_eq!(text, "Unrecognized network in -proxy='127.0.0.1:1=mars': 'mars'");

@@ -120,7 +120,12 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "Name each connection differently to the proxy, for a circuit of its own (default: 1)",
         &[],
     ),
-    ignored("dns"),
+    option(
+        "dns",
+        "",
+        "Resolve the names of -addnode, -seednode, -connect and proxies (default: 1)",
+        &[],
+    ),
     ignored("i2pacceptincoming"),
     ignored("i2psam"),
     ignored("listenonion"),

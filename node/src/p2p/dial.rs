@@ -331,6 +331,9 @@ fn route(proxies: &ProxyConfig, name: &str, default_port: u16) -> Result<Vec<Rou
     if proxy.is_some() {
         return Ok(vec![Route { proxy, host: host.to_owned(), port, address: None }]);
     }
+    if !proxies.dns {
+        return Err(anyhow!("names are not resolved, -dns=0"));
+    }
     let addresses = resolve(name, default_port)?;
     Ok(addresses.into_iter().map(|at| Route::to(at, proxies.of_address(at.ip()))).collect())
 }
@@ -385,6 +388,9 @@ mod tests {
         assert_eq!(to("abc.onion:8333"), (true, "abc.onion".into(), 8333));
         let direct = load("-regtest");
         assert!(route(&direct, "abc.onion:8333", 1).is_err());
+        assert_eq!(route(&direct, "localhost:5", 1).unwrap()[0].port, 5);
+        let error = route(&load("-regtest -dns=0"), "localhost:5", 1).unwrap_err();
+        assert_eq!(error.to_string(), "names are not resolved, -dns=0");
         assert!(route(&proxies, "abc.b32.i2p:0", 1).is_err());
     }
 }
