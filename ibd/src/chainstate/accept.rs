@@ -177,7 +177,8 @@ impl Chainstate {
                 self.files.append_block(block.bytes())?
             }
         };
-        let before_segwit = entry.height < self.params.segwit_height;
+        let height = entry.height;
+        let before_segwit = height < self.params.segwit_height;
         let entry = self.headers.entry_mut(at);
         entry.block = Some(extent);
         entry.status.set(HeaderStatus::DATA);
@@ -189,7 +190,8 @@ impl Chainstate {
         // A block of 4 MB has at most 66,000 transactions.
         entry.tx_count = u32::try_from(block.txids().len()).unwrap_or(u32::MAX);
         self.dirty.insert(at);
-        self.recent.insert(at, Arc::new(block));
+        let tip_height = self.headers.entry(self.tip).height;
+        self.recent.insert(height, at, Arc::new(block), tip_height);
         self.candidates.block_stored(&mut self.headers, at);
         Ok(BlockAccepted::Stored(self.block_ref(at)))
     }

@@ -134,8 +134,10 @@ impl Chainstate {
         let mut in_flight = VecDeque::new();
         let end = self.run_pipeline(&mut loader, pause, &mut in_flight, connected);
         self.take_back(in_flight);
+        let tip_height = self.headers.entry(self.tip).height;
         for (at, block) in loader.into_ready() {
-            self.recent.insert(at, block);
+            let height = self.headers.entry(at).height;
+            self.recent.insert(height, at, block, tip_height);
         }
         if end.is_ok() && self.stats.is_some() {
             self.write_index()?;
@@ -197,8 +199,8 @@ impl Chainstate {
         while let Some(at) = walk.filter(|&at| at != self.tip) {
             let entry = self.headers.entry(at);
             let hash = entry.hash;
-            let (extent, parent) = (entry.block, entry.parent);
-            let source = match (self.recent.take(at), extent) {
+            let (extent, parent, height) = (entry.block, entry.parent, entry.height);
+            let source = match (self.recent.take(height, at), extent) {
                 (Some(block), _) => Source::Ready(block),
                 (None, Some(extent)) => Source::Stored(extent),
                 (None, None) => return Err(corrupt(format!("block {hash} is not stored"))),

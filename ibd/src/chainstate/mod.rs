@@ -17,6 +17,7 @@ mod open;
 mod prune;
 mod query;
 mod rebuild;
+mod recent;
 mod rollback;
 mod stats;
 mod try_block;
@@ -30,8 +31,9 @@ pub use query::{CoinScanner, Progress};
 pub use rollback::CoinChanges;
 pub use verify::ChainVerification;
 
+use self::recent::RecentBlocks;
 use self::stats::StatsKeeper;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -41,7 +43,6 @@ use bitcoin::hashes::Hash as _;
 use cofferdam_storage::{Batch, BlockBatch, Database, Tip, WalBuffered, WalOptions};
 use rayon::ThreadPool;
 
-use crate::block::CheckedBlock;
 use crate::block_files::{BlockFiles, FileSize};
 use crate::error::{Error, Result};
 use crate::headers::{Candidates, HeaderRef, HeaderRow, HeaderTree};
@@ -123,10 +124,6 @@ impl ChainstateOptions {
         }
     }
 }
-
-/// Memory of recently accepted blocks kept parsed, so that a block that is connected soon after it
-/// came is not read and checked twice.
-const RECENT_BYTES_MAX: usize = 48 * 1024 * 1024;
 
 /// The block index, the block files and the UTXO set of one chain.
 #[derive(Debug)]
@@ -291,38 +288,6 @@ fn block_batch(tip: BlockRef, prev: BlockHash, batch: Batch) -> BlockBatch {
         tip: Tip { height: tip.height, hash: tip.hash.to_byte_array() },
         prev_hash: prev.to_byte_array(),
         batch,
-    }
-}
-
-/// Blocks that were accepted lately, still parsed; the oldest go first.
-#[derive(Debug, Default)]
-struct RecentBlocks {
-    blocks: HashMap<HeaderRef, (Arc<CheckedBlock>, u64)>,
-    by_age: BTreeMap<u64, HeaderRef>,
-    next_age: u64,
-    bytes: usize,
-}
-
-impl RecentBlocks {
-    fn insert(&mut self, at: HeaderRef, block: Arc<CheckedBlock>) {
-        self.take(at);
-        self.bytes += block.memory_bytes();
-        self.blocks.insert(at, (block, self.next_age));
-        self.by_age.insert(self.next_age, at);
-        self.next_age += 1;
-        while self.bytes > RECENT_BYTES_MAX {
-            let Some((_, oldest)) = self.by_age.pop_first() else {
-                break;
-            };
-            self.take(oldest);
-        }
-    }
-
-    fn take(&mut self, at: HeaderRef) -> Option<Arc<CheckedBlock>> {
-        let (block, age) = self.blocks.remove(&at)?;
-        self.by_age.remove(&age);
-        self.bytes -= block.memory_bytes();
-        Some(block)
     }
 }
 

@@ -10,8 +10,8 @@ use cofferdam_storage::{Batch, Count, Database, FileSystem, Recovery, WalBuffere
 
 use super::stats::StatsKeeper;
 use super::{
-    AssumeValid, BlockRef, Chainstate, ChainstateOptions, Progress, RecentBlocks, Store,
-    block_batch, corrupt, put_row,
+    AssumeValid, BlockRef, Chainstate, ChainstateOptions, Progress, Store, block_batch, corrupt,
+    put_row,
 };
 use crate::block_files::BlockFiles;
 use crate::error::{Error, Result};
@@ -94,7 +94,7 @@ impl Chainstate {
             headers,
             candidates,
             dirty: BTreeSet::new(),
-            recent: RecentBlocks::default(),
+            recent: super::recent::RecentBlocks::default(),
             scratch: ConnectScratch::default(),
             connected: Progress::default(),
             stats,

@@ -84,11 +84,12 @@ impl Chainstate {
             if !entry.block.is_some_and(|at| is_pruned(&at.position.file)) {
                 continue;
             }
+            let height = entry.height;
             let state = self.headers.entry_mut(at);
             (state.block, state.undo) = (None, None);
             state.status.clear(HeaderStatus::DATA);
             state.status.clear(HeaderStatus::UNDO);
-            self.recent.take(at);
+            self.recent.take(height, at);
             self.dirty.insert(at);
             self.has_pruned = true;
             if self.dirty.len() >= ROWS_MAX {

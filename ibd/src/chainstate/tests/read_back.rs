@@ -35,7 +35,8 @@ impl Stored {
         let accepted = chainstate.accept_block(serialize(&block), NOW).expect("works");
         assert!(matches!(accepted, BlockAccepted::Stored(_)), "{accepted:?}");
         let at = chainstate.headers.get(&block.block_hash()).expect("accepted");
-        drop(chainstate.recent.take(at));
+        let height = chainstate.headers.entry(at).height;
+        drop(chainstate.recent.take(height, at));
         Self { chainstate, at, block, file: dir.join("blocks/blk00000.dat") }
     }
 
