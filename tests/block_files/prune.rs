@@ -3,7 +3,7 @@
 use cofferdam_tests::process::Node;
 use serde_json::{Value, json};
 
-use super::{mine, numbers, start};
+use super::{ADDRESS, mine, numbers, start};
 
 fn hash_at(node: &Node, height: u32) -> String {
     let hash = node.rpc("getblockhash", &[&height.to_string()]);
@@ -26,12 +26,19 @@ fn whole_files_go_when_asked_for_and_only_far_below_the_tip() {
         refusal(&node, "801").contains("Blockchain is shorter than the attempted prune height.")
     );
     let late = "Could not find block with at least the specified timestamp.";
-    assert!(refusal(&node, "4000000000").contains(late));
+    assert!(refusal(&node, "2000000000").contains(late));
     let info = node.rpc("getblockchaininfo", &[]);
     assert_eq!((&info["pruned"], &info["pruneheight"]), (&json!(true), &json!(0)));
     assert_eq!(info["automatic_pruning"], json!(false));
     let services = node.rpc("getnetworkinfo", &[])["localservicesnames"].clone();
     assert_eq!(services, json!(["WITNESS", "NETWORK_LIMITED", "P2P_V2"]));
+
+    // A file with a block from far ahead would stay for long.
+    let next = node.rpc("generateblock", &[ADDRESS, "[]", "false"]);
+    let next = ["hash", "hex"].map(|name| next[name].as_str().expect("hex"));
+    let _ = node.rpc("submitheader", &[&next[1][..160]]);
+    let error = node.try_rpc("getblockfrompeer", &[next[0], "0"]).expect_err("refused");
+    assert!(error.contains("In prune mode, only blocks that the node has already synced previously can be fetched from a peer"), "{error}");
 
     let (first, header) = (hash_at(&node, 1), node.rpc("getblockheader", &[&hash_at(&node, 1)]));
     let pruned = node.rpc("pruneblockchain", &["800"]).as_u64().expect("a height");
