@@ -207,7 +207,7 @@ impl Node {
         let (chain, shutdown) = (self.chain.clone(), self.shutdown.clone());
         let import = Import { chain, shutdown, for_person: false };
         let blocks = self.data_dir.blocks_dir();
-        self.load = Some(InitLoad::start(import, rebuild, blocks, config.blocks.load.clone())?);
+        self.load = Some(InitLoad::start(import, rebuild, blocks, &config.blocks)?);
         Ok(())
     }
 

@@ -56,10 +56,17 @@ fn both_ways_of_building_anew_end_at_the_same_state_and_write_no_block_again() {
 fn a_reindex_that_was_killed_goes_on_without_the_option() {
     let (dir, state) = chain(1500);
     // Killed as soon as it answers, which is while it reads the files, or before or after.
-    drop(Node::start(BINARY, dir.path(), &["-connect=0", "-reindex"]));
-    let node = start(dir.path(), &[]);
+    let args = ["-connect=0", "-blockfilterindex", "-reindex"];
+    drop(Node::start(BINARY, dir.path(), &args));
+    let begun = log(dir.path()).len();
+    let node = start(dir.path(), &["-blockfilterindex"]);
     assert_eq!(node.state(), state);
     node.stop();
+    // The index goes on from where it was.
+    let index = dir.path().join("regtest/indexes/blockfilter/basic/db");
+    let (log_text, index) = (log(dir.path()), index.display().to_string());
+    assert!(log_text[begun..].contains(&format!("Opening LevelDB in {index}")), "{log_text}");
+    assert!(!log_text[begun..].contains(&format!("Wiping LevelDB in {index}")), "{log_text}");
     // A step that was not finished is done again.
     fs::write(blocks_dir(dir.path()).join("index/REBUILD"), "wipe").expect("writable");
     let node = start(dir.path(), &[]);
@@ -161,6 +168,16 @@ fn files_given_at_the_start_are_imported_before_the_node_says_it_is_ready() {
     assert_eq!(node.state(), state);
     node.stop();
     let log = log(other.path());
+    // A node for the import alone.
+    fs::remove_dir_all(other.path().join("regtest")).expect("there");
+    let args = ["-stopafterblockimport", &option];
+    let output = command(BINARY, other.path()).args(["-regtest", "-connect=0"]).args(args).output();
+    let output = output.expect("the binary starts");
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", said(&output));
+    assert!(self::log(other.path()).contains("Stopping after block import"));
+    let node = start(other.path(), &[]);
+    assert_eq!(node.state(), state);
+    node.stop();
     for line in [
         "initload thread start",
         "LoadExternalBlockFile: Out of order block",

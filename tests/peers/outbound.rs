@@ -125,6 +125,24 @@ fn fixed_seeds_are_used_at_once_by_who_asks_nobody_and_else_after_a_minute() {
     node.logged("Adding fixed seeds as 60 seconds have passed and addrman is empty");
 }
 
+#[test]
+fn a_network_that_is_off_at_the_start_has_no_peers_until_it_is_switched_on() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    let option = format!("-addnode={}", listener.local_addr().expect("bound"));
+    let node = Logged::start(&["-networkactive=0", &option]);
+    node.logged("SetNetworkActive: false");
+    Peer::connect(&node).wait_for_end();
+    node.logged("dropped: not accepting new connections");
+    let info = node.node.rpc("getnetworkinfo", &[]);
+    assert_eq!((&info["networkactive"], &info["connections"]), (&false.into(), &0.into()));
+    listener.set_nonblocking(true).expect("a socket");
+    assert!(listener.accept().is_err(), "the node connected all the same");
+    listener.set_nonblocking(false).expect("a socket");
+    node.call("setnetworkactive", &["true"]);
+    let _peer = listener.accept().expect("the node");
+    drop(Peer::ready(&node));
+}
+
 /// What a proxy without a user is asked for, and the connection to it.
 fn proxied(proxy: &std::net::TcpListener) -> (Vec<u8>, std::net::TcpStream) {
     use std::io::{Read as _, Write as _};

@@ -76,6 +76,8 @@ pub struct BlocksConfig {
     pub rebuild_after_failure: bool,
     /// Files to import at the start (`-loadblock`).
     pub load: Vec<PathBuf>,
+    /// Whether the node stops when there is nothing left to import.
+    pub stop_after_load: bool,
     /// For `import`: the files are named by a data directory of Bitcoin Core.
     pub from_core: Option<String>,
     /// For `import --from-core`: block files are copied, not linked.
@@ -110,6 +112,7 @@ impl BlocksConfig {
                 .all("test")
                 .contains(&"reindex_after_failure_noninteractive_yes"),
             load: settings.all("loadblock").into_iter().map(PathBuf::from).collect(),
+            stop_after_load: settings.flag("stopafterblockimport", false),
             from_core: settings.get("from-core").filter(|dir| *dir != "0").map(str::to_owned),
             copy: settings.flag("copy", false),
         })

@@ -8,6 +8,30 @@ use crate::settings::Settings;
 /// What `-test` may name.
 const TEST_OPTIONS: [&str; 3] = ["addrman", "reindex_after_failure_noninteractive_yes", "bip94"];
 
+/// Options of Core that a user could rely on, and which do nothing here.
+const WITHOUT_EFFECT: [&str; 20] = [
+    "acceptnonstdtxn",
+    "capturemessages",
+    "i2pacceptincoming",
+    "i2psam",
+    "ipcbind",
+    "listenonion",
+    "natpmp",
+    "peerbloomfilters",
+    "privatebroadcast",
+    "signer",
+    "signetseednode",
+    "torcontrol",
+    "txreconciliation",
+    "upnp",
+    "wallet",
+    "zmqpubhashblock",
+    "zmqpubhashtx",
+    "zmqpubrawblock",
+    "zmqpubrawtx",
+    "zmqpubsequence",
+];
+
 /// Refuses combinations that make no sense.
 ///
 /// # Errors
@@ -53,6 +77,17 @@ pub(super) fn complaints(settings: &Settings) -> Vec<String> {
     lines.into_iter().map(|line: String| format!("Warning: {line}")).collect()
 }
 
+/// Returns what the log has to say of options that are set and taken, but mean nothing here.
+pub(super) fn without_effect(settings: &Settings) -> Vec<String> {
+    let asks = |name: &&&str| {
+        let value = settings.get(name);
+        // Without a value it is a truth value that is true.
+        value.is_some_and(|value| value != "0")
+    };
+    let line = |name: &&str| format!("Option '-{name}' is set but has no effect in this program.");
+    WITHOUT_EFFECT.iter().filter(asks).map(line).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use crate::config::tests::load;
@@ -72,6 +107,18 @@ mod tests {
             assert_eq!(load(line, "").unwrap_err(), text);
         }
         assert!(load("-signet -acceptnonstdtxn", "").is_ok());
+    }
+
+    #[test]
+    fn the_log_tells_what_is_set_in_vain() {
+        let warnings = |line| load(line, "").unwrap().warnings;
+        let line = "-regtest -zmqpubrawtx=tcp://127.0.0.1:1 -peerbloomfilters=0 -natpmp";
+        let vain = |name| format!("Option '-{name}' is set but has no effect in this program.");
+        assert_eq!(warnings(line), [vain("natpmp"), vain("zmqpubrawtx")]);
+        for name in super::WITHOUT_EFFECT {
+            let spec = crate::options::OptionSpec::find(name).unwrap();
+            assert!(spec.has(crate::options::Rule::Ignored), "{name} does something");
+        }
     }
 
     #[test]

@@ -149,6 +149,7 @@ impl Config {
         config.set_options.extend(loaded.settings.shown());
         config.settings_file = loaded.dynamic;
         config.warnings = loaded.warnings;
+        config.warnings.extend(interaction::without_effect(&loaded.settings));
         config.complaints = loaded.complaints;
         config.complaints.extend(interaction::complaints(&loaded.settings));
         config.config_file = loaded.path;

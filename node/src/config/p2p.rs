@@ -59,6 +59,8 @@ pub struct P2pConfig {
     pub v2_transport: bool,
     /// Whether peers are told that no transactions are wanted.
     pub blocks_only: bool,
+    /// Whether there may be connections before `setnetworkactive` is called.
+    pub network_active: bool,
     /// Whether the node opens connections by itself.
     pub automatic: bool,
     /// Whether the seeds' names are resolved if there are no addresses.
@@ -126,6 +128,7 @@ impl P2pConfig {
             external,
             discover,
             listen_port: port,
+            network_active: settings.flag("networkactive", true),
             automatic: !settings.is_set("connect"),
             dns_seed,
             force_dns_seed,

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use anyhow::{Context as _, Result};
 
 use super::{Import, SourceFile};
+use crate::config::BlocksConfig;
 use crate::rebuild::{Rebuild, block_file_number};
 
 /// The thread.
@@ -25,8 +26,9 @@ impl InitLoad {
         import: Import,
         rebuild: Rebuild,
         blocks: &Path,
-        load: Vec<std::path::PathBuf>,
+        options: &BlocksConfig,
     ) -> Result<Self> {
+        let (load, stop_after) = (options.load.clone(), options.stop_after_load);
         // Looked at now: files that peers' blocks begin from here on are indexed as they come.
         let own = if rebuild.is_scan()? { block_files(blocks)? } else { Vec::new() };
         let run = move || {
@@ -37,6 +39,10 @@ impl InitLoad {
                 import.shutdown.fail(&format!("{error:#}"));
             }
             import.chain.set_loading(false);
+            if stop_after {
+                tracing::info!("Stopping after block import");
+                import.shutdown.request();
+            }
             tracing::info!("initload thread exit");
         };
         let thread = std::thread::Builder::new().name("initload".into()).spawn(run);

@@ -52,6 +52,12 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     option("listen", "", "Accept connections (default: 1 unless -connect is used)", &[]),
     option("maxconnections", "n", "Most connections at a time (default: 125)", &[]),
     option(
+        "networkactive",
+        "",
+        "Have connections to peers at all; setnetworkactive changes it while the node runs (default: 1)",
+        &[],
+    ),
+    option(
         "peertimeout",
         "n",
         "Seconds in which a peer need not have sent anything, nor ended the handshake (default: 60)",
@@ -131,7 +137,6 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     ignored("listenonion"),
     ignored("maxreceivebuffer"),
     ignored("natpmp"),
-    ignored("networkactive"),
     ignored("peerbloomfilters"),
     ignored("torcontrol"),
     option("torpassword", "pass", "Accepted and ignored", &[Sensitive, super::Rule::Ignored]),

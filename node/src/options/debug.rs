@@ -19,6 +19,12 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         &[DebugOnly],
     ),
     option(
+        "stopafterblockimport",
+        "",
+        "Stop when all block files are imported (default: 0)",
+        &[DebugOnly],
+    ),
+    option(
         "stopatheight",
         "n",
         "Stop when the chain has this height; 0: never (default: 0)",
@@ -63,5 +69,4 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     ignored("limitdescendantcount"),
     ignored("maxsigcachesize"),
     ignored("printpriority"),
-    ignored("stopafterblockimport"),
 ];

@@ -102,6 +102,8 @@ impl PeerManager {
     ) -> Result<Arc<Self>> {
         let default_port = chain.params().default_port;
         let upload = Upload::new(config.max_upload_bytes);
+        let active = config.network_active;
+        tracing::info!("SetNetworkActive: {active}");
         tracing::info!("init message: Loading banlist…");
         let bans = BanList::open(chain_dir.join("banlist.json"), seconds(clock.now()));
         let manager = Arc::new(Self {
@@ -122,7 +124,7 @@ impl PeerManager {
             reconnects: Mutex::new(Vec::new()),
             bound: Mutex::new(Vec::new()),
             group_key: random_nonce(),
-            active: AtomicBool::new(true),
+            active: AtomicBool::new(active),
             peers: Mutex::new(BTreeMap::new()),
             next_id: AtomicU64::new(0),
             threads: Mutex::new(Vec::new()),
