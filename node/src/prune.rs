@@ -63,7 +63,7 @@ impl Pruner {
         }
         let before = self.locks.insert(who.to_owned(), height);
         if before.is_some_and(|before| before > height) {
-            tracing::debug!("[prune] {who} prune lock moved back to {height}");
+            tracing::debug!("{who} prune lock moved back to {height}");
         }
     }
 
@@ -108,7 +108,7 @@ impl Pruner {
         let files = chainstate.finished_block_files()?;
         let chosen = choose(&files, used, keep, last_height);
         tracing::debug!(
-            "[prune] target={}MiB actual={}MiB max_prune_height={last_height} removed {} blk/rev pairs",
+            "target={}MiB actual={}MiB max_prune_height={last_height} removed {} blk/rev pairs",
             target >> 20,
             used >> 20,
             chosen.len()
@@ -145,7 +145,7 @@ impl Pruner {
             }
         }
         if let Some(who) = limit {
-            tracing::debug!("[prune] {who} limited pruning to height {last}");
+            tracing::debug!("{who} limited pruning to height {last}");
         }
         last.min(asked).min(tip.saturating_sub(BLOCKS_KEPT))
     }

@@ -3,7 +3,7 @@
 use cofferdam_tests::process::Node;
 use serde_json::{Value, json};
 
-use super::{ADDRESS, mine, numbers, start};
+use super::{ADDRESS, log, mine, numbers, start};
 
 fn hash_at(node: &Node, height: u32) -> String {
     let hash = node.rpc("getblockhash", &[&height.to_string()]);
@@ -48,7 +48,12 @@ fn whole_files_go_when_asked_for_and_only_far_below_the_tip() {
     assert!(!numbers(dir.path(), "blk").contains(&0));
     let error = node.try_rpc("getblock", &[&first]).expect_err("pruned");
     assert!(error.contains("Block not available (pruned data)"), "{error}");
+    let error = node.try_rpc("getblockfrompeer", &[&first, "0"]).expect_err("nobody is there");
+    assert!(error.contains("Peer does not exist"), "{error}");
     assert_eq!(node.rpc("getblockheader", &[&first])["nTx"], header["nTx"]);
+    assert_eq!(node.rpc("verifychain", &["0", "0"]), json!(false));
+    let line = format!("Block verification stopping at height {pruned} (no data)");
+    assert!(log(dir.path()).contains(&line), "{line}");
     let above = u32::try_from(pruned).expect("small") + 1;
     assert_eq!(node.rpc("getblock", &[&hash_at(&node, above)])["height"], json!(above));
     let state = node.state();
@@ -68,7 +73,8 @@ fn whole_files_go_when_asked_for_and_only_far_below_the_tip() {
 fn an_index_that_has_read_the_blocks_holds_no_file_back() {
     let pruned = |args: &[&str]| {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let node = start(dir.path(), &[&["-fastprune", "-prune=1"], args].concat());
+        let usual = ["-fastprune", "-prune=1", "-debug=prune"];
+        let node = start(dir.path(), &[&usual, args].concat());
         mine(&node, 700);
         cofferdam_tests::process::wait_for("the index", || {
             let info = node.rpc("getindexinfo", &[]);
@@ -77,6 +83,16 @@ fn an_index_that_has_read_the_blocks_holds_no_file_back() {
         });
         // At once: the rows may not be durable yet.
         let pruned = node.rpc("pruneblockchain", &["700"]);
+        if args.is_empty() {
+            node.stop();
+            return pruned;
+        }
+        let line = "basic block filter index limited pruning to height 689\n";
+        assert!(log(dir.path()).contains(line), "{line}");
+        // Blocks that it may have to take back are kept as well.
+        let _ = node.rpc("invalidateblock", &[&hash_at(&node, 690)]);
+        let line = "basic block filter index prune lock moved back to 689\n";
+        cofferdam_tests::process::wait_for(line, || log(dir.path()).contains(line).then_some(()));
         node.stop();
         pruned
     };
@@ -97,6 +113,21 @@ fn a_pruned_chain_is_not_opened_as_a_whole_one() {
     );
     let text = String::from_utf8(output.stderr).expect("UTF-8");
     assert!(text.starts_with("You need to rebuild the database using -reindex"), "{text}");
+    // Nor is it indexed as if it were one.
+    for (option, name) in
+        [("-blockfilterindex", "basic block filter index"), ("-coinstatsindex", "coinstatsindex")]
+    {
+        let args = ["-regtest", "-connect=0", "-fastprune", "-prune=1", option];
+        let output = cofferdam_tests::process::run(super::BINARY, dir.path(), &args);
+        let text = String::from_utf8(output.stderr).expect("UTF-8");
+        assert_eq!(
+            text.trim(),
+            format!(
+                "Error: {name} best block of the index goes beyond pruned data (including undo data). Please disable the index or reindex (which will download the whole blockchain again)\nError: A fatal internal error occurred, see debug.log for details: Failed to start indexes, shutting down…"
+            )
+        );
+        assert_eq!(output.status.code(), Some(1));
+    }
     // Built anew it begins with what is there: nothing, as the first file is gone.
     let node = start(dir.path(), &["-fastprune", "-prune=1", "-reindex"]);
     assert_eq!(node.height(), 0);

@@ -38,7 +38,7 @@ const CATEGORIES: [&str; 29] = [
 ];
 
 /// What the lines of a module are, if their target says nothing else: the longest prefix counts.
-const MODULES: [(&str, &str); 10] = [
+const MODULES: [(&str, &str); 11] = [
     ("cofferdam_ibd", "validation"),
     ("cofferdam_ibd::block_files", "blockstorage"),
     ("cofferdam_node", "kernel"),
@@ -46,6 +46,7 @@ const MODULES: [(&str, &str); 10] = [
     ("cofferdam_node::import", "reindex"),
     ("cofferdam_node::p2p", "net"),
     ("cofferdam_node::p2p::addrman", "addrman"),
+    ("cofferdam_node::prune", "prune"),
     ("cofferdam_node::rpc", "rpc"),
     ("cofferdam_node::rpc::http", "http"),
     ("cofferdam_storage", "coindb"),
