@@ -3,12 +3,15 @@
 use std::fs;
 use std::process::Command;
 
-use bitcoin::consensus::encode::serialize_hex;
+use bitcoin::absolute::LockTime;
+use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
+use bitcoin::transaction::Version;
+use bitcoin::{Amount, Block, OutPoint, ScriptBuf, Sequence, Transaction, TxIn, TxOut, Witness};
 use cofferdam_tests::process::{Node, wait_for};
 use serde_json::Value;
 
 use crate::notifications::solve;
-use crate::{BINARY, refusal, start, temporary, text};
+use crate::{BINARY, mine, refusal, start, temporary, text};
 
 #[test]
 fn the_log_is_where_the_options_say() {
@@ -95,6 +98,42 @@ fn what_is_wrong_with_a_submitted_block_or_header_is_told_as_by_core() {
     ];
     let at = lines.map(|line| log().find(&line).unwrap_or_else(|| panic!("{line}{}", log())));
     assert!(at[0] < at[1], "{}", log());
+    node.stop();
+}
+
+#[test]
+fn a_block_with_a_bad_script_is_told_as_by_core() {
+    let dir = temporary();
+    let node = start(dir.path(), &[]);
+    let first = mine(&node, 101).swap_remove(0);
+    let hex = node.rpc("getblock", &[&first, "0"]);
+    let first: Block = deserialize_hex(hex.as_str().expect("hex")).expect("a block");
+    let next = node.rpc("generateblock", &["raw(51)", "[]", "false"]);
+    let mut block: Block = deserialize_hex(next["hex"].as_str().expect("hex")).expect("a block");
+    // Without witnesses there need not be a commitment to them.
+    block.txdata[0].output.truncate(1);
+    block.txdata[0].input[0].witness.clear();
+    let coin = OutPoint::new(first.txdata[0].compute_txid(), 0);
+    block.txdata.push(Transaction {
+        version: Version::ONE,
+        lock_time: LockTime::ZERO,
+        // The script of the coin is true whatever comes before, unless that is no push.
+        input: vec![TxIn {
+            previous_output: coin,
+            script_sig: ScriptBuf::from_bytes(vec![0x6a]),
+            sequence: Sequence::MAX,
+            witness: Witness::new(),
+        }],
+        output: vec![TxOut { value: Amount::ZERO, script_pubkey: ScriptBuf::new() }],
+    });
+    block.header.merkle_root = block.compute_merkle_root().expect("there are transactions");
+    solve(&mut block);
+    let fault = "block-script-verify-flag-failed";
+    let said = node.rpc("submitblock", &[&serialize_hex(&block)]);
+    assert!(said.as_str().expect("a reason").starts_with(fault), "{said}");
+    let log = text(&dir.path().join("regtest/debug.log"));
+    assert!(log.contains(&format!("Block validation error: {fault}")), "{log}");
+    assert_eq!(node.height(), 101);
     node.stop();
 }
 

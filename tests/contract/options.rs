@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use cofferdam_tests::process::{run, said};
+use cofferdam_tests::process::{free_port, run, said};
 
 use crate::{BINARY, refusal, start, temporary};
 
@@ -47,10 +47,38 @@ fn what_cannot_be_started_is_refused_in_bitcoind_s_words() {
         ("-debugexclude=abc", "Error: Unsupported logging category -debugexclude=abc.".into()),
         ("-loglevel=abc", "Error: Unsupported global logging level -loglevel=abc. Valid values: info, debug, trace.".into()),
         ("-minimumchainwork=test", "Error: Invalid minimum work specified (test), must be up to 64 hex digits".into()),
+        ("-prune=-1", "Error: Prune cannot be configured with a negative value.".into()),
+        ("-prune=549", "Error: Prune configured below the minimum of 550 MiB.  Please use a higher number.".into()),
+        ("-peerblockfilters", "Error: Cannot set -peerblockfilters without -blockfilterindex.".into()),
+        ("-blockfilterindex=abc", "Error: Unknown -blockfilterindex value abc.".into()),
+        ("-peertimeout=0", "Error: peertimeout must be a positive integer.".into()),
         ("-signet", "Error: Invalid combination of -regtest, -signet, -testnet, -testnet4 and -chain. Can use at most one.".into()),
     ] {
         assert_eq!(refusal(dir.path(), &[arg]), text);
     }
+    for (args, text) in [
+        (["-prune=550", "-txindex"], "Prune mode is incompatible with -txindex."),
+        (
+            ["-prune=550", "-reindex-chainstate"],
+            "Prune mode is incompatible with -reindex-chainstate. Use full -reindex instead.",
+        ),
+    ] {
+        assert_eq!(refusal(dir.path(), &args), format!("Error: {text}"));
+    }
+    // The last word on the network counts.
+    let signet = |args: &[&str]| refusal(dir.path(), &[&["-noregtest", "-signet"], args].concat());
+    let text = "Error: -signetchallenge must be hex, not 'abc'.";
+    assert_eq!(signet(&["-signetchallenge=abc"]), text);
+    let text = "Error: -signetchallenge cannot be multiple values.";
+    assert_eq!(signet(&["-signetchallenge=51", "-signetchallenge=52"]), text);
+    let at = format!("127.0.0.1:{}", free_port());
+    let text = refusal(dir.path(), &["-listen=1", &format!("-bind={at}"), &format!("-bind={at}")]);
+    assert_eq!(
+        text,
+        format!(
+            "Error: Duplicate binding configuration for address {at}. Please check your -bind, -bind=...=onion and -whitebind settings."
+        )
+    );
     let long = refusal(dir.path(), &[&format!("-uacomment={}", "a".repeat(256))]);
     assert!(long.starts_with("Error: Total length of network version string ("), "{long}");
     assert!(
@@ -88,6 +116,27 @@ fn a_broken_file_is_refused_in_bitcoind_s_words() {
         refusal(dir.path(), &[]),
         format!("{reading} Config file \"{}\" is a directory.", file.display())
     );
+}
+
+#[test]
+fn a_node_that_is_not_told_where_listens_everywhere_and_for_the_onion_service() {
+    let dir = temporary();
+    let log = || crate::text(&dir.path().join("regtest/debug.log"));
+    let first = free_port();
+    // The next port has to be free as well.
+    let (mut last, mut next) = (free_port(), free_port());
+    while next != last + 1 {
+        (last, next) = (next, free_port());
+    }
+    let ports = [format!("-port={first}"), format!("-port={last}")];
+    start(dir.path(), &["-nobind", "-listen", &ports[0], &ports[1]]).stop();
+    assert!(log().contains(&format!("Bound to 0.0.0.0:{last}\n")), "{}", log());
+    assert!(log().contains(&format!("Bound to 127.0.0.1:{next}\n")), "{}", log());
+    assert!(!log().contains(&format!("Bound to 0.0.0.0:{first}\n")), "{}", log());
+    let onion = free_port();
+    start(dir.path(), &[&ports[0], &format!("-bind=127.0.0.1:{onion}=onion")]).stop();
+    assert!(log().contains(&format!("Bound to 127.0.0.1:{first}\n")), "{}", log());
+    assert!(log().contains(&format!("Bound to 127.0.0.1:{onion}\n")), "{}", log());
 }
 
 fn agent(dir: &Path) -> (String, String) {

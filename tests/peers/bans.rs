@@ -5,6 +5,8 @@ use crate::fixture::{Logged, Peer};
 #[test]
 fn a_banned_peer_is_refused_also_after_a_restart_unless_it_has_permission() {
     let node = Logged::start(&["-v2transport=0"]);
+    let anew = "Recreating the banlist database";
+    node.logged(anew);
     let mut peer = Peer::ready(&node);
     node.call("setban", &["127.0.0.0/24", "add", "1000"]);
     peer.wait_for_end();
@@ -28,6 +30,7 @@ fn a_banned_peer_is_refused_also_after_a_restart_unless_it_has_permission() {
     assert_eq!(node.peer()["permissions"], serde_json::json!([]));
     node.call("setban", &["1.2.3.4", "add"]);
     assert_eq!(node.node.rpc("listbanned", &[])[0]["ban_duration"], 1234);
+    assert_eq!(node.log().matches(anew).count(), 1);
     node.node.stop();
 }
 

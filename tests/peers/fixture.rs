@@ -47,19 +47,20 @@ impl Logged {
         Self::start_in(self.dir, self.is_automatic, args)
     }
 
+    /// Returns the whole log.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("regtest/debug.log")).expect("a log")
+    }
+
     /// Waits until a line with this text is in the log.
     pub(crate) fn logged(&self, text: &str) {
-        let path = self.dir.path().join("regtest/debug.log");
-        wait_for(text, || {
-            std::fs::read_to_string(&path).expect("a log").contains(text).then_some(())
-        });
+        wait_for(text, || self.log().contains(text).then_some(()));
     }
 
     /// Waits until a line with this text is in the log, and returns it.
     pub(crate) fn line(&self, text: &str) -> String {
         self.logged(text);
-        let log = std::fs::read_to_string(self.dir.path().join("regtest/debug.log"));
-        let log = log.expect("a log");
+        let log = self.log();
         log.lines().find(|line| line.contains(text)).expect("it was there").to_owned()
     }
 

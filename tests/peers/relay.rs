@@ -118,6 +118,45 @@ fn a_leader_that_says_nothing_gives_way_when_its_time_is_over() {
 }
 
 #[test]
+fn a_leader_with_permission_may_take_its_time() {
+    let node =
+        Logged::start(&["-mocktime=1700000000", "-peertimeout=999999999", "-whitelist=127.0.0.1"]);
+    let mut slow = Peer::ready(&node);
+    slow.expect("getheaders");
+    let mut other = node.connects("outbound-full-relay");
+    other.expect("version");
+    other.send("version", &version(70_016, 9));
+    other.send("verack", &[]);
+    assert!(!was_sent(&settle(&mut other), "getheaders"));
+    node.call("setmocktime", &["1700001600"]);
+    node.logged("Timeout downloading headers from noban peer, not disconnecting peer=0");
+    other.expect("getheaders");
+    slow.settle();
+}
+
+#[test]
+fn headers_of_too_little_work_are_kept_only_of_who_has_permission() {
+    let blocks = mined(15);
+    // The work of sixteen blocks, the first one with it.
+    let work = "-minimumchainwork=0x20";
+    let node = Logged::start(&[work]);
+    let mut peer = Peer::ready(&node);
+    let known = |node: &Logged| node.node.rpc("getblockchaininfo", &[])["headers"].as_u64();
+    peer.send("headers", &headers(&blocks[..14]));
+    peer.settle();
+    assert!(node.line("Ignoring low-work chain (height=14)").contains(" [net] Ignoring"));
+    assert_eq!(known(&node), Some(0));
+    peer.send("headers", &headers(&blocks));
+    peer.settle();
+    node.logged("Synchronizing blockheaders, height: 15 (~");
+    let node = Logged::start(&[work, "-whitelist=noban@127.0.0.1"]);
+    let mut peer = Peer::ready(&node);
+    peer.send("headers", &headers(&blocks[..14]));
+    peer.settle();
+    node.logged("Synchronizing blockheaders, height: 14 (~");
+}
+
+#[test]
 fn a_stalled_window_costs_the_staller_its_connection() {
     let blocks = mined(1025);
     let node = Logged::start(&["-mocktime=1800000000"]);
@@ -188,6 +227,13 @@ fn unasked_blocks_are_taken_only_if_their_chain_is_worth_it() {
     }
     peer.send("block", &serialize(&stray));
     peer.wait_for_end();
+    // What is not what its header says says nothing of the block.
+    let mut mutant = blocks[0].clone();
+    mutant.txdata[0].version = bitcoin::transaction::Version::ONE;
+    let mut peer = Peer::ready(&node);
+    peer.send("block", &serialize(&mutant));
+    peer.wait_for_end();
+    node.logged("Block mutated: bad-txnmrklroot, hashMerkleRoot mismatch");
     node.logged("prev-blk-not-found");
 }
 
