@@ -40,6 +40,7 @@ use crate::coding::key_front;
 use crate::database::KeyRange;
 use crate::mutation::{Mutation, mutated};
 use crate::wal_buffered::arena::{Arena, Handle};
+use crate::wal_buffered::parallel_sort;
 
 /// What a table knows of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -341,20 +342,29 @@ impl Memtable {
             let sort_key = |slot: &Slot| (key_front(self.arena.get(slot.handle).key), slot.handle);
             let mut order: Vec<SortKey> = Vec::with_capacity(tree.slots.len());
             order.extend(tree.slots.iter().map(sort_key));
-            order.sort_unstable_by(|(front_a, a), (front_b, b)| {
+            parallel_sort::sort_by(&mut order, &|(front_a, a), (front_b, b)| {
                 let keys = || self.arena.get(*a).key.cmp(self.arena.get(*b).key);
                 front_a.cmp(front_b).then_with(keys)
             });
             let tree_id = tree.id;
-            order.into_iter().map(move |(_, handle)| {
-                let stored = self.arena.get(handle);
+            (0..order.len()).filter_map(move |at| {
+                if at % GROUP == 0 {
+                    self.touch_entries(order.iter().skip(at).take(GROUP));
+                }
+                let stored = self.arena.get(order.get(at)?.1);
                 let (key, value) = (stored.key, stored.value);
-                match State::from_code(stored.state) {
+                Some(match State::from_code(stored.state) {
                     State::Tombstone => Op::Delete { tree_id, key },
                     State::Fresh | State::Put => Op::Put { tree_id, key, value },
-                }
+                })
             })
         })
+    }
+
+    /// As [`Memtable::touch`] does, for entries that are found already.
+    fn touch_entries<'a>(&self, entries: impl Iterator<Item = &'a SortKey>) {
+        let seen = entries.map(|(_, handle)| self.arena.touch(*handle));
+        black_box(seen.fold(0, |all, byte| all ^ byte));
     }
 
     fn tree_index(&mut self, id: u8) -> usize {

@@ -41,6 +41,7 @@ pub(crate) mod merge;
 mod metrics;
 mod open;
 mod options;
+mod parallel_sort;
 mod read_many;
 #[cfg(all(test, shuttle, feature = "testing"))]
 mod schedules;
