@@ -25,6 +25,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use bitcoin::BlockHash;
+use bitcoin::hashes::Hash as _;
 use cofferdam_ibd::params::{ChainParams, Network};
 use cofferdam_storage::{BackendKind, Durability};
 
@@ -293,11 +294,14 @@ fn max_tip_age(settings: &Settings) -> Result<u32, String> {
 fn assume_valid(settings: &Settings) -> Result<AssumeValidOption, String> {
     match settings.get("assumevalid") {
         None => Ok(AssumeValidOption::Default),
-        Some("0") => Ok(AssumeValidOption::CheckAll),
-        Some(hex) => hex
-            .parse()
-            .map(AssumeValidOption::Block)
-            .map_err(|_| format!("Invalid assumevalid block hash specified ({hex}), must be up to 64 hex digits (or 0 to disable)")),
+        Some(text) => {
+            let hex = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
+            let hash: BlockHash = format!("{hex:0>64}")
+                .parse()
+                .map_err(|_| format!("Invalid assumevalid block hash specified ({text}), must be up to 64 hex digits (or 0 to disable)"))?;
+            let is_none = hash.to_byte_array() == [0; 32];
+            Ok(if is_none { AssumeValidOption::CheckAll } else { AssumeValidOption::Block(hash) })
+        }
     }
 }
 
@@ -312,20 +316,15 @@ fn port(settings: &Settings, name: &str, default: u16) -> Result<u16, String> {
 /// Refuses addresses with a port that is none, before anything else is said of them
 /// (`CheckHostPortOptions` in Bitcoin Core's `init.cpp`).
 fn check_ports(settings: &Settings) -> Result<(), String> {
-    // Whether a network may follow, as `=onion`.
-    let options = [
-        ("i2psam", false),
-        ("onion", false),
-        ("proxy", true),
-        ("bind", true),
-        ("torcontrol", false),
-        ("whitebind", false),
-    ];
-    for (option, has_network) in options {
+    for option in ["i2psam", "onion", "proxy", "bind", "torcontrol", "whitebind"] {
+        // A network may follow, as `=onion`.
+        let has_network = matches!(option, "proxy" | "bind");
+        let may_be_path = matches!(option, "proxy" | "onion");
         for text in settings.all(option) {
             let bare = text.rsplit_once('=').filter(|_| has_network).map_or(text, |(at, _)| at);
-            split_port(bare)
-                .ok_or_else(|| format!("Invalid port specified in -{option}: '{text}'"))?;
+            if split_port(bare).is_none() && !(may_be_path && text.starts_with("unix:")) {
+                return Err(format!("Invalid port specified in -{option}: '{text}'"));
+            }
         }
     }
     Ok(())
@@ -435,7 +434,16 @@ pub(crate) mod tests {
     fn hexadecimal_options_are_checked() {
         let work = load("-minimumchainwork=0x65", "").unwrap().params.minimum_chain_work;
         assert_eq!(work.to_be_bytes()[31], 0x65);
-        assert_eq!(load("-assumevalid=0", "").unwrap().assume_valid, AssumeValidOption::CheckAll);
+        let assumed =
+            |text: &str| load(&format!("-assumevalid={text}"), "").map(|c| c.assume_valid);
+        for none in ["0", "0x", "0x00"] {
+            assert_eq!(assumed(none), Ok(AssumeValidOption::CheckAll));
+        }
+        let hash = format!("{:0>64}", "1a").parse().unwrap();
+        assert_eq!(assumed("0x1A"), Ok(AssumeValidOption::Block(hash)));
+        for bad in ["x", &"1".repeat(65)] {
+            assert!(assumed(bad).unwrap_err().contains("must be up to 64 hex digits"), "{bad}");
+        }
     }
 
     #[test]

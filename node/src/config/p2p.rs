@@ -91,8 +91,9 @@ impl P2pConfig {
     pub(super) fn from_settings(settings: &Settings, params: &ChainParams) -> Result<Self, String> {
         let owned = |values: Vec<&str>| values.into_iter().map(str::to_owned).collect::<Vec<_>>();
         let port = port(settings, "port", params.default_port)?;
+        let listens = listens(settings)?;
         check_ports(settings)?;
-        let doors = Doors::from_settings(settings, port)?;
+        let doors = if listens { Doors::from_settings(settings, port)? } else { Doors::default() };
         let version = env!("CARGO_PKG_VERSION");
         for comment in settings.all("uacomment") {
             if !comment.chars().all(is_safe_in_comment) {
@@ -109,7 +110,7 @@ impl P2pConfig {
             ));
         }
         // Who names the peers to connect to wants no others.
-        let proxies = ProxyConfig::from_settings(settings)?;
+        let proxies = ProxyConfig::from_settings(settings, listens)?;
         let wants_seeds = !settings.is_set("connect") && proxies.reaches_ip();
         let dns_seed = settings.flag("dnsseed", wants_seeds);
         if dns_seed && !proxies.reaches_ip() {
@@ -165,6 +166,17 @@ fn hides(settings: &Settings) -> bool {
     settings.get("proxy").is_some_and(|proxy| !proxy.is_empty() && proxy != "0")
 }
 
+/// Whether others can connect.
+fn listens(settings: &Settings) -> Result<bool, String> {
+    let named = !settings.all("bind").is_empty() || !settings.all("whitebind").is_empty();
+    let usually = named || !(settings.is_set("connect") || hides(settings));
+    let listens = settings.flag("listen", usually);
+    if named && !listens {
+        return Err("Cannot set -bind or -whitebind together with -listen=0".into());
+    }
+    Ok(listens)
+}
+
 /// Where to listen.
 #[derive(Default)]
 struct Doors {
@@ -178,13 +190,6 @@ impl Doors {
     fn from_settings(settings: &Settings, port: u16) -> Result<Self, String> {
         let (binds, white) = (settings.all("bind"), settings.all("whitebind"));
         let named = !binds.is_empty() || !white.is_empty();
-        let usually = named || !(settings.is_set("connect") || hides(settings));
-        if !settings.flag("listen", usually) {
-            if named {
-                return Err("Cannot set -bind or -whitebind together with -listen=0".into());
-            }
-            return Ok(Self::default());
-        }
         // The port next to the usual one is for the onion service.
         let onion_port = port.checked_add(1).unwrap_or(port);
         let usual = usual_permissions(settings);

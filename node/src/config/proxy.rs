@@ -64,7 +64,7 @@ pub struct ProxyConfig {
 }
 
 impl ProxyConfig {
-    pub(super) fn from_settings(settings: &Settings) -> Result<Self, String> {
+    pub(super) fn from_settings(settings: &Settings, listens: bool) -> Result<Self, String> {
         let mut config = Self {
             randomize: settings.flag("proxyrandomize", true),
             dns: settings.flag("dns", true),
@@ -88,7 +88,7 @@ impl ProxyConfig {
         for text in settings.all("proxy") {
             config.add(text)?;
         }
-        config.set_onion(settings)?;
+        config.set_onion(settings, listens)?;
         Ok(config)
     }
 
@@ -124,7 +124,7 @@ impl ProxyConfig {
     }
 
     /// Takes `-onion`, which goes before `-proxy`.
-    fn set_onion(&mut self, settings: &Settings) -> Result<(), String> {
+    fn set_onion(&mut self, settings: &Settings, listens: bool) -> Result<(), String> {
         let only_onion = self.only.contains(&Net::Onion);
         match settings.get("onion").filter(|text| !text.is_empty()) {
             Some("0") if only_onion => {
@@ -134,7 +134,7 @@ impl ProxyConfig {
             None => {}
         }
         // Core would ask the control port of Tor for it, which is not spoken to here.
-        if self.onion.is_none() && only_onion && !settings.flag("listenonion", true) {
+        if self.onion.is_none() && only_onion && !settings.flag("listenonion", listens) {
             return Err("Outbound connections restricted to Tor (-onlynet=onion) but the proxy for reaching the Tor network is not provided: none of -proxy, -onion or -listenonion is given".into());
         }
         Ok(())
@@ -274,6 +274,9 @@ mod tests {
         let text = refused("-proxy=127.0.0.1:1=mars");
         assert_eq!(text, "Unrecognized network in -proxy='127.0.0.1:1=mars': 'mars'");
         assert!(refused("-onlynet=onion -onion=0").contains("explicitly forbidden: -onion=0"));
-        assert!(refused("-onlynet=onion -listenonion=0").contains("is not provided: none of"));
+        for line in ["-onlynet=onion -listenonion=0", "-onlynet=onion -listen=0"] {
+            assert!(refused(line).contains("is not provided: none of"), "{line}");
+        }
+        assert_eq!(refused("-onion=unix:/x"), "Invalid -onion address or hostname: 'unix:/x'");
     }
 }

@@ -4,6 +4,7 @@
 //! ways say the same.
 
 use std::fmt::Display;
+use std::str::FromStr;
 
 use bitcoin::BlockHash;
 use bitcoin::consensus::encode::serialize;
@@ -244,7 +245,7 @@ fn block(asked: &Asked<'_>, verbosity: i32) -> Result<Data, Fault> {
 
 fn block_part(asked: &Asked<'_>) -> Result<Data, Fault> {
     let number = |name: &str| {
-        let value = asked.query(name).and_then(|text| text.parse::<usize>().ok());
+        let value = asked.query(name).and_then(whole::<usize>);
         value.ok_or_else(|| Fault::bad(format_args!("Block part {name} missing or invalid")))
     };
     let (offset, size) = (number("offset")?, number("size")?);
@@ -278,9 +279,13 @@ fn chain_from(asked: &Asked<'_>, count: usize, first: BlockHash) -> Result<Vec<V
     Ok(found)
 }
 
+/// Reads a number; Core takes no sign before one, not even a plus.
+fn whole<T: FromStr>(text: &str) -> Option<T> {
+    text.parse().ok().filter(|_| !text.starts_with('+'))
+}
+
 fn count(text: &str) -> Result<usize, Fault> {
-    let count = text.parse().ok().filter(|_| !text.starts_with('+'));
-    let count = count.filter(|count| (1..=HEADERS_MAX).contains(count));
+    let count = whole(text).filter(|count| (1..=HEADERS_MAX).contains(count));
     count.ok_or_else(|| {
         Fault::bad(format_args!(
             "Header count is invalid or out of acceptable range (1-{HEADERS_MAX}): {text}"
@@ -429,9 +434,7 @@ fn only_json(asked: &Asked<'_>) -> Result<(), Fault> {
 }
 
 fn block_hash_by_height(asked: &Asked<'_>) -> Result<Data, Fault> {
-    // Core takes no sign before a number, not even a plus.
-    let height = asked.path.parse::<u32>().ok().filter(|_| !asked.path.starts_with('+'));
-    let height = height.filter(|height| i32::try_from(*height).is_ok());
+    let height = whole::<u32>(asked.path).filter(|height| i32::try_from(*height).is_ok());
     let height =
         height.ok_or_else(|| Fault::bad(format_args!("Invalid height: {}", asked.path)))?;
     let found = asked.call("getblockhash", json!([height]));
