@@ -173,6 +173,8 @@ impl AddrMan {
             if holds {
                 return false;
             }
+            // First, since the other one may go to the same place.
+            self.new.retain(|_, there| *there != address);
             self.demote(there, place);
         }
         self.new.retain(|_, there| *there != address);
@@ -207,30 +209,9 @@ impl AddrMan {
         }
     }
 
-    /// Chooses an address: of either table with equal chance, or of the new one; `random` gives
-    /// random numbers.
-    pub(crate) fn select(
-        &self,
-        new_only: bool,
-        now: u64,
-        mut random: impl FnMut() -> u64,
-    ) -> Option<Entry> {
-        /// Draws after which the choice is given up; each accepts one in a thousand at least.
-        const DRAWS_MAX: u32 = 5_000;
-        let tried: Vec<SocketAddr> = sorted(&self.tried);
-        let new: Vec<SocketAddr> = sorted(&self.new);
-        let from_tried = !new_only && !tried.is_empty() && (new.is_empty() || random() & 1 == 0);
-        let table = if from_tried { tried } else { new };
-        let length = u64::try_from(table.len()).ok().filter(|length| *length > 0)?;
-        for draw in 0..DRAWS_MAX {
-            let index = usize::try_from(random() % length).ok()?;
-            let entry = self.entries.get(table.get(index)?)?;
-            // Later draws are easier, so that something is found in the end.
-            if random() % 1000 < entry.chance(now).saturating_mul(u64::from(draw) / 100 + 1) {
-                return Some(*entry);
-            }
-        }
-        None
+    /// Returns what addresses are chosen from, as often as is wanted.
+    pub(crate) fn choices(&self) -> Choices<'_> {
+        Choices { entries: &self.entries, tried: sorted(&self.tried), new: sorted(&self.new) }
     }
 
     /// Returns good addresses in random order: at most `max`, and `percent` of all.
@@ -365,6 +346,41 @@ impl AddrMan {
     }
 }
 
+/// All addresses, in an order to draw from.
+#[derive(Debug)]
+pub(crate) struct Choices<'a> {
+    entries: &'a HashMap<SocketAddr, Entry>,
+    tried: Vec<SocketAddr>,
+    new: Vec<SocketAddr>,
+}
+
+impl Choices<'_> {
+    /// Chooses an address: of either table with equal chance, or of the new one; `random` gives
+    /// random numbers.
+    pub(crate) fn select(
+        &self,
+        new_only: bool,
+        now: u64,
+        mut random: impl FnMut() -> u64,
+    ) -> Option<Entry> {
+        /// Draws after which the choice is given up; each accepts one in a thousand at least.
+        const DRAWS_MAX: u32 = 5_000;
+        let (tried, new) = (&self.tried, &self.new);
+        let from_tried = !new_only && !tried.is_empty() && (new.is_empty() || random() & 1 == 0);
+        let table = if from_tried { tried } else { new };
+        let length = u64::try_from(table.len()).ok().filter(|length| *length > 0)?;
+        for draw in 0..DRAWS_MAX {
+            let index = usize::try_from(random() % length).ok()?;
+            let entry = self.entries.get(table.get(index)?)?;
+            // Later draws are easier, so that something is found in the end.
+            if random() % 1000 < entry.chance(now).saturating_mul(u64::from(draw) / 100 + 1) {
+                return Some(*entry);
+            }
+        }
+        None
+    }
+}
+
 /// In an order that does not depend on the process.
 fn sorted(table: &HashMap<(u64, u64), SocketAddr>) -> Vec<SocketAddr> {
     let mut addresses: Vec<SocketAddr> = table.values().copied().collect();
@@ -493,6 +509,29 @@ mod tests {
     }
 
     #[test]
+    fn two_addresses_may_change_places() {
+        let mut manager = AddrMan::new([1, 2]);
+        let first = address(0);
+        let place = manager.tried_place(first);
+        let rival = (1..1_000_000).map(address).find(|at| manager.tried_place(*at) == place);
+        let rival = rival.expect("some address fits there");
+        // And who tell of them make both stand in one place of the new table.
+        let tellers = || (0..100_000_u128).map(|number| IpAddr::V6((number << 96).into()));
+        let mut fits = tellers().map(|teller| (teller, manager.new_place(first, teller)));
+        let fits = fits.find(|(_, (bucket, at))| manager.position(b"n3", *bucket, rival) == *at);
+        let (teller, place) = fits.expect("somebody");
+        let mut others = tellers();
+        let other = others.find(|other| manager.new_place(rival, *other) == place);
+        add(&mut manager, first, teller);
+        assert!(manager.good(first, NOW));
+        manager.attempt(first, NOW);
+        assert!(add(&mut manager, rival, other.expect("somebody")));
+        assert!(manager.good(rival, NOW));
+        let tried = |at: SocketAddr| manager.entries.get(&at).map(|entry| entry.tried);
+        assert_eq!((tried(first), tried(rival)), (Some(false), Some(true)));
+    }
+
+    #[test]
     fn bad_addresses_are_not_told_and_give_way() {
         let mut manager = AddrMan::new([1, 2]);
         for number in 0..50 {
@@ -512,7 +551,7 @@ mod tests {
     #[test]
     fn every_address_is_chosen_sooner_or_later_and_failed_ones_seldom() {
         let mut manager = AddrMan::new([1, 2]);
-        assert_eq!(manager.select(false, NOW, random()), None);
+        assert_eq!(manager.choices().select(false, NOW, random()), None);
         for number in 0..20 {
             add(&mut manager, address(number), source(u8::try_from(number).unwrap()));
         }
@@ -522,13 +561,13 @@ mod tests {
         }
         let mut numbers = random();
         let chosen: Vec<SocketAddr> = (0..2000)
-            .map(|_| manager.select(false, NOW, &mut numbers).expect("some").address)
+            .map(|_| manager.choices().select(false, NOW, &mut numbers).expect("some").address)
             .collect();
         let count = |number| chosen.iter().filter(|chosen| **chosen == address(number)).count();
         assert!(count(3) > 800, "half of the choices are of the tried table");
         assert!(count(5) < 30 && count(6) > 20, "{} and {}", count(5), count(6));
         assert_ne!(
-            manager.select(true, NOW, random()).map(|entry| entry.address),
+            manager.choices().select(true, NOW, random()).map(|entry| entry.address),
             Some(address(3))
         );
     }

@@ -122,8 +122,9 @@ impl PeerManager {
         let groups: HashSet<Vec<u8>> = outbound.map(|peer| group(peer.address.ip())).collect();
         let now = self.clock.now().as_secs();
         self.with_addresses(|manager| {
+            let choices = manager.choices();
             for draw in 0..DRAWS_MAX {
-                let entry = manager.select(kind == Kind::Feeler, now, random_nonce)?;
+                let entry = choices.select(kind == Kind::Feeler, now, random_nonce)?;
                 let address = entry.address;
                 let is_taken = groups.contains(&group(address.ip()))
                     || peers.iter().any(|peer| peer.address.ip() == address.ip());
