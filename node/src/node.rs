@@ -110,8 +110,10 @@ impl Node {
         chain.queue().write(|queue| queue.set_limits(config.mining.queue));
         let queue_file = config.mining.persist.then(|| queue_path(&data_dir));
         if let Some(path) = &queue_file {
-            load_queue(&chain, path);
+            load_queue(&chain, path, &shutdown);
         }
+        // Who was stopped while it was read has not all of it, and leaves it as it is.
+        let queue_file = queue_file.filter(|_| !shutdown.is_requested());
         let indexes = Arc::default();
         let mut node = Self {
             shutdown,
@@ -270,12 +272,12 @@ fn queue_path(data_dir: &DataDir) -> PathBuf {
 }
 
 /// Fills the transaction queue with what waited when the node stopped.
-fn load_queue(chain: &ChainHandle, path: &Path) {
+fn load_queue(chain: &ChainHandle, path: &Path, shutdown: &Shutdown) {
     if !path.exists() {
         return;
     }
     let import = queue_file::Import { use_current_time: false, apply_deltas: true };
-    if let Err(error) = queue_file::load(chain, path, import) {
+    if let Err(error) = queue_file::load(chain, path, import, shutdown) {
         tracing::warn!("Failed to deserialize mempool data on file: {error:#}. Continuing anyway.");
     }
 }

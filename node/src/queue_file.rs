@@ -22,6 +22,7 @@ use cofferdam_ibd::TxQueue;
 use cofferdam_storage::{FileSystem as _, StdFileSystem, write_atomic};
 
 use crate::chain::{ChainHandle, Worker};
+use crate::shutdown::Shutdown;
 
 /// Versions of the format: plain, and under a key.
 const VERSION_PLAIN: u64 = 1;
@@ -31,6 +32,9 @@ const KEY_LEN: u8 = 8;
 
 /// Longest file that is read: three times what the queue holds by default.
 const FILE_BYTES_MAX: u64 = 1 << 30;
+
+/// Transactions that are taken in at a time: the chain's thread has others to serve.
+const SLICE: usize = 64;
 
 /// What the file has of one transaction.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -78,22 +82,64 @@ pub(crate) fn save(chain: &ChainHandle, path: &Path) -> Result<()> {
 ///
 /// # Errors
 ///
-/// Returns an error if the file cannot be read, or is none.
-pub(crate) fn load(chain: &ChainHandle, path: &Path, import: Import) -> Result<()> {
+/// Returns an error if the file cannot be read, or is none, or if the node stops meanwhile.
+pub(crate) fn load(
+    chain: &ChainHandle,
+    path: &Path,
+    import: Import,
+    shutdown: &Shutdown,
+) -> Result<()> {
     let what = || format!("reading {}", path.display());
-    if fs::metadata(path).with_context(what)?.len() > FILE_BYTES_MAX {
-        bail!("{} is longer than any mempool", path.display());
+    let metadata = fs::metadata(path).with_context(what)?;
+    if !metadata.is_file() || metadata.len() > FILE_BYTES_MAX {
+        bail!("{} is no file, or longer than any mempool", path.display());
     }
     let contents = decode(&fs::read(path).with_context(what)?).with_context(what)?;
     tracing::info!("Loading {} mempool transactions from file...", contents.txs.len());
-    chain.change(move |worker| worker.import(contents, import))?;
+    let mut imported = Imported::default();
+    let mut rest = contents.txs.into_iter();
+    loop {
+        let some: Vec<Saved> = rest.by_ref().take(SLICE).collect();
+        if some.is_empty() {
+            break;
+        }
+        if shutdown.is_requested() {
+            bail!("the node stops");
+        }
+        imported = chain.change(move |worker| worker.import(some, import, imported))?;
+    }
+    if import.apply_deltas {
+        let deltas = contents.deltas;
+        chain.change(move |worker| {
+            for (txid, delta) in deltas {
+                worker.prioritise(txid, delta);
+            }
+            Ok(())
+        })?;
+    }
+    let Imported { count, failed, known } = imported;
+    tracing::info!(
+        "Imported mempool transactions from file: {count} succeeded, {failed} failed, 0 expired, {known} already there, 0 waiting for initial broadcast"
+    );
     Ok(())
 }
 
+/// What became of transactions of a file.
+#[derive(Clone, Copy, Debug, Default)]
+struct Imported {
+    count: u32,
+    failed: u32,
+    known: u32,
+}
+
 impl Worker {
-    fn import(&mut self, contents: Contents, import: Import) -> cofferdam_ibd::Result<()> {
-        let (mut count, mut failed, mut known) = (0, 0, 0);
-        for Saved { tx, time, delta } in contents.txs {
+    fn import(
+        &mut self,
+        txs: Vec<Saved>,
+        import: Import,
+        mut imported: Imported,
+    ) -> cofferdam_ibd::Result<Imported> {
+        for Saved { tx, time, delta } in txs {
             let txid = tx.compute_txid();
             if import.apply_deltas && delta != 0 {
                 self.prioritise(txid, delta);
@@ -102,26 +148,18 @@ impl Worker {
             let time = u32::try_from(time).unwrap_or(now);
             let time = if import.use_current_time { now } else { time };
             if self.queue().read().get(&txid).is_some() {
-                known += 1;
+                imported.known += 1;
                 continue;
             }
             match self.accept_transaction_of(tx, time, |_| Ok(()))? {
-                Ok(_) => count += 1,
+                Ok(_) => imported.count += 1,
                 Err(rejection) => {
                     tracing::debug!("{txid} of the mempool file is not valid: {rejection}");
-                    failed += 1;
+                    imported.failed += 1;
                 }
             }
         }
-        if import.apply_deltas {
-            for (txid, delta) in contents.deltas {
-                self.prioritise(txid, delta);
-            }
-        }
-        tracing::info!(
-            "Imported mempool transactions from file: {count} succeeded, {failed} failed, 0 expired, {known} already there, 0 waiting for initial broadcast"
-        );
-        Ok(())
+        Ok(imported)
     }
 }
 
@@ -144,14 +182,16 @@ fn encode(queue: &TxQueue) -> Vec<u8> {
 }
 
 pub(crate) fn decode(bytes: &[u8]) -> Result<Contents> {
-    let mut plain = bytes.to_vec();
     let mut rest = bytes;
-    let start = match u64::consensus_decode(&mut rest)? {
-        VERSION_PLAIN => size_of::<u64>(),
-        VERSION_XORED => unmask(&mut plain)?,
+    let plain;
+    match u64::consensus_decode(&mut rest)? {
+        VERSION_PLAIN => {}
+        VERSION_XORED => {
+            plain = unmasked(bytes)?;
+            rest = &plain;
+        }
         version => bail!("version {version} is not known"),
-    };
-    let mut rest = plain.get(start..).unwrap_or_default();
+    }
     let mut contents = Contents::default();
     // As many as there are: the number may be anything.
     for _ in 0..u64::consensus_decode(&mut rest)? {
@@ -168,8 +208,8 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Contents> {
     Ok(contents)
 }
 
-/// Undoes the XOR of version 2; returns where the rest begins.
-fn unmask(bytes: &mut [u8]) -> Result<usize> {
+/// Returns what follows the key of version 2, without its XOR.
+fn unmasked(bytes: &[u8]) -> Result<Vec<u8>> {
     let front = size_of::<u64>();
     let Some((&KEY_LEN, rest)) = bytes.get(front..).and_then(<[u8]>::split_first) else {
         bail!("the key has not {KEY_LEN} bytes");
@@ -177,10 +217,8 @@ fn unmask(bytes: &mut [u8]) -> Result<usize> {
     let key: [u8; 8] = *rest.first_chunk().context("the key is cut short")?;
     let start = front + 1 + key.len();
     // The key's bytes count from the begin of the file, which is a multiple of its length.
-    for (byte, mask) in bytes.iter_mut().zip(key.iter().cycle()).skip(start) {
-        *byte ^= mask;
-    }
-    Ok(start)
+    let masked = bytes.iter().zip(key.iter().cycle()).skip(start);
+    Ok(masked.map(|(byte, mask)| byte ^ mask).collect())
 }
 
 #[cfg(test)]

@@ -207,6 +207,8 @@ fn what_waits_and_what_is_pretended_outlives_a_restart() {
     let file = dir.path().join("regtest/mempool.dat");
     let _ = node.rpc("generatetoaddress", &["1", ADDRESS]);
     assert_eq!(node.rpc("importmempool", &[file.to_str().expect("UTF-8")]), json!({}));
+    // Which has no end.
+    refused(&node, "importmempool", &["/dev/zero"], "Unable to import mempool file");
     assert_eq!(waiting(&node), [txid]);
     node.stop();
 }

@@ -2,7 +2,7 @@
 //! pool.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use bitcoin::{Amount, OutPoint, Txid};
 use cofferdam_ibd::tx_queue::{CLUSTER_MAX, Chunk};
@@ -69,7 +69,7 @@ pub(super) const METHODS: &[Method] = &[
         name: "savemempool",
         params: &[],
         run: |context, _| {
-            let path = context.mining.queue_file.clone();
+            let path = context.mining.queue_file.lock().unwrap_or_else(PoisonError::into_inner);
             match queue_file::save(&context.chain, &path) {
                 Ok(()) => Ok(json!({"filename": path.display().to_string()})),
                 Err(error) => {
@@ -331,7 +331,8 @@ fn import_mempool(context: &Context, args: &Args) -> RpcResult {
         use_current_time: option("use_current_time", true),
         apply_deltas: option("apply_fee_delta_priority", false),
     };
-    if let Err(error) = queue_file::load(&context.chain, Path::new(args.text(0)?), import) {
+    let path = Path::new(args.text(0)?);
+    if let Err(error) = queue_file::load(&context.chain, path, import, &context.shutdown) {
         tracing::warn!("Failed to import the mempool: {error:#}");
         let message = "Unable to import mempool file, see debug log for details.";
         return Err(RpcError::new(code::MISC_ERROR, message));

@@ -46,8 +46,8 @@ pub(super) const METHODS: &[Method] = &[
 pub(crate) struct MiningState {
     /// The options.
     pub(crate) config: MiningConfig,
-    /// Where the queue is kept over a restart.
-    pub(crate) queue_file: PathBuf,
+    /// Where the queue is kept over a restart; who has it writes the file.
+    pub(crate) queue_file: Mutex<PathBuf>,
     /// Weight and number of transactions of the last block that was built.
     last: Mutex<Option<(u64, usize)>>,
 }
@@ -55,7 +55,7 @@ pub(crate) struct MiningState {
 impl MiningState {
     /// Returns the state of a node that has built nothing.
     pub(crate) fn new(config: MiningConfig, queue_file: PathBuf) -> Self {
-        Self { config, queue_file, last: Mutex::new(None) }
+        Self { config, queue_file: Mutex::new(queue_file), last: Mutex::new(None) }
     }
 
     /// Remembers what a block was built of.
