@@ -42,37 +42,33 @@ pub(super) fn paid_key(script: &Script) -> Option<&[u8]> {
 
 /// Reads a bare multisignature script (`MatchMultisig`).
 pub(super) fn multisig(script: &Script) -> Option<Multisig<'_>> {
-    let mut instructions = script.instructions();
-    let mut next = || instructions.next()?.ok();
-    let needed = key_count(next()?)?;
+    let (needed, rest) = key_count(script.as_bytes())?;
+    let mut instructions = Script::from_bytes(rest).instructions();
     let mut keys = Vec::new();
-    let count = loop {
-        match next()? {
-            Instruction::PushBytes(bytes) if is_key(bytes.as_bytes()) => {
-                keys.push(bytes.as_bytes());
+    let rest = loop {
+        let rest = instructions.as_script();
+        match instructions.next() {
+            Some(Ok(Instruction::PushBytes(key))) if is_key(key.as_bytes()) => {
+                keys.push(key.as_bytes());
             }
-            other => break key_count(other)?,
+            _ => break rest.as_bytes(),
         }
     };
-    let is_checked = next()? == Instruction::Op(op::OP_CHECKMULTISIG);
-    // A push that is cut off is more to come as well.
-    let is_whole = is_checked && instructions.next().is_none();
+    let (count, rest) = key_count(rest)?;
+    let is_whole = rest == [op::OP_CHECKMULTISIG.to_u8()];
     let is_sound = is_whole && usize::from(count) == keys.len() && needed <= count;
     is_sound.then_some(Multisig { needed, keys })
 }
 
-/// The number that an instruction of a multisignature script stands for.
-fn key_count(instruction: Instruction<'_>) -> Option<u8> {
-    match instruction {
-        Instruction::Op(code) => {
-            let number = code.to_u8().checked_sub(op::OP_PUSHNUM_1.to_u8())? + 1;
-            (number <= 16).then_some(number)
-        }
+/// Splits a number of keys off, which has to be written the shortest way (`GetScriptNumber`).
+fn key_count(script: &[u8]) -> Option<(u8, &[u8])> {
+    const FIRST: u8 = op::OP_PUSHNUM_1.to_u8();
+    const LAST: u8 = op::OP_PUSHNUM_16.to_u8();
+    match script {
+        [number @ FIRST..=LAST, rest @ ..] => Some((number - FIRST + 1, rest)),
         // Larger numbers have no operation.
-        Instruction::PushBytes(bytes) => match bytes.as_bytes() {
-            [number @ 17..=20] => Some(*number),
-            _ => None,
-        },
+        [1, number @ 17..=20, rest @ ..] => Some((*number, rest)),
+        _ => None,
     }
 }
 
@@ -118,6 +114,9 @@ mod tests {
             format!("51{short}51ae51"),
             format!("51{short}51ae49"),
             format!("51{}0115ae", short.repeat(21)),
+            // Not the shortest way.
+            format!("51{}4c0111ae", short.repeat(17)),
+            format!("0101{short}51ae"),
             "5151ae".into(),
         ] {
             assert_eq!(read(&hex), None, "{hex}");
