@@ -212,7 +212,7 @@ fn public_text(text: &str) -> String {
         let start = token.rfind(']').map_or(0, |at| at + 1);
         let (origin, key) = token.split_at_checked(start).unwrap_or(("", token));
         let (key, path) = key.split_at(key.find('/').unwrap_or(key.len()));
-        public.push_str(origin);
+        public.push_str(&origin.to_ascii_lowercase());
         let is_hex = key.bytes().all(|byte| byte.is_ascii_hexdigit());
         let plain = || if is_hex { key.to_lowercase() } else { key.to_owned() };
         public.push_str(&public_key_text(key, x_only).unwrap_or_else(plain));

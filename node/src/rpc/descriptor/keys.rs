@@ -60,6 +60,14 @@ pub(super) struct DerivedKey {
 }
 
 impl DerivedKey {
+    /// Returns the key as a script has it.
+    pub(super) fn bytes(&self, x_only: bool) -> Vec<u8> {
+        if x_only {
+            return self.key.inner.x_only_public_key().0.serialize().to_vec();
+        }
+        self.key.to_bytes()
+    }
+
     /// Returns the key as a descriptor shows it, with its origin.
     pub(super) fn text(&self, x_only: bool) -> String {
         if x_only {

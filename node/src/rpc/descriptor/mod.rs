@@ -43,6 +43,8 @@ enum Form {
         template: Box<miniscript::Descriptor<String>>,
         keys: HashMap<String, KeyExpression>,
         x_only: bool,
+        /// The text, if keys of it are to be sorted.
+        sorted: Option<String>,
     },
 }
 
@@ -110,8 +112,8 @@ impl Form {
         if let Some(text) = inner("rawtr") {
             return Ok(Self::RawTr(key(text, KeyForm::XOnly)?));
         }
-        let template = miniscript::Descriptor::<String>::from_str(text);
-        let template = Box::new(template.map_err(|error| error.to_string())?);
+        let template = Box::new(template_of(&without_sorting(text, &HashMap::new()))?);
+        let sorted = text.contains(SORTED).then(|| text.to_owned());
         let x_only = matches!(*template, miniscript::Descriptor::Tr(_));
         let form = match template.desc_type().segwit_version() {
             None => KeyForm::Any,
@@ -120,7 +122,7 @@ impl Form {
         };
         let mut collector = Collector { network, form, keys: HashMap::new() };
         translate(&template, &mut collector)?;
-        Ok(Self::Keys { template, keys: collector.keys, x_only })
+        Ok(Self::Keys { template, keys: collector.keys, x_only, sorted })
     }
 
     fn derive(&self, index: u32, network: Network) -> Option<Vec<Derived>> {
@@ -137,17 +139,20 @@ impl Form {
                 let descriptor = with_checksum(&format!("rawtr({})", key.text(true)));
                 Some(vec![Derived { script: ScriptBuf::new_p2tr_tweaked(output), descriptor }])
             }
-            Self::Keys { template, keys, x_only } => {
+            Self::Keys { template, keys, x_only, sorted } => {
                 let derived: Option<HashMap<&str, DerivedKey>> = keys
                     .iter()
                     .map(|(text, key)| Some((text.as_str(), key.derive(index)?)))
                     .collect();
                 let derived = derived?;
+                let sorted = sorted.as_deref().map(|text| without_sorting(text, &derived));
+                let sorted = sorted.map(|text| template_of(&text)).transpose().ok()?;
+                let template = sorted.as_ref().unwrap_or(template);
                 let script = translate(template, &mut Keys(&derived)).ok()?.script_pubkey();
                 let named = translate(template, &mut Names(&derived, *x_only)).ok()?;
                 let text = named.to_string();
                 let text = without_checksum(&text).ok()?;
-                Some(vec![Derived { script, descriptor: with_checksum(&sorted(text)) }])
+                Some(vec![Derived { script, descriptor: with_checksum(text) }])
             }
         }
     }
@@ -171,18 +176,34 @@ fn combo(key: &DerivedKey) -> Vec<Derived> {
     scripts.into_iter().map(derived).collect()
 }
 
-/// A script shows its keys in their order, not that they were sorted.
-fn sorted(text: &str) -> String {
-    let Some((before, rest)) = text.split_once("sortedmulti(") else {
-        return text.to_owned();
-    };
-    let Some((arguments, after)) = rest.split_once(')') else {
-        return text.to_owned();
-    };
-    let (threshold, keys) = arguments.split_once(',').unwrap_or((arguments, ""));
-    let mut keys: Vec<&str> = keys.split(',').collect();
-    keys.sort_unstable_by_key(|key| key.rsplit(']').next().unwrap_or(key));
-    format!("{before}multi({threshold},{}){after}", keys.join(","))
+/// Name of a multisignature whose keys are sorted once they are derived; `_a` may follow.
+const SORTED: &str = "sortedmulti";
+
+/// Returns a text with `multi` in the place of `sortedmulti`, which the crate does not know everywhere,
+/// and its keys in their order as far as they are `derived`: a script does not show that they were
+/// sorted.
+fn without_sorting(text: &str, derived: &HashMap<&str, DerivedKey>) -> String {
+    let mut pieces = text.split(SORTED);
+    let mut all = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (arguments, after) = piece.split_at(piece.find(')').unwrap_or(piece.len()));
+        let mut arguments = arguments.split(',');
+        let threshold = arguments.next().unwrap_or_default();
+        let mut keys: Vec<&str> = arguments.collect();
+        let is_x_only = threshold.starts_with('_');
+        keys.sort_by_cached_key(|text| derived.get(text).map(|key| key.bytes(is_x_only)));
+        all.push_str(&format!("multi{threshold}"));
+        for key in keys {
+            all.push(',');
+            all.push_str(key);
+        }
+        all.push_str(after);
+    }
+    all
+}
+
+fn template_of(text: &str) -> Result<miniscript::Descriptor<String>, String> {
+    miniscript::Descriptor::from_str(text).map_err(|error| error.to_string())
 }
 
 /// Writes a text with multipath keys, `<0;1>`, once for each of their values.

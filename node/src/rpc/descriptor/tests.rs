@@ -84,6 +84,35 @@ fn every_function_has_its_script() {
 }
 
 #[test]
+fn sorted_keys_stand_in_the_order_of_their_bytes_wherever_they_are() {
+    let (one, two) = (
+        format!("02{}", &KEY[2..]),
+        format!("03{}", "c6047f9441ed7d6d3045406e95c07cd85c778e4b8cef3ca7abac09b95c709ee5"),
+    );
+    let script = |text: &str| read(text).unwrap().derive(0).unwrap()[0].script.clone();
+    let sorted = script(&format!("sortedmulti(1,{two},{one})"));
+    assert_eq!(sorted, script(&format!("multi(1,{one},{two})")));
+    for wrap in ["sh", "wsh"] {
+        let sorted = script(&format!("{wrap}(sortedmulti(1,{two},{one}))"));
+        assert_eq!(sorted, script(&format!("{wrap}(multi(1,{one},{two}))")));
+    }
+    // By x-only keys the other way round.
+    let (x_one, x_two) = (&one[2..], &two[2..]);
+    let mut x_only = [x_one, x_two];
+    x_only.sort_unstable();
+    let [first, second] = x_only;
+    let text = format!("tr({x_one},{{sortedmulti_a(2,{second},{first}),pk({x_two})}})");
+    let plain = format!("tr({x_one},{{multi_a(2,{first},{second}),pk({x_two})}})");
+    assert_eq!(script(&text), script(&plain));
+    // Which come first differs from index to index.
+    let ranged = format!("sortedmulti(1,{MASTER}/0/*,{MASTER}/1/*)");
+    let firsts: Vec<bool> = (0..16)
+        .map(|index| texts(&ranged, index)[0].split(',').nth(1).unwrap().contains("/0/"))
+        .collect();
+    assert!(firsts.contains(&true) && firsts.contains(&false), "{firsts:?}");
+}
+
+#[test]
 fn what_is_no_descriptor_is_refused_in_words() {
     for (text, message) in [
         ("wpkh(x)", "wpkh(): key 'x' is not valid"),
