@@ -93,7 +93,11 @@ fn rest_says_what_the_methods_say_and_explains_its_refusals() {
         ("/rest/getutxos.json".into(), 400, "Error: empty request"),
         ("/rest/getutxos/checkmempool.json".into(), 400, "Error: empty request"),
         (format!("/rest/blockpart/{hash}.bin?offset=0"), 400, "Block part size missing or invalid"),
-        (format!("/rest/blockpart/{hash}.bin?offset=+0&size=1"), 400, "Block part offset missing or invalid"),
+        (
+            format!("/rest/blockpart/{hash}.bin?offset=+0&size=1"),
+            400,
+            "Block part offset missing or invalid",
+        ),
         (
             "/rest/mempool/x.json".into(),
             400,
