@@ -95,7 +95,7 @@ impl Logged {
 pub(crate) struct Peer(TcpStream);
 
 impl Peer {
-    fn new(stream: TcpStream) -> Self {
+    pub(crate) fn new(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         Self(stream)
     }
@@ -122,6 +122,16 @@ impl Peer {
 
     pub(crate) fn send(&mut self, command: &str, payload: &[u8]) {
         self.send_raw(&frame(command, payload));
+    }
+
+    /// As [`Peer::send_raw`]; none if the node has hung up.
+    pub(crate) fn try_send_raw(&mut self, bytes: &[u8]) -> Option<()> {
+        self.0.write_all(bytes).ok()
+    }
+
+    /// As [`Peer::send`]; none if the node has hung up.
+    pub(crate) fn try_send(&mut self, command: &str, payload: &[u8]) -> Option<()> {
+        self.try_send_raw(&frame(command, payload))
     }
 
     /// Reads a message; none if the node hung up.

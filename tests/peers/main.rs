@@ -3,9 +3,11 @@
 
 mod bans;
 mod compact;
+mod crowd;
 mod fixture;
 mod framing;
 mod handshake;
+mod hostile;
 mod outbound;
 mod relay;
 mod silence;

@@ -106,7 +106,8 @@ impl PeerManager {
         peer.count_received(command, wire_bytes);
         // What we ask for comes as fast as we ask: early blocks are small, and thousands a second.
         let is_asked = command == "block" && peer.take_asked();
-        let wait = if is_asked { Duration::ZERO } else { rate.wait(command, Instant::now()) };
+        let wait =
+            if is_asked { Duration::ZERO } else { rate.wait(command, bytes, Instant::now()) };
         if !wait.is_zero() && !peer.may(Permissions::NO_BAN) && self.shutdown.wait_for(wait) {
             return Err(End::Stopped);
         }

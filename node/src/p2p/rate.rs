@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 const CHEAP: Limit = Limit { burst: 10_000.0, per_second: 2_000.0 };
 const COSTLY: Limit = Limit { burst: 2_000.0, per_second: 200.0 };
 
+/// Bytes of a message that count as one message more: a long list costs us for each of its items.
+const BYTES_A_TOKEN: f64 = 131_072.0;
+
 /// The longest wait for one message.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
@@ -33,12 +36,12 @@ impl Bucket {
         Self { limit, tokens: limit.burst, filled: now }
     }
 
-    /// Takes one out; returns how long to wait first.
-    fn take(&mut self, now: Instant) -> Duration {
+    /// Takes some out; returns how long to wait first.
+    fn take(&mut self, tokens: f64, now: Instant) -> Duration {
         let elapsed = now.saturating_duration_since(self.filled).as_secs_f64();
         self.filled = now;
         self.tokens =
-            self.limit.per_second.mul_add(elapsed, self.tokens).min(self.limit.burst) - 1.0;
+            self.limit.per_second.mul_add(elapsed, self.tokens).min(self.limit.burst) - tokens;
         if self.tokens >= 0.0 {
             return Duration::ZERO;
         }
@@ -61,8 +64,10 @@ impl RateLimit {
         Self { cheap: Bucket::new(CHEAP, now), costly: Bucket::new(COSTLY, now) }
     }
 
-    /// Returns how long a message has to wait.
-    pub(super) fn wait(&mut self, command: &str, now: Instant) -> Duration {
+    /// Returns how long a message of so many bytes has to wait.
+    pub(super) fn wait(&mut self, command: &str, bytes: usize, now: Instant) -> Duration {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let tokens = 1.0 + (f64::from(bytes) / BYTES_A_TOKEN).floor();
         let is_costly = matches!(
             command,
             "getheaders"
@@ -77,7 +82,7 @@ impl RateLimit {
                 | "getaddr"
                 | "mempool"
         );
-        if is_costly { self.costly.take(now) } else { self.cheap.take(now) }
+        if is_costly { self.costly.take(tokens, now) } else { self.cheap.take(tokens, now) }
     }
 }
 
@@ -90,19 +95,32 @@ mod tests {
         let start = Instant::now();
         let mut limit = RateLimit::new(start);
         for _ in 0..2000 {
-            assert_eq!(limit.wait("getheaders", start), Duration::ZERO);
+            assert_eq!(limit.wait("getheaders", 100, start), Duration::ZERO);
         }
-        assert_eq!(limit.wait("getheaders", start), Duration::from_millis(5));
-        assert_eq!(limit.wait("ping", start), Duration::ZERO);
+        assert_eq!(limit.wait("getheaders", 100, start), Duration::from_millis(5));
+        assert_eq!(limit.wait("ping", 100, start), Duration::ZERO);
         for _ in 0..2000 {
-            assert_eq!(limit.wait("getdata", start), Duration::ZERO, "a sync of early blocks");
+            assert_eq!(limit.wait("getdata", 100, start), Duration::ZERO, "a sync of early blocks");
         }
         for _ in 0..1_000_000 {
-            assert!(limit.wait("getheaders", start) <= WAIT_MAX);
+            assert!(limit.wait("getheaders", 100, start) <= WAIT_MAX);
         }
         let later = start + Duration::from_secs(12);
         for _ in 0..2000 {
-            assert_eq!(limit.wait("getheaders", later), Duration::ZERO);
+            assert_eq!(limit.wait("getheaders", 100, later), Duration::ZERO);
         }
+    }
+
+    #[test]
+    fn a_long_list_counts_for_as_many_messages_as_it_is_long() {
+        let start = Instant::now();
+        let mut limit = RateLimit::new(start);
+        // 50,000 items: 14 messages each.
+        let count = (0..1000).take_while(|_| limit.wait("inv", 1_800_003, start).is_zero()).count();
+        assert_eq!(count, 2000 / 14);
+        // All headers of mainnet, looked at and then fetched, pass at once.
+        let mut limit = RateLimit::new(start);
+        let count = (0..1000).take_while(|_| limit.wait("headers", 162_003, start).is_zero());
+        assert!(count.count() * 2000 >= 2 * 950_000);
     }
 }

@@ -25,6 +25,10 @@ const ASK_BELOW: usize = 8;
 /// announced (Bitcoin Core's `CanDirectFetch`).
 const DIRECT_FETCH_BLOCKS: u32 = 20;
 
+/// Blocks of one `inv` that are looked at, the last ones: as many as an answer to `getblocks` names.
+/// The chain's thread looks each of them up, and must not be kept from its work by 50,000.
+const ANNOUNCED_MAX: usize = 500;
+
 /// What blocks to ask a peer for.
 struct Wanted {
     missing: Missing,
@@ -49,7 +53,8 @@ impl PeerManager {
         if self.refuses_announcement(peer, items) {
             return Ok(());
         }
-        let blocks: Vec<BlockHash> = items.iter().filter_map(announced_block).collect();
+        let blocks = items.iter().rev().filter_map(announced_block).take(ANNOUNCED_MAX);
+        let blocks: Vec<BlockHash> = blocks.collect();
         if blocks.is_empty() {
             return Ok(());
         }
@@ -57,8 +62,8 @@ impl PeerManager {
         let (known, unknown, best_height) = self.chain.query(move |chain| {
             let headers = chain.headers();
             let find = |hash: &&BlockHash| headers.get(hash).is_none();
-            let unknown = blocks.iter().rev().find(find).copied();
-            let known = blocks.iter().rev().find_map(|hash| headers.get(hash));
+            let unknown = blocks.iter().find(find).copied();
+            let known = blocks.iter().find_map(|hash| headers.get(hash));
             (known, unknown, headers.entry(headers.best()).height)
         })?;
         if let Some(at) = known {
