@@ -46,6 +46,11 @@ impl Connection {
         self.stream.write_all(bytes).expect("sent");
     }
 
+    /// As [`Connection::send`], to a node that may have hung up.
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
     /// Sends a call with a password, and headers besides.
     pub(crate) fn call(&mut self, secret: &str, headers: &str, body: &str) {
         self.send(&request(secret, headers, body));

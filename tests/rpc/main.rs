@@ -5,6 +5,7 @@ mod access;
 mod chain;
 mod control;
 mod help;
+mod hostile;
 mod http_client;
 mod mainnet;
 mod queue;
