@@ -3,10 +3,12 @@
 
 mod amounts;
 mod limits;
+mod messages;
 mod mutation;
 mod peer;
 mod repeats;
 mod scripts;
+mod splits;
 
 use std::path::Path;
 

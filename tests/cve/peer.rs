@@ -17,15 +17,20 @@ use cofferdam_tests::process::{Node, wait_for};
 
 use super::anyones;
 
-const BINARY: &str = env!("CARGO_BIN_EXE_cofferdam-under-test");
+pub(super) const BINARY: &str = env!("CARGO_BIN_EXE_cofferdam-under-test");
 
 /// A connection to a node, after the handshake.
-struct Peer {
+pub(super) struct Peer {
     stream: BufReader<TcpStream>,
 }
 
 impl Peer {
-    fn connect(node: &Node) -> Self {
+    pub(super) fn connect(node: &Node) -> Self {
+        Self::connect_at(node, 0)
+    }
+
+    /// Connects with a clock that shows this.
+    pub(super) fn connect_at(node: &Node, time: i64) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", node.p2p_port)).expect("the node listens");
         stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
         let address = stream.peer_addr().expect("connected");
@@ -33,7 +38,8 @@ impl Peer {
         let end = || Address::new(&address, ServiceFlags::NETWORK | ServiceFlags::WITNESS);
         let services = ServiceFlags::NETWORK | ServiceFlags::WITNESS;
         let nonce = u64::from(peer.stream.get_ref().local_addr().expect("bound").port());
-        let mut version = VersionMessage::new(services, 0, end(), end(), nonce, "/test/".into(), 0);
+        let mut version =
+            VersionMessage::new(services, time, end(), end(), nonce, "/test/".into(), 0);
         version.version = 70_016;
         peer.send(NetworkMessage::Version(version));
         peer.wait_for(|message| matches!(message, NetworkMessage::Version(_)).then_some(()));
@@ -42,18 +48,18 @@ impl Peer {
         peer
     }
 
-    fn send(&mut self, message: NetworkMessage) {
+    pub(super) fn send(&mut self, message: NetworkMessage) {
         let frame = serialize(&RawNetworkMessage::new(Magic::REGTEST, message));
         // The node may have closed the connection already.
         let _ = self.stream.get_ref().write_all(&frame);
     }
 
     /// Reads the next message; none when the node has closed the connection.
-    fn receive(&mut self) -> Option<NetworkMessage> {
+    pub(super) fn receive(&mut self) -> Option<NetworkMessage> {
         RawNetworkMessage::consensus_decode(&mut self.stream).ok().map(|raw| raw.payload().clone())
     }
 
-    fn wait_for<T>(&mut self, wanted: impl Fn(&NetworkMessage) -> Option<T>) -> T {
+    pub(super) fn wait_for<T>(&mut self, wanted: impl Fn(&NetworkMessage) -> Option<T>) -> T {
         loop {
             let message = self.receive().expect("the connection stays open");
             if let NetworkMessage::Ping(nonce) = message {
@@ -65,12 +71,12 @@ impl Peer {
     }
 
     /// Waits until the node has handled all that was sent before.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         self.send(NetworkMessage::Ping(77));
         self.wait_for(|message| (*message == NetworkMessage::Pong(77)).then_some(()));
     }
 
-    fn announce(&mut self, headers: Vec<Header>) {
+    pub(super) fn announce(&mut self, headers: Vec<Header>) {
         self.send(NetworkMessage::Headers(headers));
     }
 
@@ -189,7 +195,7 @@ fn cve_2024_52921_a_mutated_block_clears_nobody_elses_download() {
 
 impl Peer {
     /// Sends bytes under a command, whatever they are.
-    fn send_raw(&mut self, command: &str, payload: &[u8]) {
+    pub(super) fn send_raw(&mut self, command: &str, payload: &[u8]) {
         let mut frame = Magic::REGTEST.to_bytes().to_vec();
         frame.extend(command.bytes().chain(std::iter::repeat(0)).take(12));
         frame.extend_from_slice(&u32::try_from(payload.len()).expect("small").to_le_bytes());

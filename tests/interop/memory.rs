@@ -75,8 +75,9 @@ fn a_sync_with_124_peers_fits_in_256_mib() {
     check(124, 0);
 }
 
-/// A hundred peers send all but the last byte of the largest message there is.
+/// A hundred peers send all but the last byte of the largest message there is. Bitcoin Core took in
+/// what came without a bound.
 #[test]
-fn peers_that_hold_the_end_of_a_message_back_fit_in_256_mib() {
+fn cve_2015_3641_peers_that_hold_the_end_of_a_message_back_fit_in_256_mib() {
     check(8, 100);
 }

@@ -102,8 +102,9 @@ fn transactions_that_wait_in_the_queue_are_not_asked_for() {
     assert_eq!(node.node.rpc("getrawmempool", &[]), json!([]));
 }
 
+/// In Bitcoin Core one peer that announced a block and kept it back delayed it by ten minutes.
 #[test]
-fn a_peer_that_keeps_transactions_back_does_not_hold_a_block_up() {
+fn cve_2024_52922_a_peer_that_keeps_transactions_back_does_not_hold_a_block_up() {
     let node = Logged::start(&[]);
     let txs = spends(&node, 1);
     let mut peers = [sender(&node), sender(&node), sender(&node)];
@@ -125,8 +126,9 @@ fn a_peer_that_keeps_transactions_back_does_not_hold_a_block_up() {
     node.logged("sent us block transactions for block we weren't expecting");
 }
 
+/// Bitcoin Core put a block together twice from two answers to one question, and ended over it.
 #[test]
-fn wrong_transactions_are_forgiven_once() {
+fn cve_2024_35202_wrong_transactions_are_forgiven_once() {
     let node = Logged::start(&[]);
     let txs = spends(&node, 2);
     let mut peer = sender(&node);

@@ -244,8 +244,9 @@ mod tests {
         }
     }
 
+    /// Before that it was a flood of headers of the least difficulty (CVE-2024-52916).
     #[test]
-    fn cve_2019_25220_nothing_below_the_minimum_work_is_stored() {
+    fn cve_2019_25220_cve_2024_52916_nothing_below_the_minimum_work_is_stored() {
         let genesis = params(0).genesis.header;
         for length in [1, 50, MESSAGE, MESSAGE + 1, 249, 250] {
             let mut node = Node::new(params(251));

@@ -204,8 +204,9 @@ fn a_crowd_of_all_kinds_does_not_stop_the_download() {
     assert!(time <= Duration::from_secs(4 * 124) + END, "{time:?}");
 }
 
+/// In Bitcoin Core one peer that announced a block and kept it back delayed it by ten minutes.
 #[test]
-fn a_staller_at_the_tip_costs_the_time_to_ask_another() {
+fn cve_2024_52922_a_staller_at_the_tip_costs_the_time_to_ask_another() {
     // The window never fills: one block alone is missing.
     let mut scheduler = DownloadScheduler::default();
     let tip = Missing { blocks: vec![BlockRef { height: 9, hash: hash(9) }], window_end: 1032 };

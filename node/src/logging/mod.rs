@@ -211,8 +211,9 @@ mod tests {
         );
     }
 
+    /// Bitcoin Core wrote a line whenever somebody connected who claimed to be the node itself.
     #[test]
-    fn a_loud_place_is_cut_off_and_quiet_ones_go_on() {
+    fn cve_2025_54604_a_loud_place_is_cut_off_and_quiet_ones_go_on() {
         let long = "x".repeat(PLACE_BYTES_MAX / 2);
         let run = |_: &Log| {
             for _ in 0..4 {

@@ -459,8 +459,10 @@ mod tests {
         assert_eq!(manager.counts(Some(Family::Ipv6)), Counts { new: 1, tried: 0 });
     }
 
+    /// Bitcoin Core numbered addresses by 32 bits, which a flood of them ran over. Here they have places in
+    /// tables and no numbers, and a flood has few of the places.
     #[test]
-    fn one_source_cannot_fill_the_tables() {
+    fn cve_2024_52919_one_source_cannot_fill_the_tables() {
         let mut manager = AddrMan::new([1, 2]);
         for number in 0..200_000 {
             add(&mut manager, address(number), source(7));

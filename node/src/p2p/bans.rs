@@ -243,8 +243,9 @@ mod tests {
         assert_eq!(std::fs::read_to_string(path).unwrap(), "{\n  \"banned_nets\": []\n}\n");
     }
 
+    /// Bitcoin Core's list of banned addresses grew with each peer that misbehaved.
     #[test]
-    fn discouraged_addresses_are_bounded_and_the_oldest_go_first() {
+    fn cve_2020_14198_discouraged_addresses_are_bounded_and_the_oldest_go_first() {
         let dir = tempfile::tempdir().unwrap();
         let list = BanList::open(dir.path().join("banlist.json"), 0);
         let address = |n: usize| IpAddr::from(u32::try_from(n).unwrap().to_be_bytes());
