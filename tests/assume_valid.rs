@@ -2,7 +2,8 @@
 //! `validation.cpp`): below the assumed-valid block, in the best header chain, of the minimum work,
 //! more than two weeks of work deep? A block with a bad script shows whether it was looked at.
 
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, Mutex};
 
 use bitcoin::block::Header;
 use bitcoin::hashes::Hash as _;
@@ -63,6 +64,30 @@ fn headers_on(mut parent: Header, count: usize, nonce: u32) -> Vec<Header> {
     (0..count).map(child).collect()
 }
 
+/// What is logged while something is done.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().expect("no panic").write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Does something, and returns what was logged meanwhile by this thread.
+fn logged<T>(run: impl FnOnce() -> T) -> (T, String) {
+    let lines = Lines::default();
+    let writer = lines.clone();
+    let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+    let done = tracing::subscriber::with_default(log.finish(), run);
+    let bytes = lines.0.lock().expect("no panic").clone();
+    (done, String::from_utf8(bytes).expect("UTF-8"))
+}
+
 /// Returns the reason for which the chain is refused, if it is.
 fn refused(case: &Case) -> Option<String> {
     let (blocks, at) = blocks(case.fault);
@@ -108,18 +133,54 @@ fn scripts_are_left_out_under_cores_conditions_alone() {
         too_little_work,
     };
     let unknown = AssumeValid::Block(BlockHash::from_byte_array([9; 32]));
-    for (name, case, expected) in [
-        ("nothing is assumed", case(AssumeValid::Off, DEEP, 0, false), &script),
-        ("the block itself is assumed", case(block(at), DEEP, 0, false), &None),
-        ("a block above is assumed", case(block(at + 2), DEEP, 0, false), &None),
-        ("only its parent is assumed", case(block(at - 1), DEEP, 0, false), &script),
-        ("the assumed block is unknown", case(unknown, DEEP, 0, false), &script),
-        ("two weeks of work above it", case(block(at), DEEP - 1, 0, false), &script),
-        ("less than the minimum work", case(block(at), DEEP, 0, true), &script),
-        ("the best headers are others", case(block(at), DEEP, DEEP + 2, false), &script),
-        ("others have as much work", case(block(at), DEEP, DEEP + 1, false), &None),
+    let on = |height: usize, why: &str| {
+        format!("Enabling script verification at block #{height} ({}): {why}.", hash(height - 1))
+    };
+    let off = format!("Disabling script verification at block #1 ({}).", hash(0));
+    let branch = headers_on(blocks.get(at - 1).expect("funded").header, 5, 1 << 30);
+    let branch = AssumeValid::Block(branch.last().expect("five").block_hash());
+    let elsewhere = on(at + 1, "block not in assumevalid chain");
+    let parent_only = on(at + 1, "block height above assumevalid height");
+    for (name, case, expected, line) in [
+        (
+            "nothing",
+            case(AssumeValid::Off, DEEP, 0, false),
+            &script,
+            on(1, "assumevalid=0 (always verify)"),
+        ),
+        ("the block itself", case(block(at), DEEP, 0, false), &None, off.clone()),
+        ("a block above", case(block(at + 2), DEEP, 0, false), &None, off.clone()),
+        ("a block of a branch", case(branch, DEEP, 5, false), &script, elsewhere),
+        ("only its parent", case(block(at - 1), DEEP, 0, false), &script, parent_only),
+        (
+            "an unknown block",
+            case(unknown, DEEP, 0, false),
+            &script,
+            on(1, "assumevalid hash not in headers"),
+        ),
+        (
+            "two weeks of work above it",
+            case(block(at), DEEP - 1, 0, false),
+            &script,
+            on(at + 1, "block too recent relative to best header"),
+        ),
+        (
+            "less than the minimum work",
+            case(block(at), DEEP, 0, true),
+            &script,
+            on(1, "best header chainwork below minimumchainwork"),
+        ),
+        (
+            "the best headers are others",
+            case(block(at), DEEP, DEEP + 2, false),
+            &script,
+            on(at + 1, "block not in best header chain"),
+        ),
+        ("others have as much work", case(block(at), DEEP, DEEP + 1, false), &None, off),
     ] {
-        assert_eq!(refused(&case), *expected, "{name}");
+        let (found, lines) = logged(|| refused(&case));
+        assert_eq!(found, *expected, "{name}");
+        assert!(lines.contains(&line), "{name}: {line} in {lines}");
     }
 }
 
