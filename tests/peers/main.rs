@@ -10,5 +10,6 @@ mod handshake;
 mod hostile;
 mod outbound;
 mod relay;
+mod serving;
 mod silence;
 mod transports;

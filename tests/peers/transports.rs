@@ -1,5 +1,9 @@
 //! The encrypted transport between nodes, and with those that do not know it.
 
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use cofferdam_tests::process::wait_for;
 
 use crate::fixture::{Logged, Peer};
@@ -51,6 +55,52 @@ fn a_plain_node_is_asked_in_plain_and_asks_in_plain() {
     peer.settle();
     assert_eq!(transport(&encrypted).as_deref(), Some("v1"));
     encrypted.node.stop();
+}
+
+/// Passes on what two sockets say; on demand the last byte of what the first one says is another.
+fn pass_on(from: &TcpStream, to: &TcpStream, damage: &'static AtomicBool) {
+    let pass = |mut from: TcpStream, mut to: TcpStream, damages: bool| {
+        let work = move || {
+            let mut bytes = [0; 4096];
+            while let Ok(count @ 1..) = from.read(&mut bytes) {
+                if damages && damage.swap(false, Ordering::SeqCst) {
+                    bytes[count - 1] ^= 1;
+                }
+                if to.write_all(&bytes[..count]).is_err() {
+                    break;
+                }
+            }
+            // The other side is told, if it is still there.
+            let _ = to.shutdown(Shutdown::Both);
+        };
+        std::thread::Builder::new().name("between".into()).spawn(work).expect("a thread")
+    };
+    let copy = |stream: &TcpStream| stream.try_clone().expect("a socket");
+    drop(pass(copy(from), copy(to), true));
+    drop(pass(copy(to), copy(from), false));
+}
+
+#[test]
+fn a_packet_that_was_tampered_with_ends_the_connection() {
+    static DAMAGE: AtomicBool = AtomicBool::new(false);
+    let nodes = [Logged::start(&[]), Logged::start(&[])];
+    let between = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = between.local_addr().expect("bound").to_string();
+    let asked = std::thread::scope(|scope| {
+        let asked = scope.spawn(|| between.accept().expect("the node").0);
+        nodes[0].call("addnode", &[&address, "onetry", "true"]);
+        asked.join().expect("a connection")
+    });
+    let onward = TcpStream::connect(("127.0.0.1", nodes[1].node.p2p_port)).expect("it listens");
+    pass_on(&asked, &onward, &DAMAGE);
+    wait_for("v2", || (transport(&nodes[1]).as_deref() == Some("v2")).then_some(()));
+    DAMAGE.store(true, Ordering::SeqCst);
+    nodes[0].call("ping", &[]);
+    nodes[1].logged("V2 transport error: packet decryption failure (");
+    nodes[1].wait_for_peers(0);
+    for node in nodes {
+        node.node.stop();
+    }
 }
 
 #[test]

@@ -1,0 +1,109 @@
+//! What a node serves, to whom, and whom it hangs up on for asking.
+
+use bitcoin::BlockHash;
+use bitcoin::consensus::{deserialize, serialize};
+use bitcoin::hashes::Hash as _;
+use bitcoin::p2p::message_blockdata::Inventory;
+use cofferdam_tests::process::wait_for;
+use serde_json::Value;
+
+use super::fixture::{Logged, Peer};
+use super::relay::{ADDRESS, inventory, settle, was_sent};
+
+fn hash(text: &Value) -> BlockHash {
+    text.as_str().expect("a hash").parse().expect("a hash")
+}
+
+/// Mines blocks.
+fn mine(node: &Logged, count: u32) -> Vec<BlockHash> {
+    let hashes = node.node.rpc("generatetoaddress", &[&count.to_string(), ADDRESS]);
+    hashes.as_array().expect("a list").iter().map(hash).collect()
+}
+
+#[test]
+fn filters_are_served_and_who_asks_for_what_is_not_is_dropped() {
+    let node = Logged::start(&["-blockfilterindex", "-peerblockfilters"]);
+    let blocks = mine(&node, 1001);
+    let at = |height: usize| blocks[height - 1];
+    wait_for("the index", || {
+        let info = node.node.rpc("getindexinfo", &[]);
+        (info["basic block filter index"]["best_block_height"] == 1001).then_some(())
+    });
+    let filter = |height: usize| node.node.rpc("getblockfilter", &[&at(height).to_string()]);
+    let header = |height: usize| hash(&filter(height)["header"]).to_byte_array();
+    let mut peer = Peer::ready(&node);
+    peer.send("getcfcheckpt", &serialize(&(0_u8, at(1001))));
+    let (_, payload) = peer.expect("cfcheckpt");
+    let expected = [&[0][..], &at(1001).to_byte_array(), &[1], &header(1000)].concat();
+    assert_eq!(payload, expected);
+    peer.send("getcfheaders", &serialize(&(0_u8, 2_u32, at(1001))));
+    let (_, payload) = peer.expect("cfheaders");
+    let expected = [&[0][..], &at(1001).to_byte_array(), &header(1), &[0xfd, 0xe8, 0x03]].concat();
+    assert_eq!(payload[..expected.len()], expected);
+    assert_eq!(payload.len(), expected.len() + 1000 * 32);
+    peer.send("getcfilters", &serialize(&(0_u8, 1000_u32, at(1001))));
+    for height in [1000, 1001] {
+        let (_, payload) = peer.expect("cfilter");
+        let (kind, block, bytes): (u8, BlockHash, Vec<u8>) = deserialize(&payload).expect("one");
+        assert_eq!((kind, block), (0, at(height)));
+        let hex = bitcoin::hex::DisplayHex::to_lower_hex_string(&bytes[..]);
+        assert_eq!(filter(height)["filter"], hex);
+    }
+    let unknown = BlockHash::from_byte_array([7; 32]);
+    for (number, (command, payload, line)) in [
+        ("getcfilters", serialize(&(255_u8, 1_u32, at(1))), "unsupported block filter type: 255"),
+        (
+            "getcfilters",
+            serialize(&(0_u8, 1_u32, at(1001))),
+            "too many cfilters/cfheaders: 1001 / 1000",
+        ),
+        (
+            "getcfheaders",
+            serialize(&(0_u8, 1_u32, unknown)),
+            "invalid block hash: 0707070707070707",
+        ),
+        ("getcfcheckpt", serialize(&(0_u8, unknown)), "invalid block hash: 0707070707070707"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut peer = Peer::ready(&node);
+        peer.send(command, &payload);
+        peer.wait_for_end();
+        let line = node.line(&format!("peer requested {line}"));
+        assert!(line.contains(", disconnecting peer="), "{number}: {line}");
+    }
+    let mut peer = Peer::ready(&node);
+    peer.send("getcfheaders", &serialize(&(0_u8, 1000_u32, at(999))));
+    peer.wait_for_end();
+    node.logged("peer sent invalid getcfilters/getcfheaders with start height 1000 and stop height 999, disconnecting peer=5");
+}
+
+#[test]
+fn old_blocks_are_not_served_beyond_the_target_but_to_who_has_permission() {
+    let start = 1_800_000_000_u32;
+    let args = ["-maxuploadtarget=1", "-peertimeout=999999999"];
+    let times = [start, start + 8 * 24 * 60 * 60].map(|time| time.to_string());
+    let node = Logged::start(&args);
+    node.call("setmocktime", &[&times[0]]);
+    let old = mine(&node, 1)[0];
+    node.call("setmocktime", &[&times[1]]);
+    let new = mine(&node, 1)[0];
+    let mut peer = Peer::ready(&node);
+    peer.send("getdata", &inventory(&[Inventory::WitnessBlock(new)]));
+    assert!(was_sent(&settle(&mut peer), "block"), "new ones are");
+    peer.send("getdata", &inventory(&[Inventory::WitnessBlock(old)]));
+    peer.wait_for_end();
+    node.logged("historical block serving limit reached, disconnecting peer=0");
+    let info = node.node.rpc("getnettotals", &[]);
+    assert_eq!(info["uploadtarget"]["serve_historical_blocks"], false);
+    let mut node = node;
+    for permission in ["noban", "download"] {
+        let list = format!("-whitelist={permission}@127.0.0.1");
+        let time = format!("-mocktime={}", times[1]);
+        node = node.restart(&[&args[..], &[&list, &time]].concat());
+        let mut peer = Peer::ready(&node);
+        peer.send("getdata", &inventory(&[Inventory::WitnessBlock(old)]));
+        assert!(was_sent(&settle(&mut peer), "block"), "{permission}");
+    }
+}
