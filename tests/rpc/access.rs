@@ -1,5 +1,6 @@
 //! Who may call (Bitcoin Core's `rpc_users.py`, `rpc_whitelist.py` and `rpc_bind.py`).
 
+use std::net::{IpAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt as _;
 
 use cofferdam_tests::process::{Node, run, said};
@@ -57,6 +58,35 @@ fn users_log_in_and_call_what_they_may() {
     assert_eq!(post(&node, "rpcuser💻:rpcpassword🔑", COUNT).status, 200);
     assert!(!dir.path().join("regtest/.cookie").exists(), "a password replaces the cookie");
     node.stop();
+}
+
+/// Returns an address of this machine that others see; none on a machine without a network. Nothing
+/// is sent.
+fn outer_address() -> Option<IpAddr> {
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_loopback() && !ip.is_unspecified()).then_some(ip)
+}
+
+#[test]
+fn who_calls_from_elsewhere_needs_to_be_allowed() {
+    let Some(outer) = outer_address() else {
+        println!("NOT RUN: this machine has no address but that of itself");
+        return;
+    };
+    for (allowed, status) in [(outer.to_string(), 200), ("203.0.113.1".into(), 403)] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let allow = format!("-rpcallowip={allowed}");
+        let node = Node::start(BINARY, dir.path(), &["-rpcbind=0.0.0.0", &allow]);
+        let secret = cookie(dir.path());
+        let mut connection = Connection::open_at(outer, &node);
+        connection.call(&secret, "", COUNT);
+        assert_eq!(connection.reply().expect("a reply").status, status, "{allowed}");
+        // From this machine itself one may always call.
+        assert_eq!(post(&node, &secret, COUNT).status, 200, "{allowed}");
+        node.stop();
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! HTTP as it goes over the wire, for requests that no client library would send.
 
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{IpAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -37,7 +37,12 @@ pub(crate) struct Connection {
 
 impl Connection {
     pub(crate) fn open(node: &Node) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", node.rpc_port())).expect("it listens");
+        Self::open_at([127, 0, 0, 1].into(), node)
+    }
+
+    /// Connects to, and so from, another address of this machine.
+    pub(crate) fn open_at(ip: IpAddr, node: &Node) -> Self {
+        let stream = TcpStream::connect((ip, node.rpc_port())).expect("it listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
         Self { stream, read: Vec::new() }
     }
