@@ -1,6 +1,9 @@
 //! `-reindex`, `-reindex-chainstate`, `-loadblock` and `import --from-core`.
 
 use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use cofferdam_tests::process::{Node, command, run, said};
 
@@ -67,6 +70,10 @@ fn a_reindex_that_was_killed_goes_on_without_the_option() {
     let (log_text, index) = (log(dir.path()), index.display().to_string());
     assert!(log_text[begun..].contains(&format!("Opening LevelDB in {index}")), "{log_text}");
     assert!(!log_text[begun..].contains(&format!("Wiping LevelDB in {index}")), "{log_text}");
+    drop(Node::start(BINARY, dir.path(), &["-connect=0", "-reindex-chainstate"]));
+    let node = start(dir.path(), &[]);
+    assert_eq!(node.state(), state);
+    node.stop();
     // A step that was not finished is done again.
     fs::write(blocks_dir(dir.path()).join("index/REBUILD"), "wipe").expect("writable");
     let node = start(dir.path(), &[]);
@@ -185,6 +192,61 @@ fn files_given_at_the_start_are_imported_before_the_node_says_it_is_ready() {
         "Could not open blocks file /missing.dat",
     ] {
         assert!(log.contains(line), "{line}");
+    }
+}
+
+/// Runs an import into a directory of its own, and then into another one where it is killed a few
+/// times, a little later each time; returns the other directory.
+fn killed_imports(import: impl Fn(&Path) -> Command) -> tempfile::TempDir {
+    let dirs = [tempfile::tempdir(), tempfile::tempdir()].map(|dir| dir.expect("temporary"));
+    let finish = |dir: &Path| {
+        let output = import(dir).output().expect("the binary starts");
+        assert!(output.status.success(), "{}", said(&output));
+    };
+    let start = Instant::now();
+    finish(dirs[0].path());
+    let whole = start.elapsed();
+    let killed = |part: u32| {
+        let mut import = import(dirs[1].path());
+        let mut child =
+            import.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary starts");
+        std::thread::sleep(whole * part / 6);
+        let amid = child.try_wait().expect("a child").is_none();
+        child.kill().expect("a child");
+        child.wait().expect("a child");
+        amid
+    };
+    assert!((1..=5).filter(|part| killed(*part)).count() > 0, "never killed");
+    finish(dirs[1].path());
+    let [_, dir] = dirs;
+    dir
+}
+
+#[test]
+fn imports_that_are_killed_over_and_over_end_as_those_that_are_not() {
+    let core = tempfile::tempdir().expect("a temporary directory");
+    let node = start(core.path(), &["-fastprune", "-blocksxor=0"]);
+    mine(&node, 700);
+    let state = node.state();
+    node.stop();
+    let files = numbers(core.path(), "blk").into_iter();
+    let files = files.map(|number| blocks_dir(core.path()).join(format!("blk{number:05}.dat")));
+    let load: Vec<String> = files.map(|file| format!("-loadblock={}", file.display())).collect();
+    let taken_over = killed_imports(|dir| {
+        let mut import = command(BINARY, dir);
+        import.args(["-regtest", "import", "--from-core"]).arg(core.path());
+        import
+    });
+    let loaded = killed_imports(|dir| {
+        let mut import = command(BINARY, dir);
+        import.args(["-regtest", "-connect=0", "-listen=0", "-server=0", "-stopafterblockimport"]);
+        import.args(&load);
+        import
+    });
+    for dir in [taken_over, loaded] {
+        let node = start(dir.path(), &[]);
+        assert_eq!(node.state(), state);
+        node.stop();
     }
 }
 
