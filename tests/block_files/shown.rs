@@ -17,6 +17,24 @@ fn get(port: u16, path: &str, host: &str) -> String {
     answer
 }
 
+/// The figures that a file for Prometheus or Grafana names, and that there are not.
+fn unknown<'a>(file: &'a str, figures: &str) -> Vec<&'a str> {
+    // Times are reported when something took time, which not every run brings about.
+    const REPORTED: &str = include_str!("../../storage/src/wal_buffered/metrics.rs");
+    let is_part = |at: char| at.is_ascii_alphanumeric() || at == '_';
+    let names = file.split(|at: char| !is_part(at)).filter(|word| word.starts_with("cofferdam_"));
+    let is_known = |name: &str| {
+        let shown = |end: &str| figures.contains(&format!("\n{name}{end}"));
+        let bare = name.trim_start_matches("cofferdam_");
+        let bare = bare.strip_suffix("_sum").or_else(|| bare.strip_suffix("_bucket"));
+        let is_reported = |bare| REPORTED.contains(&format!("histogram!(\"{bare}\")"));
+        shown(" ") || shown("{") || bare.is_some_and(is_reported)
+    };
+    let names: Vec<&str> = names.collect();
+    assert!(names.len() > 5, "{names:?}");
+    names.into_iter().filter(|name| !is_known(name)).collect()
+}
+
 #[test]
 fn page_figures_and_status_tell_of_the_chain() {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -36,6 +54,12 @@ fn page_figures_and_status_tell_of_the_chain() {
         "cofferdam_storage_recovery_seconds_bucket{le=\"+Inf\"}",
     ] {
         assert!(figures.contains(name), "{name} in {figures}");
+    }
+    for file in [
+        include_str!("../../node/monitoring/alerts.yml"),
+        include_str!("../../node/monitoring/grafana.json"),
+    ] {
+        assert_eq!(unknown(file, &figures), [""; 0]);
     }
     let page = get(port, "/", "127.0.0.1");
     assert!(
