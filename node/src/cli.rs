@@ -381,8 +381,17 @@ mod tests {
         for line in ["man", "completions bash", "completions zsh", "completions fish"] {
             let Command::Print(text) = parse(line).unwrap().command else { panic!("{line}") };
             let text = text.replace("\\-", "-");
-            for part in ["datadir", "reindex-chainstate", "metrics", "status"] {
-                assert!(text.contains(part), "{part} in {line}");
+            let specs = SECTIONS.iter().filter(|section| !section.title.is_empty());
+            let specs = specs.flat_map(|section| section.options);
+            let shown: Vec<&str> =
+                specs.filter(|spec| !spec.has(Rule::Ignored)).map(|spec| spec.name).collect();
+            assert!(shown.len() > 100, "{}", shown.len());
+            for part in shown.into_iter().chain(["status", "import"]) {
+                let is_end = |rest: &str| {
+                    !rest.starts_with(|next: char| next.is_ascii_alphanumeric() || next == '-')
+                };
+                let mut found = text.match_indices(part);
+                assert!(found.any(|(at, _)| is_end(&text[at + part.len()..])), "{part} in {line}");
             }
         }
         assert!(parse("completions cobol").is_err());
