@@ -199,7 +199,7 @@ mutations! {
     RetiredEarly,
     /// Nobody is told that a generation has left memory.
     EpochNotMoved,
-    /// A value read ahead is used though the epoch has moved.
+    /// A value read ahead is used though what was committed after it is written back.
     ReadAheadBelieved,
     // The memtable.
     /// `put` is taken for `put_new`: what is below comes back with a deletion.

@@ -272,6 +272,31 @@ fn a_value_read_ahead_is_used_only_while_it_is_true() {
     }
 }
 
+/// What is written back meanwhile makes a value stale only if it was committed after the read.
+#[test]
+fn values_read_ahead_outlive_the_write_back_of_what_was_known_then() {
+    let fs = SimFileSystem::new();
+    let (store, gate) = open_gated(&fs, options(Durability::Strict));
+    gate.open();
+    let keys: [&[u8]; 2] = [b"below", b"none"];
+    let read = |ahead: &ReadAhead| {
+        let (before, mut found) = (gate.gets.load(Ordering::Relaxed), [None, None]);
+        let visit = |at: usize, value: Option<&[u8]>| found[at] = value.map(<[u8]>::to_vec);
+        store.read_many(COINS, &keys, ahead, visit).unwrap();
+        (found, gate.gets.load(Ordering::Relaxed) - before)
+    };
+    commit(&store, |batch| batch.put_new(COINS, b"below", b"1"));
+    store.checkpoint().unwrap();
+    commit(&store, |batch| batch.put_new(COINS, b"other", b"2"));
+    let ahead = store.read_handle().read_ahead(COINS, &keys).unwrap();
+    store.checkpoint().unwrap();
+    assert_eq!(read(&ahead), ([Some(b"1".to_vec()), None], 0), "not asked again");
+    commit(&store, |batch| batch.delete(COINS, b"below"));
+    assert_eq!(read(&ahead), ([None, None], 0), "memory knows");
+    store.checkpoint().unwrap();
+    assert_eq!(read(&ahead), ([None, None], 2), "asked again");
+}
+
 fn read_two(store: &Store, keys: [&[u8]; 2]) -> [Option<Vec<u8>>; 2] {
     let mut found = [None, None];
     let visit = |at: usize, value: Option<&[u8]>| found[at] = value.map(<[u8]>::to_vec);

@@ -289,8 +289,13 @@ impl<D: Database> Inner<D> {
     /// Before a commit: freezes what is due. Waits only if memory is used up.
     fn make_room(&self, writer: &mut Writer, change: Change<'_>) -> Result<()> {
         self.health.check()?;
-        let has_room = read(&self.view).active.bytes_with(change.batch())
-            <= generation_bytes_max(&self.options);
+        let has_room = {
+            let view = read(&self.view);
+            let frozen = view.frozen.as_ref().map_or(0, |frozen| frozen.table.bytes());
+            let left = self.options.memtable_bytes.saturating_sub(frozen);
+            let bytes_max = generation_bytes_max(&self.options).min(left);
+            view.active.bytes_with(change.batch()) <= bytes_max
+        };
         if writer.blocks == 0 || (has_room && !self.is_due(writer)) {
             return Ok(());
         }
@@ -377,9 +382,11 @@ impl Writer {
     }
 }
 
-/// The memory of one generation: half, since one is filled while one is written back.
+/// The memory of one generation. The rest is for what is committed while it is written back, which
+/// takes a third of the time in which it was filled; if it takes longer, the next one is frozen
+/// with less in it. The larger a generation is, the fewer and larger are the write-backs.
 pub(super) fn generation_bytes_max(options: &WalOptions) -> usize {
-    (options.memtable_bytes / 2).min(ARENA_BYTES_MAX)
+    (options.memtable_bytes / 3 * 2).min(ARENA_BYTES_MAX)
 }
 
 /// The hash that a batch after `tip` must name as its previous one.

@@ -17,7 +17,8 @@
 //! - **A value read ahead is stale once a generation that changed its key has been retired**,
 //!   since nothing in memory remembers the change any more. Who reads ahead takes
 //!   [`WalBuffered::epoch`] *before* the read, and reads again if the epoch has moved when the
-//!   value is used and no layer in memory has overridden it.
+//!   value is used and no layer in memory has overridden it. ([`ReadHandle::read_ahead`] looks
+//!   closer, and reads fewer of them again.)
 //! - A read of several keys sees the batches of one moment: if a generation was frozen while it
 //!   went on, the backend may have shown a part of it, and it is made anew.
 //! - The first failed write or fsync of log, attachments or backend poisons the store: nothing is

@@ -169,7 +169,7 @@ pub struct WalOptions {
     pub durability: Durability,
     /// Memory for buffered entries, of the active and the frozen generation together: garbage,
     /// lookup tables, their copies while they grow, and the order of a write-back included. A batch
-    /// that does not fit into half of it alone is taken nevertheless.
+    /// that does not fit into a third of it alone is taken nevertheless.
     pub memtable_bytes: usize,
     /// Begin to write back after so many commits at the latest.
     pub flush_every_blocks: Option<u32>,

@@ -1,8 +1,12 @@
 //! Reading many keys at once: without an allocation for a value that is in memory, and with what
 //! other threads have read ahead from the backend.
 //!
-//! Invariant: a value read ahead is used only if no layer in memory knows the key and the epoch is
-//! the one taken before it was read; else it may be stale, and is read again.
+//! Invariant: a value read ahead is used only if no layer in memory knows the key, and if what has
+//! been written back by then was committed before it was read; else it may be stale, and is read
+//! again. For what was committed before then and not yet written back, memory knew and the backend
+//! was not asked; what was committed later is still in memory, which answers. (A tree that was
+//! cleared meanwhile has no value below, and memory knows that until something committed later is
+//! written back.)
 
 use std::sync::Arc;
 
@@ -11,12 +15,13 @@ use crate::error::Result;
 use crate::lock::read;
 use crate::mutation::{Mutation, mutated};
 use crate::wal_buffered::memtable::Lookup;
-use crate::wal_buffered::{Inner, WalBuffered};
+use crate::wal_buffered::{Inner, Lsn, WalBuffered};
 
 /// What the backend said of some keys, before it was needed.
 #[derive(Debug, Default)]
 pub struct ReadAhead {
-    epoch: u64,
+    /// The last committed batch when memory was asked.
+    lsn: Lsn,
     /// For each key: nothing, if it was not asked for since memory knew it.
     values: Vec<Option<Option<Vec<u8>>>>,
 }
@@ -46,7 +51,7 @@ impl<D: Database> ReadHandle<D> {
         let inner = &self.inner;
         check_tree(&inner.trees, tree.id)?;
         let mut missing = Vec::new();
-        let epoch = {
+        let lsn = {
             let view = read(&inner.view);
             if view.applied == 0 || view.is_empty_below(tree.id) {
                 // Nothing was ever written back: there is nothing to read ahead.
@@ -57,9 +62,9 @@ impl<D: Database> ReadHandle<D> {
                     missing.push((index, key));
                 }
             });
-            view.epoch
+            view.lsn
         };
-        let mut ahead = ReadAhead { epoch, values: vec![None; keys.len()] };
+        let mut ahead = ReadAhead { lsn, values: vec![None; keys.len()] };
         inner.read_backend(tree, missing, |index, value| {
             if let Some(slot) = ahead.values.get_mut(index) {
                 *slot = Some(value);
@@ -112,7 +117,7 @@ impl<D: Database + 'static> WalBuffered<D> {
         let mut missing = Vec::new();
         {
             let view = read(&inner.view);
-            let is_current = view.epoch == ahead.epoch || mutated(Mutation::ReadAheadBelieved);
+            let is_current = view.applied <= ahead.lsn || mutated(Mutation::ReadAheadBelieved);
             let is_empty_below = view.is_empty_below(tree.id);
             view.get_many(tree.id, keys, |index, key, found| match found {
                 Lookup::Value(value) => visit(index, Some(value)),
