@@ -23,7 +23,8 @@ use crate::rejection::Rejection;
 use crate::script::{ScriptFlags, block_script_flags};
 use crate::subsidy::block_subsidy;
 use crate::tx::{
-    MONEY_MAX, WITNESS_SCALE, check_sequence_locks, check_tx_inputs, spent_sigop_cost,
+    MONEY_MAX, WITNESS_SCALE, check_sequence_locks, check_tx_inputs, missing_inputs,
+    spent_sigop_cost,
 };
 use crate::wire::TxRef;
 
@@ -127,6 +128,12 @@ struct Connector<'a> {
     fees: u64,
 }
 
+/// Says in which transaction a fault is.
+fn in_transaction(tx: TxRef<'_>, rejection: Rejection) -> Rejection {
+    let what = rejection.detail.clone().unwrap_or_default();
+    rejection.with_detail(format!("{what} in transaction {}", tx.txid()))
+}
+
 impl Connector<'_> {
     fn run(&mut self) -> std::result::Result<(), Stop> {
         let block = self.block;
@@ -147,7 +154,7 @@ impl Connector<'_> {
                         }
                         Source::Repeated => None,
                     };
-                    let missing = || Rejection::consensus("bad-txns-inputs-missingorspent");
+                    let missing = || in_transaction(tx, missing_inputs());
                     coins.push(CoinRef::parse(bytes.ok_or_else(missing)?)?);
                 }
                 self.check_spends(tx, &coins)?;
@@ -168,7 +175,10 @@ impl Connector<'_> {
     ) -> std::result::Result<(), Rejection> {
         self.fees = self
             .fees
-            .checked_add(check_tx_inputs(tx, coins, self.height)?)
+            .checked_add(
+                check_tx_inputs(tx, coins, self.height)
+                    .map_err(|rejection| in_transaction(tx, rejection))?,
+            )
             .filter(|&fees| fees <= MONEY_MAX)
             .ok_or_else(|| Rejection::consensus("bad-txns-accumulated-fee-outofrange"))?;
         check_sequence_locks(self.context.params, &self.context.parent, tx, coins)?;

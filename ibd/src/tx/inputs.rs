@@ -9,6 +9,9 @@ use crate::wire::TxRef;
 /// Blocks until a coinbase's output can be spent (`COINBASE_MATURITY`).
 const COINBASE_MATURITY: u32 = 100;
 
+/// Satoshis of a bitcoin.
+const COIN: u64 = 100_000_000;
+
 /// Checks maturity and amounts of a transaction in the block at `height`; returns the fee in
 /// satoshis.
 ///
@@ -26,7 +29,7 @@ pub fn check_tx_inputs(
     height: u32,
 ) -> Result<u64, Rejection> {
     if spent.len() < tx.input_count() {
-        return Err(Rejection::consensus("bad-txns-inputs-missingorspent"));
+        return Err(missing_inputs());
     }
     let mut value_in = 0_u64;
     for coin in spent {
@@ -42,9 +45,25 @@ pub fn check_tx_inputs(
     // check_transaction() bounded the sum.
     let value_out: u64 = tx.outputs().map(|output| output.value).sum();
     value_in.checked_sub(value_out).ok_or_else(|| {
+        let [value_in, value_out] = [value_in, value_out].map(in_coins);
         let detail = format!("value in ({value_in}) < value out ({value_out})");
         Rejection::consensus("bad-txns-in-belowout").with_detail(detail)
     })
+}
+
+/// Returns what is said of a transaction whose coins are not all there.
+#[must_use]
+pub fn missing_inputs() -> Rejection {
+    Rejection::consensus("bad-txns-inputs-missingorspent")
+        .with_detail("CheckTxInputs: inputs missing/spent")
+}
+
+/// Writes satoshis as bitcoins, with two digits behind the point at least (Core's `FormatMoney`).
+fn in_coins(value: u64) -> String {
+    let (whole, rest) = (value / COIN, value % COIN);
+    let digits = format!("{rest:08}");
+    let (kept, more) = digits.split_at(2);
+    format!("{whole}.{kept}{}", more.trim_end_matches('0'))
 }
 
 #[cfg(test)]
@@ -87,5 +106,18 @@ mod tests {
         check(&[coin(1, false, MONEY_MAX), coin(2, false, 1)], 3, Err(bad));
         check(&[coin(1, false, u64::MAX), coin(2, false, 5)], 3, Err(bad));
         check(&[coin(1, false, MONEY_MAX), coin(2, false, 0)], 3, Ok(MONEY_MAX - 42));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_as_in_core() {
+        assert_eq!(
+            [0, 1, COIN, 123_456_000].map(in_coins),
+            ["0.00", "0.00000001", "1.00", "1.23456"]
+        );
+        let tx = payment(&[outpoint(1)], &[2 * COIN]);
+        let coin = coin(1, false, COIN);
+        let short = check_tx_inputs(parsed(&tx).first().unwrap(), &[coin], 3).unwrap_err();
+        let text = "bad-txns-in-belowout, value in (1.00) < value out (2.00)";
+        assert_eq!(short.to_string(), text);
     }
 }

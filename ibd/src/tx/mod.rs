@@ -7,7 +7,7 @@ mod sigops;
 
 pub use check::check_transaction;
 pub(crate) use check::{check_with, has_duplicate_inputs};
-pub use inputs::check_tx_inputs;
+pub use inputs::{check_tx_inputs, missing_inputs};
 pub use locks::{check_sequence_locks, is_final_tx};
 pub(crate) use sigops::next_op;
 pub use sigops::{legacy_sigop_count, spent_sigop_cost};
