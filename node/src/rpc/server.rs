@@ -30,8 +30,8 @@ const CONNECTIONS_MAX: usize = 512;
 /// header is answered as Bitcoin Core does.
 const READ_BYTES_MAX: usize = 128 << 10;
 
-/// Lines of a header: as many as are worth sending within its size.
-const HEADERS_MAX: usize = 512;
+/// Lines of a header: more than fit into its size.
+const HEADERS_MAX: usize = 2048;
 
 /// How long calls may go on when the node stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
