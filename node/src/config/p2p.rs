@@ -69,6 +69,12 @@ pub struct P2pConfig {
     pub force_dns_seed: bool,
     /// Whether the addresses of the program are used if no other is found.
     pub fixed_seeds: bool,
+    /// The file that tells the autonomous systems of addresses.
+    pub address_map: Option<String>,
+    /// Whether addresses have the same places each time, for tests.
+    pub test_addresses: bool,
+    /// One of how many uses of the tables of addresses looks whether they are sound; 0: none.
+    pub check_addresses: u32,
     /// Nodes that are asked for addresses if there are none.
     pub seed_nodes: Vec<String>,
     /// How the node names itself.
@@ -134,6 +140,9 @@ impl P2pConfig {
             dns_seed,
             force_dns_seed,
             fixed_seeds: settings.flag("fixedseeds", true),
+            address_map: address_map(settings),
+            test_addresses: settings.all("test").contains(&"addrman"),
+            check_addresses: settings.number("checkaddrman")?.unwrap_or(0),
             seed_nodes: owned(settings.all("seednode")),
             // -connect=0 is -noconnect.
             connect: owned(settings.all("connect").into_iter().filter(|at| *at != "0").collect()),
@@ -159,6 +168,12 @@ impl P2pConfig {
             log_ips: settings.flag("logips", false),
         })
     }
+}
+
+/// Returns what the user says of a map of autonomous systems.
+fn address_map(settings: &Settings) -> Option<String> {
+    let map = settings.get("asmap").filter(|_| !settings.is_negated("asmap"));
+    map.map(str::to_owned)
 }
 
 /// Whether the user has a proxy, and so does not want to be found unless told.

@@ -39,7 +39,7 @@ impl Net {
         }
     }
 
-    fn parse(name: &str) -> Option<Self> {
+    pub(crate) fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|net| net.name() == name)
     }
 }
@@ -178,6 +178,11 @@ impl ProxyConfig {
     /// Returns whether connections may be made to an address without being asked for.
     pub(crate) fn reaches_address(&self, ip: IpAddr) -> bool {
         self.net_of(ip).is_none_or(|net| self.reaches(net))
+    }
+
+    /// Returns whether addresses in `fc00::/8` are CJDNS's.
+    pub(crate) const fn has_cjdns(&self) -> bool {
+        self.has_cjdns
     }
 
     /// Returns whether seeds, which have addresses of IP, are of use.

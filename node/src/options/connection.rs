@@ -4,6 +4,12 @@ use super::Rule::{DebugOnly, NeedsValue, NetworkOnly, Sensitive};
 use super::{OptionSpec, ignored, option};
 
 pub(super) const OPTIONS: &[OptionSpec] = &[
+    option(
+        "asmap",
+        "file",
+        "Tell groups of addresses by this map of autonomous systems; relative to the chain's directory",
+        &[],
+    ),
     option("bantime", "n", "Seconds that setban bans unless told (default: 86400)", &[]),
     option(
         "addnode",

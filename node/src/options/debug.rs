@@ -57,7 +57,12 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     option("uacomment", "cmt", "Comment in the user agent. May be repeated", &[]),
     ignored("acceptstalefeeestimates"),
     ignored("capturemessages"),
-    ignored("checkaddrman"),
+    option(
+        "checkaddrman",
+        "n",
+        "Look whether the tables of addresses are sound once in so many uses; 0: never (default: 0)",
+        &[DebugOnly],
+    ),
     ignored("checkblockindex"),
     ignored("checkmempool"),
     ignored("dbcrashratio"),

@@ -106,7 +106,6 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "Obfuscate the block files of a new data directory with a random key (default: 1)",
         &[],
     ),
-    ignored("asmap"),
     ignored("dbbatchsize"),
     ignored("prevoutfetchthreads"),
     ignored("txospenderindex"),

@@ -4,7 +4,7 @@
 //! it was asked; a few fresh ones are told on to two others, which stay the same for a day, so that
 //! telling often makes no address better known.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,14 +12,15 @@ use std::time::Duration;
 
 use bitcoin::hashes::{HashEngine as _, siphash24};
 
-use super::addrman::{AddrMan, Counts, Entry, Family};
+use super::addrman::{AddrMan, Counts, Entry};
 use super::dispatch::End;
 use super::gossip_message::{ADDRESSES_MAX, Addresses, Told, encode};
-use super::is_routable;
 use super::manager::{PeerManager, random_nonce};
+use super::net_addr::NodeAddr;
 use super::peer::{Kind, Peer};
 use super::peers_file;
 use super::permissions::Permissions;
+use crate::config::Net;
 
 /// Addresses a second that a peer may tell of, and how many it may save up.
 const TOKENS_PER_SECOND: f64 = 0.1;
@@ -30,6 +31,9 @@ const TOLD_PERCENT: usize = 23;
 
 /// How long the same answer to `getaddr` is given, so that asking often tells no more.
 const ANSWER_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Doors whose answers are remembered; with more, all are forgotten.
+const DOORS_MAX: usize = 64;
 
 /// Mean time between two messages of addresses to one peer.
 const SEND_INTERVAL: Duration = Duration::from_secs(30);
@@ -42,6 +46,13 @@ const PENALTY_SECONDS: u64 = 2 * 60 * 60;
 
 /// How often the addresses are written.
 const SAVE_INTERVAL: Duration = Duration::from_secs(15 * 60);
+
+/// The key of the tables with `-test=addrman`: Core's tests know where each address goes then.
+const TEST_KEY: [u8; 32] = {
+    let mut key = [0; 32];
+    key[0] = 1;
+    key
+};
 
 /// What the exchange of addresses remembers of one peer.
 #[derive(Debug)]
@@ -56,7 +67,7 @@ pub(crate) struct AddressLink {
     tokens_at: Option<Duration>,
     was_answered: bool,
     was_asked: bool,
-    known: HashSet<SocketAddr>,
+    known: HashSet<NodeAddr>,
     to_send: Vec<Told>,
     next_send: Duration,
     /// When to tell it our own address; 0: at once.
@@ -99,7 +110,7 @@ impl AddressLink {
         may
     }
 
-    fn learn(&mut self, address: SocketAddr) -> bool {
+    fn learn(&mut self, address: NodeAddr) -> bool {
         if self.known.len() >= KNOWN_MAX {
             self.known.clear();
         }
@@ -133,18 +144,26 @@ struct State {
     manager: AddrMan,
     file: Option<PathBuf>,
     saved_at: Duration,
-    answer: Vec<Entry>,
-    answer_until: Duration,
+    answers: HashMap<Door, Answer>,
+}
+
+/// Where somebody came in: whoever comes in by two doors must not learn that both are ours.
+type Door = (bool, Option<SocketAddr>);
+
+/// An answer to `getaddr`, and until when it is given.
+#[derive(Debug, Default)]
+struct Answer {
+    entries: Vec<Entry>,
+    until: Duration,
 }
 
 impl Default for AddressBook {
     fn default() -> Self {
         Self(Mutex::new(State {
-            manager: AddrMan::new([random_nonce(), random_nonce()]),
+            manager: AddrMan::new(random_key(), Arc::default()),
             file: None,
             saved_at: Duration::ZERO,
-            answer: Vec::new(),
-            answer_until: Duration::ZERO,
+            answers: HashMap::new(),
         }))
     }
 }
@@ -157,16 +176,24 @@ impl AddressBook {
 
 impl PeerManager {
     /// Reads the addresses of earlier runs.
-    pub(crate) fn open_addresses(&self, chain_dir: &Path) {
+    ///
+    /// # Errors
+    ///
+    /// Returns what is wrong with their file, for the user.
+    pub(crate) fn open_addresses(&self, chain_dir: &Path) -> Result<(), String> {
         let path = chain_dir.join("peers.dat");
-        let key = [random_nonce(), random_nonce()];
-        let manager = peers_file::load(&path, self.chain.params().magic, key);
+        let key = if self.config.test_addresses { TEST_KEY } else { random_key() };
+        let magic = self.chain.params().magic;
+        let manager = peers_file::load(&path, magic, key, &self.groups)?;
         let Counts { new, tried } = manager.counts(None);
         tracing::info!("Loaded {} addresses from peers.dat", new + tried);
         let mut state = self.addresses.state();
         state.manager = manager;
         state.file = Some(path);
         state.saved_at = self.clock.now();
+        drop(state);
+        self.look_at_map();
+        Ok(())
     }
 
     /// Writes the addresses.
@@ -183,13 +210,17 @@ impl PeerManager {
 
     /// Works on the tables, for a few lines.
     pub(crate) fn with_addresses<T>(&self, work: impl FnOnce(&mut AddrMan) -> T) -> T {
-        work(&mut self.addresses.state().manager)
+        let mut state = self.addresses.state();
+        self.check_addresses(&state.manager);
+        let result = work(&mut state.manager);
+        self.check_addresses(&state.manager);
+        result
     }
 
     /// Returns addresses in random order; 0 means all.
-    pub(crate) fn sample_addresses(&self, max: usize, family: Option<Family>) -> Vec<Entry> {
+    pub(crate) fn sample_addresses(&self, max: usize, net: Option<Net>) -> Vec<Entry> {
         let now = self.clock.now().as_secs();
-        self.with_addresses(|manager| manager.sample(max, 0, family, now, random_nonce))
+        self.with_addresses(|manager| manager.sample(max, 0, net, now, random_nonce))
     }
 
     /// Begins the exchange with a peer whose handshake is done.
@@ -210,7 +241,7 @@ impl PeerManager {
     pub(super) fn note_gone(&self, peer: &Peer) {
         if peer.is_ready() && !peer.is_inbound() && peer.kind.relays_addresses() {
             let now = self.clock.now().as_secs();
-            self.with_addresses(|manager| manager.connected(peer.address, now));
+            self.with_addresses(|manager| manager.connected(self.node_addr(peer.address), now));
         }
     }
 
@@ -218,9 +249,10 @@ impl PeerManager {
     pub(super) fn note_good(&self, peer: &Peer) {
         let services = peer.state().version.as_ref().map_or(0, |version| version.services);
         let now = self.clock.now().as_secs();
+        let address = self.node_addr(peer.address);
         self.with_addresses(|manager| {
-            manager.set_services(peer.address, services);
-            manager.good(peer.address, now);
+            manager.set_services(address, services);
+            manager.good(address, now);
         });
     }
 
@@ -267,7 +299,7 @@ impl PeerManager {
                 if let Some(address) = address {
                     link.learn(address);
                 }
-                if address.is_some_and(|address| self.is_shunned(address.ip())) {
+                if address.and_then(|at| at.host.ip()).is_some_and(|ip| self.is_shunned(ip)) {
                     continue;
                 }
                 processed += 1;
@@ -277,10 +309,10 @@ impl PeerManager {
                     told.time = seconds.saturating_sub(5 * 24 * 60 * 60);
                 }
                 let is_fresh = told.time > seconds.saturating_sub(600);
-                if is_fresh && !link.was_asked && count <= 10 && is_routable(address.ip()) {
+                if is_fresh && !link.was_asked && count <= 10 && address.host.is_routable() {
                     fresh.push(told);
                 }
-                if self.config.proxies.reaches_address(address.ip()) {
+                if address.host.net().is_some_and(|net| self.config.proxies.reaches(net)) {
                     kept.push((address, told.services, told.time));
                 }
             }
@@ -302,15 +334,12 @@ impl PeerManager {
         Ok(())
     }
 
-    fn keep_addresses(&self, peer: &Peer, kept: &[(SocketAddr, u64, u64)]) {
-        let (now, source) = (self.clock.now().as_secs(), peer.address.ip());
+    fn keep_addresses(&self, peer: &Peer, kept: &[(NodeAddr, u64, u64)]) {
+        let (now, source) = (self.clock.now().as_secs(), self.host(peer.address.ip()));
         let (added, counts) = self.with_addresses(|manager| {
             let mut added = 0;
             for told in kept {
-                if manager.add(*told, source, PENALTY_SECONDS, now) {
-                    tracing::debug!("Added {} to new", told.0);
-                    added += 1;
-                }
+                added += u32::from(manager.add(*told, source, PENALTY_SECONDS, now));
             }
             (added, manager.counts(None))
         });
@@ -326,7 +355,7 @@ impl PeerManager {
     /// Tells two peers of an address, the same two for a day.
     fn relay_address(&self, from: &Peer, told: Told) {
         let Some(address) = told.address else { return };
-        let [a, b] = self.with_addresses(|manager| manager.key);
+        let [a, b] = self.addresses.state().manager.secret();
         let hash = |words: &[u64]| {
             let mut engine = siphash24::HashEngine::with_keys(a, b);
             engine.input(address.to_string().as_bytes());
@@ -338,7 +367,10 @@ impl PeerManager {
         let mut others: Vec<Arc<Peer>> = self.peers();
         others.retain(|peer| peer.id != from.id && peer.link().addresses.enabled);
         others.sort_by_key(|peer| std::cmp::Reverse(hash(&[day, peer.id])));
-        for peer in others.into_iter().take(2) {
+        let is_reached = address.host.net().is_some_and(|net| self.config.proxies.reaches(net));
+        // Where we cannot go ourselves is told on less.
+        let count = if is_reached || hash(&[day, u64::MAX]) & 1 == 1 { 2 } else { 1 };
+        for peer in others.into_iter().take(count) {
             peer.link().addresses.push(told);
         }
     }
@@ -359,7 +391,7 @@ impl PeerManager {
             tracing::debug!("Ignoring repeated \"getaddr\". peer={}", peer.id);
             return;
         }
-        let answer = self.answer(peer.may(Permissions::ADDR));
+        let answer = self.answer(peer);
         let link = &mut peer.link().addresses;
         link.to_send.clear();
         for Entry { time, services, address, .. } in answer {
@@ -367,23 +399,29 @@ impl PeerManager {
         }
     }
 
-    fn answer(&self, fresh: bool) -> Vec<Entry> {
+    fn answer(&self, peer: &Peer) -> Vec<Entry> {
         let now = self.clock.now();
         let mut state = self.addresses.state();
         let sample = |manager: &AddrMan| {
             let mut sample =
                 manager.sample(ADDRESSES_MAX, TOLD_PERCENT, None, now.as_secs(), random_nonce);
-            sample.retain(|entry| !self.is_shunned(entry.address.ip()));
+            sample.retain(|entry| !entry.address.host.ip().is_some_and(|ip| self.is_shunned(ip)));
             sample
         };
-        if fresh {
+        if peer.may(Permissions::ADDR) {
             return sample(&state.manager);
         }
-        if now >= state.answer_until {
-            state.answer = sample(&state.manager);
-            state.answer_until = now + ANSWER_TIME;
+        let door = (peer.through_onion, peer.bind);
+        let known = state.answers.get(&door).filter(|answer| now < answer.until);
+        if let Some(answer) = known {
+            return answer.entries.clone();
         }
-        state.answer.clone()
+        let entries = sample(&state.manager);
+        if state.answers.len() >= DOORS_MAX {
+            state.answers.clear();
+        }
+        state.answers.insert(door, Answer { entries: entries.clone(), until: now + ANSWER_TIME });
+        entries
     }
 
     /// Sends each peer the addresses that it is to be told of, and writes the file when it is time.
@@ -422,6 +460,14 @@ impl PeerManager {
     }
 }
 
+fn random_key() -> [u8; 32] {
+    let mut key = [0; 32];
+    for part in key.chunks_mut(8) {
+        part.copy_from_slice(&random_nonce().to_le_bytes());
+    }
+    key
+}
+
 /// A random place among `count`.
 fn index(count: usize) -> usize {
     let count = u64::try_from(count).unwrap_or(u64::MAX).max(1);
@@ -447,7 +493,7 @@ mod tests {
     use super::*;
 
     fn told(number: u8) -> Told {
-        let address = Some(SocketAddr::from(([1, 2, 3, number], 8333)));
+        let address = Some(SocketAddr::from(([1, 2, 3, number], 8333)).into());
         Told { time: 1, services: 9, address }
     }
 

@@ -64,11 +64,17 @@ impl PeerManager {
                 address: peer.address,
             })
             .collect();
+        let what = format!(
+            "DumpAnchors: Flush {} outbound block-relay-only peer addresses to anchors.dat",
+            anchors.len()
+        );
+        tracing::info!("{what} started");
         let path = chain_dir.join(FILE);
         let bytes = encode(&anchors, self.chain.params().magic);
         if let Err(error) = write_atomic(&StdFileSystem, &path, &bytes) {
             tracing::warn!("Cannot write {}: {error}", path.display());
         }
+        tracing::info!("{what} completed");
     }
 }
 

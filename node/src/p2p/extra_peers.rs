@@ -14,7 +14,6 @@ use cofferdam_ibd::sync::PeerId;
 use super::dial::{BLOCK_RELAY_MAX, FULL_RELAY_MAX};
 use super::manager::PeerManager;
 use super::peer::{Kind, Peer};
-use crate::p2p::Family;
 
 /// How often the tip's age is looked at (Core's `STALE_CHECK_INTERVAL`), and how many blocks should
 /// have come since it was new.
@@ -169,7 +168,7 @@ impl PeerManager {
         }
         let full_relay = of_kind(Kind::OutboundFullRelay);
         if full_relay.len() > FULL_RELAY_MAX {
-            let mut families: Vec<Family> = full_relay.iter().map(|peer| family(peer)).collect();
+            let mut families: Vec<bool> = full_relay.iter().map(|peer| family(peer)).collect();
             families.extend(of_kind(Kind::Manual).iter().map(|peer| family(peer)));
             let is_alone =
                 |peer: &Peer| families.iter().filter(|other| **other == family(peer)).count() <= 1;
@@ -210,8 +209,9 @@ impl PeerManager {
     }
 }
 
-fn family(peer: &Peer) -> Family {
-    Family::of(super::unmapped(peer.address.ip()))
+/// Tells IPv4 from IPv6.
+fn family(peer: &Peer) -> bool {
+    super::unmapped(peer.address.ip()).is_ipv4()
 }
 
 #[cfg(test)]

@@ -10,8 +10,9 @@ use std::time::Duration;
 use cofferdam_ibd::Network;
 use cofferdam_ibd::params::ChainParams;
 
-use super::addrman::{Counts, Family};
+use super::addrman::Counts;
 use super::manager::{PeerManager, random_nonce};
+use super::net_addr::Host;
 use super::seeds::WANTED_SERVICES;
 use crate::config::{Net, ProxyConfig};
 
@@ -26,7 +27,7 @@ const AGE_MIN: u64 = 7 * 24 * 60 * 60;
 const AGE_SPREAD: u64 = 7 * 24 * 60 * 60;
 
 /// Who told of them, as far as the address manager keeps those apart who tell: nobody.
-const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+const SOURCE: Host = Host::Ip(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
 
 impl PeerManager {
     /// Begins to watch whether addresses are found, as far as the user wants it.
@@ -56,10 +57,10 @@ impl PeerManager {
         }
         // An address manager that has addresses of a family always will.
         self.outbound().fixed_seeds_from = None;
-        let families = lacking(&config.proxies, |family| {
-            self.with_addresses(|manager| manager.counts(Some(family)))
+        let nets = lacking(&config.proxies, |net| {
+            self.with_addresses(|manager| manager.counts(Some(net)))
         });
-        if families.is_empty() {
+        if nets.is_empty() {
             return;
         }
         if is_late {
@@ -73,7 +74,7 @@ impl PeerManager {
         }
         let mut count = 0_u32;
         for address in seeds(self.chain.params()) {
-            if families.contains(&Family::of(address.ip())) {
+            if Host::from(address.ip()).net().is_some_and(|net| nets.contains(&net)) {
                 count += 1;
                 self.add_fixed_seed(address, now.as_secs());
             }
@@ -85,17 +86,15 @@ impl PeerManager {
         tracing::debug!("Added hardcoded seed: {address}");
         let time = now.saturating_sub(AGE_MIN + random_nonce() % AGE_SPREAD);
         self.with_addresses(|manager| {
-            manager.add((address, WANTED_SERVICES, time), SOURCE, 0, now);
+            manager.add((address.into(), WANTED_SERVICES, time), SOURCE, 0, now);
         });
     }
 }
 
-/// Returns the families that are connected to and of which no address is known.
-fn lacking(proxies: &ProxyConfig, known: impl Fn(Family) -> Counts) -> Vec<Family> {
-    let families = [(Net::Ipv4, Family::Ipv4), (Net::Ipv6, Family::Ipv6)];
-    let reached = families.into_iter().filter(|(net, _)| proxies.reaches(*net));
-    let families = reached.map(|(_, family)| family);
-    families.filter(|family| known(*family) == Counts::default()).collect()
+/// Returns the networks that are connected to and of which no address is known.
+fn lacking(proxies: &ProxyConfig, known: impl Fn(Net) -> Counts) -> Vec<Net> {
+    let reached = [Net::Ipv4, Net::Ipv6].into_iter().filter(|net| proxies.reaches(*net));
+    reached.filter(|net| known(*net) == Counts::default()).collect()
 }
 
 /// Returns a network's seeds; regtest has none, nor has a signet of one's own.
@@ -120,16 +119,16 @@ mod tests {
 
     #[test]
     fn seeds_of_a_family_are_needed_where_it_is_connected_to_and_unknown() {
-        let lacking = |line: &str, known: Option<Family>| {
+        let lacking = |line: &str, known: Option<Net>| {
             let config = crate::config::tests::load(line, "").expect("is taken");
-            lacking(&config.p2p.proxies, |family| Counts {
-                new: usize::from(known == Some(family)),
+            lacking(&config.p2p.proxies, |net| Counts {
+                new: usize::from(known == Some(net)),
                 ..Counts::default()
             })
         };
-        assert_eq!(lacking("", None), [Family::Ipv4, Family::Ipv6]);
-        assert_eq!(lacking("", Some(Family::Ipv4)), [Family::Ipv6]);
-        assert_eq!(lacking("-onlynet=ipv4", None), [Family::Ipv4]);
+        assert_eq!(lacking("", None), [Net::Ipv4, Net::Ipv6]);
+        assert_eq!(lacking("", Some(Net::Ipv4)), [Net::Ipv6]);
+        assert_eq!(lacking("-onlynet=ipv4", None), [Net::Ipv4]);
         assert_eq!(lacking("-onlynet=onion -onion=127.0.0.1:1", None), []);
     }
 
@@ -138,9 +137,10 @@ mod tests {
         let mut all = 0;
         for network in [Network::Mainnet, Network::Testnet3, Network::Testnet4, Network::Signet] {
             let seeds: Vec<SocketAddr> = seeds(&ChainParams::new(network)).collect();
-            for family in [Family::Ipv4, Family::Ipv6] {
-                let count = seeds.iter().filter(|seed| Family::of(seed.ip()) == family).count();
-                assert!(count >= 30, "{network}: {count} of {family:?}");
+            for net in [Net::Ipv4, Net::Ipv6] {
+                let is_of = |seed: &&SocketAddr| Host::from(seed.ip()).net() == Some(net);
+                let count = seeds.iter().filter(is_of).count();
+                assert!(count >= 30, "{network}: {count} of {net:?}");
             }
             assert!(seeds.iter().all(|seed| is_routable(seed.ip()) && seed.port() != 0));
             let different: HashSet<&SocketAddr> = seeds.iter().collect();

@@ -1,28 +1,12 @@
 //! The messages that carry addresses: `addr`, and `addrv2` (BIP-0155).
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-
 use bitcoin::consensus::encode::{VarInt, serialize};
 
-use super::payload::{bytes, number, size, take};
+use super::net_addr::{Host, NodeAddr};
+use super::payload::{number, size, take};
 
 /// Most addresses of a message (Bitcoin Core's `MAX_ADDR_TO_SEND`).
 pub(crate) const ADDRESSES_MAX: usize = 1000;
-
-/// Longest address of any network (`MAX_ADDRV2_SIZE`).
-const ADDRESS_BYTES_MAX: u64 = 512;
-
-/// Networks of BIP-0155 and the bytes of their addresses.
-const IPV4: u8 = 1;
-const IPV6: u8 = 2;
-const SIZES: [(u8, &str, u64); 6] = [
-    (IPV4, "IPv4", 4),
-    (IPV6, "IPv6", 16),
-    (3, "TORv2", 10),
-    (4, "TORv3", 32),
-    (5, "I2P", 32),
-    (6, "CJDNS", 16),
-];
 
 /// A node that somebody tells of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,8 +15,8 @@ pub(crate) struct Told {
     pub(crate) time: u64,
     /// What it is said to offer.
     pub(crate) services: u64,
-    /// Where it listens; none: in a network that cannot be reached from here.
-    pub(crate) address: Option<SocketAddr>,
+    /// Where it listens; none: in a network that is not known.
+    pub(crate) address: Option<NodeAddr>,
 }
 
 /// A list of addresses as it came.
@@ -44,27 +28,23 @@ pub(crate) enum Addresses {
     TooMany(u64),
 }
 
-/// Encodes a list; in the old form if the other end does not know the new one.
+/// Encodes a list; in the old form if the other end does not know the new one, which leaves out what
+/// has no room there.
 pub(crate) fn encode(list: &[Told], v2: bool) -> Vec<u8> {
+    let fits = |told: &&Told| told.address.is_some_and(|address| v2 || address.host.fits_v1());
+    let list: Vec<&Told> = list.iter().filter(fits).collect();
     let mut out = serialize(&VarInt::from(list.len()));
     for told in list {
         let Some(address) = told.address else { continue };
         out.extend(u32::try_from(told.time).unwrap_or(u32::MAX).to_le_bytes());
-        let ip = address.ip();
         if v2 {
             out.extend(serialize(&VarInt(told.services)));
-            let (network, bytes) = match ip {
-                IpAddr::V4(ip) => (IPV4, ip.octets().to_vec()),
-                IpAddr::V6(ip) => (IPV6, ip.octets().to_vec()),
-            };
-            out.push(network);
-            out.extend(serialize(&VarInt::from(bytes.len())));
-            out.extend(bytes);
+            address.host.encode_v2(&mut out);
         } else {
             out.extend(told.services.to_le_bytes());
-            out.extend(super::addrman::wide(ip).octets());
+            address.host.encode_v1(&mut out);
         }
-        out.extend(address.port().to_be_bytes());
+        out.extend(address.port.to_be_bytes());
     }
     out
 }
@@ -91,39 +71,17 @@ pub(crate) fn decode(mut input: &[u8], v2: bool) -> Result<Addresses, String> {
 fn decode_v1(input: &mut &[u8]) -> Result<Told, String> {
     let time = u64::from(u32::from_le_bytes(take(input)?));
     let services = u64::from_le_bytes(take(input)?);
-    let ip = IpAddr::V6(Ipv6Addr::from(take::<16>(input)?)).to_canonical();
+    let host = Host::decode_v1(input)?;
     let port = u16::from_be_bytes(take(input)?);
-    Ok(Told { time, services, address: Some(SocketAddr::new(ip, port)) })
+    Ok(Told { time, services, address: Some(NodeAddr { host, port }) })
 }
 
 fn decode_v2(input: &mut &[u8]) -> Result<Told, String> {
     let time = u64::from(u32::from_le_bytes(take(input)?));
     let services = number(input)?;
-    let [network] = take(input)?;
-    let size = size(input)?;
-    if size > ADDRESS_BYTES_MAX {
-        return Err(format!("Address too long: {size} > {ADDRESS_BYTES_MAX}"));
-    }
-    if let Some((_, name, right)) = SIZES.iter().find(|(known, ..)| *known == network)
-        && size != *right
-    {
-        let text = format!("BIP155 {name} address with length {size}");
-        return Err(format!("{text} (should be {right})"));
-    }
-    let ip: Option<IpAddr> = match network {
-        IPV4 => Some(IpAddr::from(take::<4>(input)?)),
-        // Mapped addresses have a form of their own.
-        IPV6 => {
-            let ip = Ipv6Addr::from(take::<16>(input)?);
-            ip.to_ipv4_mapped().is_none().then_some(IpAddr::V6(ip))
-        }
-        _ => {
-            bytes(input, usize::try_from(size).unwrap_or(usize::MAX))?;
-            None
-        }
-    };
+    let host = Host::decode_v2(input)?;
     let port = u16::from_be_bytes(take(input)?);
-    Ok(Told { time, services, address: ip.map(|ip| SocketAddr::new(ip, port)) })
+    Ok(Told { time, services, address: host.map(|host| NodeAddr { host, port }) })
 }
 
 #[cfg(test)]
@@ -132,7 +90,8 @@ mod tests {
     use super::*;
 
     fn told(address: &str) -> Told {
-        let address = Some(address.parse().expect("an address"));
+        let address: std::net::SocketAddr = address.parse().expect("an address");
+        let address = Some(address.into());
         Told { time: 1_800_000_000, services: 9, address }
     }
 
@@ -152,10 +111,10 @@ mod tests {
         let end = |v2| decode(&[], v2).err();
         assert_eq!(end(true).as_deref(), Some(END_OF_DATA));
         assert_eq!(end(false).as_deref(), Some(END_OF_DATA));
-        let mut long = vec![1, 0, 0, 0, 0, 0, IPV4, 0xfd, 1, 2];
+        let mut long = vec![1, 0, 0, 0, 0, 0, 1, 0xfd, 1, 2];
         long.extend([0; 515]);
         assert_eq!(decode(&long, true).err().as_deref(), Some("Address too long: 513 > 512"));
-        let mut short = vec![1, 0, 0, 0, 0, 0, IPV4, 5];
+        let mut short = vec![1, 0, 0, 0, 0, 0, 1, 5];
         short.extend([0; 7]);
         let text = "BIP155 IPv4 address with length 5 (should be 4)";
         assert_eq!(decode(&short, true).err().as_deref(), Some(text));

@@ -25,6 +25,8 @@ use super::bans::BanList;
 use super::budget::ReceiveBudget;
 use super::dial::{Reconnect, Wanted};
 use super::filters::COMPACT_FILTERS;
+use super::net_addr::Host;
+use super::net_group::NetGroups;
 use super::outbound::Outbound;
 use super::peer::{Kind, NewPeer, Peer, Totals};
 use super::permissions::Permissions;
@@ -70,6 +72,7 @@ pub(crate) struct PeerManager {
     pub(super) reconnects: Mutex<Vec<Reconnect>>,
     pub(super) bound: Mutex<Vec<SocketAddr>>,
     /// Keys the network groups: nobody can choose to share one with another.
+    pub(super) groups: Arc<NetGroups>,
     pub(super) group_key: u64,
     active: AtomicBool,
     peers: Mutex<BTreeMap<PeerId, Arc<Peer>>>,
@@ -104,6 +107,8 @@ impl PeerManager {
         let upload = Upload::new(config.max_upload_bytes);
         let active = config.network_active;
         tracing::info!("SetNetworkActive: {active}");
+        let map = config.address_map.as_deref();
+        let groups = Arc::new(NetGroups::load(map, chain_dir).map_err(anyhow::Error::msg)?);
         tracing::info!("init message: Loading banlist…");
         let bans = BanList::open(chain_dir.join("banlist.json"), seconds(clock.now()));
         let manager = Arc::new(Self {
@@ -123,6 +128,7 @@ impl PeerManager {
             bans,
             reconnects: Mutex::new(Vec::new()),
             bound: Mutex::new(Vec::new()),
+            groups,
             group_key: random_nonce(),
             active: AtomicBool::new(active),
             peers: Mutex::new(BTreeMap::new()),
@@ -136,7 +142,7 @@ impl PeerManager {
             }
         }))?;
         tracing::info!("init message: Loading P2P addresses…");
-        manager.open_addresses(chain_dir);
+        manager.open_addresses(chain_dir).map_err(anyhow::Error::msg)?;
         if manager.config.automatic {
             manager.take_anchors(chain_dir);
         }
@@ -171,6 +177,11 @@ impl PeerManager {
                 peer.close();
             }
         }
+    }
+
+    /// Returns the autonomous system of an address, if the user has a map of them.
+    pub(crate) fn system(&self, host: &Host) -> Option<u32> {
+        self.groups.system(host)
     }
 
     /// Returns all connections, the oldest first.

@@ -1,9 +1,11 @@
 //! Peers: connections, their messages, and the sync with them.
 
+mod address_checks;
 mod addresses;
 mod addrman;
 mod anchors;
 mod announce;
+mod asmap;
 mod bans;
 mod budget;
 mod chain_sync;
@@ -25,6 +27,8 @@ mod link;
 mod listen;
 mod manager;
 mod message;
+mod net_addr;
+mod net_group;
 mod outbound;
 mod own_address;
 mod partial_block;
@@ -47,9 +51,10 @@ mod transport;
 mod upkeep;
 mod upload;
 
-pub(crate) use addrman::{Counts as AddressCounts, Entry as AddressEntry, Family};
+pub(crate) use addrman::{Counts as AddressCounts, Entry as AddressEntry};
 pub(crate) use manager::{PeerManager, seconds};
 pub(crate) use message::PROTOCOL_VERSION;
+pub(crate) use net_addr::{Host, NodeAddr};
 pub(crate) use peer::{Kind, Peer, PeerState};
 pub(crate) use permissions::{Permissions, Whitebind, Whitelist};
 pub(crate) use subnet::{Subnet, is_routable, unmapped};

@@ -9,7 +9,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::addrman::group;
 use super::dial::{BLOCK_RELAY_MAX, FULL_RELAY_MAX};
 use super::extra_peers::ExtraPeers;
 use super::manager::{PeerManager, random_nonce};
@@ -75,7 +74,7 @@ impl PeerManager {
         };
         outbound.dialing = true;
         drop(outbound);
-        self.with_addresses(|manager| manager.attempt(address, now.as_secs()));
+        self.with_addresses(|manager| manager.attempt(self.node_addr(address), now.as_secs()));
         let manager = Arc::clone(self);
         let started = self.spawn("p2p-dial", move || {
             manager.connect_once(&address.to_string(), kind, manager.config.v2_transport);
@@ -119,14 +118,15 @@ impl PeerManager {
     fn choose_address(&self, kind: Kind) -> Option<SocketAddr> {
         let peers = self.peers();
         let outbound = peers.iter().filter(|peer| !peer.is_inbound());
-        let groups: HashSet<Vec<u8>> = outbound.map(|peer| group(peer.address.ip())).collect();
+        let groups: HashSet<Vec<u8>> =
+            outbound.map(|peer| self.group_of(peer.address.ip())).collect();
         let now = self.clock.now().as_secs();
         self.with_addresses(|manager| {
             let choices = manager.choices();
             for draw in 0..DRAWS_MAX {
                 let entry = choices.select(kind == Kind::Feeler, now, random_nonce)?;
-                let address = entry.address;
-                let is_taken = groups.contains(&group(address.ip()))
+                let address = entry.address.socket()?;
+                let is_taken = groups.contains(&self.groups.group(&entry.address.host))
                     || peers.iter().any(|peer| peer.address.ip() == address.ip());
                 let is_useful = entry.services & WANTED_SERVICES == WANTED_SERVICES;
                 let is_rested = now.saturating_sub(entry.last_try) >= REST_SECONDS;

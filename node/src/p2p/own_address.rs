@@ -42,7 +42,11 @@ impl PeerManager {
         };
         let Some(address) = self.own_address(peer) else { return };
         tracing::debug!("Advertising address {address} to peer={}", peer.id);
-        let told = Told { time: now.as_secs(), services: self.services(), address: Some(address) };
+        let told = Told {
+            time: now.as_secs(),
+            services: self.services(),
+            address: Some(self.node_addr(address)),
+        };
         if is_first {
             let wants_v2 = peer.state().wants_addr_v2;
             let command = if wants_v2 { "addrv2" } else { "addr" };

@@ -160,8 +160,8 @@ impl PeerManager {
         for address in addresses {
             // Three to seven days old: whoever is told of by peers goes first.
             let age = 3 * 24 * 60 * 60 + random_nonce() % (4 * 24 * 60 * 60);
-            let told = (address, WANTED_SERVICES, now.saturating_sub(age));
-            let is_new = self.with_addresses(|manager| manager.add(told, source, 0, now));
+            let told = (address.into(), WANTED_SERVICES, now.saturating_sub(age));
+            let is_new = self.with_addresses(|manager| manager.add(told, source.into(), 0, now));
             added += usize::from(is_new);
         }
         added

@@ -3,21 +3,32 @@
 //! As Bitcoin Core's `addrman.cpp`: addresses that were heard of are in the *new* table, those that
 //! we connected to in the *tried* table. Where an address may be depends on a secret key, its group
 //! of networks and, in the new table, the group of who told us: one attacker has 64 of 1,024
-//! buckets there, and 8 of 256 tried buckets for each group of his own. Different from Core: an
-//! address in the tried table gives way to another only once a connection to it failed, one in the
-//! new table has one place there, and addresses are of IPv4 and IPv6 alone.
+//! buckets there, and 8 of 256 tried buckets for each group of his own. The places are Core's, so
+//! that its file is read and written. Different from Core: an address in the tried table gives way
+//! to another only once a connection to it failed, and one in the new table gets one place there
+//! (it keeps more that a file gives it).
+
+mod restore;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
-use bitcoin::hashes::{HashEngine as _, siphash24};
+use bitcoin::consensus::encode::{VarInt, serialize};
+use bitcoin::hashes::{Hash as _, HashEngine as _, sha256d};
 
-use super::is_routable;
+pub(super) use restore::Saved;
+
+use super::net_addr::{Host, NodeAddr};
+use super::net_group::NetGroups;
+use crate::config::Net;
 
 /// Buckets of the two tables, and places of a bucket.
-const NEW_BUCKETS: u64 = 1024;
-const TRIED_BUCKETS: u64 = 256;
-const BUCKET_SIZE: u64 = 64;
+pub(super) const NEW_BUCKETS: u32 = 1024;
+pub(super) const TRIED_BUCKETS: u32 = 256;
+pub(super) const BUCKET_SIZE: u32 = 64;
+
+/// Most places of an address in the new table.
+const PLACES_MAX: u8 = 8;
 
 /// Buckets of the new table that one group of sources can reach, and of the tried table that one
 /// group of addresses can.
@@ -37,9 +48,9 @@ const FUTURE: u64 = 10 * 60;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Entry {
     /// Where it listens.
-    pub(crate) address: SocketAddr,
+    pub(crate) address: NodeAddr,
     /// Who told us first.
-    pub(crate) source: IpAddr,
+    pub(crate) source: Host,
     /// What it is said to offer.
     pub(crate) services: u64,
     /// When it was last heard of, in seconds since 1970.
@@ -48,10 +59,12 @@ pub(crate) struct Entry {
     pub(super) last_success: u64,
     pub(super) attempts: u32,
     pub(super) tried: bool,
+    /// Places in the new table.
+    pub(super) places: u8,
 }
 
 impl Entry {
-    pub(super) const fn new(address: SocketAddr, source: IpAddr, services: u64, time: u64) -> Self {
+    pub(super) const fn new(address: NodeAddr, source: Host, services: u64, time: u64) -> Self {
         Self {
             address,
             source,
@@ -61,6 +74,7 @@ impl Entry {
             last_success: 0,
             attempts: 0,
             tried: false,
+            places: 0,
         }
     }
 
@@ -90,50 +104,49 @@ pub(crate) struct Counts {
     pub(crate) tried: usize,
 }
 
-/// A family of addresses.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Family {
-    Ipv4,
-    Ipv6,
-}
-
-impl Family {
-    pub(crate) const fn of(ip: IpAddr) -> Self {
-        match ip {
-            IpAddr::V4(_) => Self::Ipv4,
-            IpAddr::V6(_) => Self::Ipv6,
-        }
-    }
-}
+/// Bucket, and position in it.
+type Place = (u32, u32);
 
 /// Addresses of nodes; times are seconds since 1970.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct AddrMan {
-    pub(super) key: [u64; 2],
-    entries: HashMap<SocketAddr, Entry>,
-    new: HashMap<(u64, u64), SocketAddr>,
-    tried: HashMap<(u64, u64), SocketAddr>,
+    pub(super) key: [u8; 32],
+    pub(super) groups: Arc<NetGroups>,
+    entries: HashMap<NodeAddr, Entry>,
+    new: HashMap<Place, NodeAddr>,
+    tried: HashMap<Place, NodeAddr>,
 }
 
 impl AddrMan {
     /// Makes empty tables; the key is random and secret.
-    pub(crate) fn new(key: [u64; 2]) -> Self {
-        Self { key, entries: HashMap::new(), new: HashMap::new(), tried: HashMap::new() }
+    pub(crate) fn new(key: [u8; 32], groups: Arc<NetGroups>) -> Self {
+        let (entries, new, tried) = Default::default();
+        Self { key, groups, entries, new, tried }
+    }
+
+    /// Returns a secret that is the same in every run.
+    pub(super) fn secret(&self) -> [u64; 2] {
+        let mut engine = sha256d::Hash::engine();
+        engine.input(&self.key);
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, ..] =
+            sha256d::Hash::from_engine(engine).to_byte_array();
+        let first = u64::from_le_bytes([a, b, c, d, e, f, g, h]);
+        [first, u64::from_le_bytes([i, j, k, l, m, n, o, p])]
     }
 
     /// Adds an address that `source` told of; returns whether it is new. Its time is taken to be
     /// earlier by `penalty`, unless the source tells of itself.
     pub(crate) fn add(
         &mut self,
-        (address, services, time): (SocketAddr, u64, u64),
-        source: IpAddr,
+        (address, services, time): (NodeAddr, u64, u64),
+        source: Host,
         penalty: u64,
         now: u64,
     ) -> bool {
-        if !is_routable(address.ip()) || address.port() == 0 {
+        if !address.host.is_routable() {
             return false;
         }
-        let penalty = if address.ip() == source { 0 } else { penalty };
+        let penalty = if address.host == source { 0 } else { penalty };
         let time = time.saturating_sub(penalty);
         if let Some(entry) = self.entries.get_mut(&address) {
             let is_online = now.saturating_sub(time) < 24 * 60 * 60;
@@ -146,18 +159,25 @@ impl AddrMan {
         }
         let place = self.new_place(address, source);
         if let Some(there) = self.new.get(&place) {
-            if self.entries.get(there).is_some_and(|entry| !entry.is_bad(now)) {
+            let stays = |entry: &Entry| !entry.is_bad(now) && entry.places <= 1;
+            if self.entries.get(there).is_some_and(stays) {
                 return false;
             }
             self.clear_new(place);
         }
         self.entries.insert(address, Entry::new(address, source, services, time));
-        self.new.insert(place, address);
+        self.put_new(place, address);
+        tracing::debug!("Added {address}{} to new[{}][{}]", self.mapped(address), place.0, place.1);
         true
     }
 
+    fn mapped(&self, address: NodeAddr) -> String {
+        let system = self.groups.system(&address.host);
+        system.map_or_else(String::new, |system| format!(" mapped to AS{system}"))
+    }
+
     /// Notes that a connection worked; returns whether the address is in the tried table then.
-    pub(crate) fn good(&mut self, address: SocketAddr, now: u64) -> bool {
+    pub(crate) fn good(&mut self, address: NodeAddr, now: u64) -> bool {
         let Some(entry) = self.entries.get_mut(&address) else {
             return false;
         };
@@ -171,6 +191,9 @@ impl AddrMan {
         if let Some(there) = self.tried.get(&place).copied() {
             let holds = self.entries.get(&there).is_some_and(|entry| entry.attempts == 0);
             if holds {
+                tracing::debug!(
+                    "Collision with {there} while attempting to move {address} to tried table."
+                );
                 return false;
             }
             // First, since the other one may go to the same place.
@@ -180,13 +203,16 @@ impl AddrMan {
         self.new.retain(|_, there| *there != address);
         if let Some(entry) = self.entries.get_mut(&address) {
             entry.tried = true;
+            entry.places = 0;
         }
         self.tried.insert(place, address);
+        let mapped = self.mapped(address);
+        tracing::debug!("Moved {address}{mapped} to tried[{}][{}]", place.0, place.1);
         true
     }
 
     /// Notes an attempt to connect.
-    pub(crate) fn attempt(&mut self, address: SocketAddr, now: u64) {
+    pub(crate) fn attempt(&mut self, address: NodeAddr, now: u64) {
         if let Some(entry) = self.entries.get_mut(&address) {
             entry.last_try = now;
             entry.attempts = entry.attempts.saturating_add(1);
@@ -194,7 +220,7 @@ impl AddrMan {
     }
 
     /// Notes that a connection ended that had worked.
-    pub(crate) fn connected(&mut self, address: SocketAddr, now: u64) {
+    pub(crate) fn connected(&mut self, address: NodeAddr, now: u64) {
         if let Some(entry) = self.entries.get_mut(&address)
             && now.saturating_sub(entry.time) > 20 * 60
         {
@@ -203,7 +229,7 @@ impl AddrMan {
     }
 
     /// Notes what a node itself says that it offers.
-    pub(crate) fn set_services(&mut self, address: SocketAddr, services: u64) {
+    pub(crate) fn set_services(&mut self, address: NodeAddr, services: u64) {
         if let Some(entry) = self.entries.get_mut(&address) {
             entry.services = services;
         }
@@ -219,11 +245,11 @@ impl AddrMan {
         &self,
         max: usize,
         percent: usize,
-        family: Option<Family>,
+        net: Option<Net>,
         now: u64,
         mut random: impl FnMut() -> u64,
     ) -> Vec<Entry> {
-        let mut addresses: Vec<&SocketAddr> = self.entries.keys().collect();
+        let mut addresses: Vec<&NodeAddr> = self.entries.keys().collect();
         addresses.sort();
         let share = (addresses.len() * percent).div_euclid(100).max(usize::from(percent == 100));
         let wanted = if percent == 0 { addresses.len() } else { share };
@@ -234,18 +260,15 @@ impl AddrMan {
             let index = usize::try_from(random() % length).unwrap_or(0);
             let address = addresses.swap_remove(index);
             let entry = self.entries.get(address).filter(|entry| !entry.is_bad(now));
-            let fits = |entry: &&Entry| {
-                family.is_none_or(|family| family == Family::of(entry.address.ip()))
-            };
+            let fits = |entry: &&Entry| net.is_none_or(|net| entry.address.host.net() == Some(net));
             found.extend(entry.filter(fits).copied());
         }
         found
     }
 
-    /// Counts the addresses of a family, or all.
-    pub(crate) fn counts(&self, family: Option<Family>) -> Counts {
-        let fits =
-            |entry: &&Entry| family.is_none_or(|family| family == Family::of(entry.address.ip()));
+    /// Counts the addresses of a network, or all.
+    pub(crate) fn counts(&self, net: Option<Net>) -> Counts {
+        let fits = |entry: &&Entry| net.is_none_or(|net| entry.address.host.net() == Some(net));
         let mut counts = Counts::default();
         for entry in self.entries.values().filter(fits) {
             if entry.tried {
@@ -257,17 +280,10 @@ impl AddrMan {
         counts
     }
 
-    /// Returns all that is known, in the order of addresses.
-    pub(super) fn entries(&self) -> Vec<Entry> {
-        let mut entries: Vec<Entry> = self.entries.values().copied().collect();
-        entries.sort_by_key(|entry| entry.address);
-        entries
-    }
-
     /// Lists the places of a table that are taken, by bucket and position.
-    pub(crate) fn places(&self, tried: bool) -> Vec<((u64, u64), Entry)> {
+    pub(crate) fn places(&self, tried: bool) -> Vec<(Place, Entry)> {
         let table = if tried { &self.tried } else { &self.new };
-        let mut places: Vec<((u64, u64), Entry)> = table
+        let mut places: Vec<(Place, Entry)> = table
             .iter()
             .filter_map(|(place, address)| Some((*place, *self.entries.get(address)?)))
             .collect();
@@ -275,29 +291,8 @@ impl AddrMan {
         places
     }
 
-    /// Puts an entry back that was saved; of several with one address the first.
-    pub(super) fn restore(&mut self, entry: Entry) {
-        let address = entry.address;
-        if self.entries.contains_key(&address) {
-            return;
-        }
-        if entry.tried {
-            let place = self.tried_place(address);
-            if !self.tried.contains_key(&place) {
-                self.entries.insert(address, entry);
-                self.tried.insert(place, address);
-                return;
-            }
-        }
-        let place = self.new_place(address, entry.source);
-        if !self.new.contains_key(&place) {
-            self.entries.insert(address, Entry { tried: false, ..entry });
-            self.new.insert(place, address);
-        }
-    }
-
     /// Moves an address from the tried table to the new one.
-    fn demote(&mut self, address: SocketAddr, from: (u64, u64)) {
+    fn demote(&mut self, address: NodeAddr, from: Place) {
         self.tried.remove(&from);
         let Some(source) = self.entries.get(&address).map(|entry| entry.source) else {
             return;
@@ -307,55 +302,69 @@ impl AddrMan {
         if let Some(entry) = self.entries.get_mut(&address) {
             entry.tried = false;
         }
-        self.new.insert(place, address);
+        self.put_new(place, address);
     }
 
-    fn clear_new(&mut self, place: (u64, u64)) {
-        if let Some(address) = self.new.remove(&place) {
-            self.entries.remove(&address);
+    /// Gives a place of the new table that is free to an address that is known.
+    fn put_new(&mut self, place: Place, address: NodeAddr) {
+        if let Some(entry) = self.entries.get_mut(&address) {
+            entry.places = entry.places.saturating_add(1);
+            self.new.insert(place, address);
         }
     }
 
-    fn new_place(&self, address: SocketAddr, source: IpAddr) -> (u64, u64) {
-        let source = group(source);
-        let spread = self.hash(&[b"n1", &group(address.ip()), &source]) % NEW_BUCKETS_PER_SOURCE;
-        let bucket = self.hash(&[b"n2", &source, &spread.to_le_bytes()]) % NEW_BUCKETS;
-        (bucket, self.position(b"n3", bucket, address))
+    fn clear_new(&mut self, place: Place) {
+        let Some(address) = self.new.remove(&place) else { return };
+        if let Some(entry) = self.entries.get_mut(&address) {
+            entry.places = entry.places.saturating_sub(1);
+            if entry.places == 0 {
+                self.entries.remove(&address);
+            }
+        }
     }
 
-    fn tried_place(&self, address: SocketAddr) -> (u64, u64) {
-        let spread = self.hash(&[b"t1", &bytes(address)]) % TRIED_BUCKETS_PER_GROUP;
-        let group = group(address.ip());
-        let bucket = self.hash(&[b"t2", &group, &spread.to_le_bytes()]) % TRIED_BUCKETS;
-        (bucket, self.position(b"t3", bucket, address))
+    fn new_place(&self, address: NodeAddr, source: Host) -> Place {
+        let source = list(&self.groups.group(&source));
+        let spread = self.hash(&[&list(&self.groups.group(&address.host)), &source])
+            % NEW_BUCKETS_PER_SOURCE;
+        let bucket = self.hash(&[&source, &spread.to_le_bytes()]);
+        self.position(b'N', modulo(bucket, NEW_BUCKETS), address)
     }
 
-    fn position(&self, table: &[u8], bucket: u64, address: SocketAddr) -> u64 {
-        self.hash(&[table, &bucket.to_le_bytes(), &bytes(address)]) % BUCKET_SIZE
+    fn tried_place(&self, address: NodeAddr) -> Place {
+        let spread = self.hash(&[&list(&bytes(address))]) % TRIED_BUCKETS_PER_GROUP;
+        let group = list(&self.groups.group(&address.host));
+        let bucket = self.hash(&[&group, &spread.to_le_bytes()]);
+        self.position(b'K', modulo(bucket, TRIED_BUCKETS), address)
     }
 
+    fn position(&self, table: u8, bucket: u32, address: NodeAddr) -> Place {
+        let hash = self.hash(&[&[table], &bucket.to_le_bytes(), &list(&bytes(address))]);
+        (bucket, modulo(hash, BUCKET_SIZE))
+    }
+
+    /// Core's `GetCheapHash` of the key and these.
     fn hash(&self, parts: &[&[u8]]) -> u64 {
-        let [a, b] = self.key;
-        let mut engine = siphash24::HashEngine::with_keys(a, b);
+        let mut engine = sha256d::Hash::engine();
+        engine.input(&self.key);
         for part in parts {
-            // Lengths keep parts apart.
-            engine.input(&[u8::try_from(part.len()).unwrap_or(u8::MAX)]);
             engine.input(part);
         }
-        siphash24::Hash::from_engine_to_u64(engine)
+        let [a, b, c, d, e, f, g, h, ..] = sha256d::Hash::from_engine(engine).to_byte_array();
+        u64::from_le_bytes([a, b, c, d, e, f, g, h])
     }
 }
 
 /// All addresses, in an order to draw from.
 #[derive(Debug)]
 pub(crate) struct Choices<'a> {
-    entries: &'a HashMap<SocketAddr, Entry>,
-    tried: Vec<SocketAddr>,
-    new: Vec<SocketAddr>,
+    entries: &'a HashMap<NodeAddr, Entry>,
+    tried: Vec<NodeAddr>,
+    new: Vec<NodeAddr>,
 }
 
 impl Choices<'_> {
-    /// Chooses an address: of either table with equal chance, or of the new one; `random` gives
+    /// Chooses an address that can be dialled: of either table with equal chance, or of the new one; `random` gives
     /// random numbers.
     pub(crate) fn select(
         &self,
@@ -381,44 +390,36 @@ impl Choices<'_> {
     }
 }
 
-/// In an order that does not depend on the process.
-fn sorted(table: &HashMap<(u64, u64), SocketAddr>) -> Vec<SocketAddr> {
-    let mut addresses: Vec<SocketAddr> = table.values().copied().collect();
+/// In an order that does not depend on the process; only what can be dialled.
+fn sorted(table: &HashMap<Place, NodeAddr>) -> Vec<NodeAddr> {
+    let dialled = table.values().copied().filter(|address| address.socket().is_some());
+    let mut addresses: Vec<NodeAddr> = dialled.collect();
     addresses.sort();
     addresses
 }
 
-fn bytes(address: SocketAddr) -> Vec<u8> {
-    let mut bytes = wide(address.ip()).octets().to_vec();
-    bytes.extend_from_slice(&address.port().to_be_bytes());
+fn modulo(hash: u64, count: u32) -> u32 {
+    u32::try_from(hash % u64::from(count)).unwrap_or(0)
+}
+
+/// Bytes as Core writes them to be hashed: their number first.
+fn list(bytes: &[u8]) -> Vec<u8> {
+    let mut out = serialize(&VarInt::from(bytes.len()));
+    out.extend(bytes);
+    out
+}
+
+/// Core's `CService::GetKey`.
+fn bytes(address: NodeAddr) -> Vec<u8> {
+    let mut bytes = address.host.hash_bytes();
+    bytes.extend_from_slice(&address.port.to_be_bytes());
     bytes
-}
-
-/// Returns an address as IPv6 has it.
-pub(super) const fn wide(ip: IpAddr) -> Ipv6Addr {
-    match ip {
-        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-        IpAddr::V6(ip) => ip,
-    }
-}
-
-/// Returns the network that an address belongs to as far as one owner may have all of it: /16 of
-/// IPv4, /32 of IPv6.
-pub(crate) fn group(ip: IpAddr) -> Vec<u8> {
-    match ip {
-        IpAddr::V4(ip) => vec![4, ip.octets()[0], ip.octets()[1]],
-        IpAddr::V6(ip) => {
-            let [a, b, ..] = ip.segments();
-            let mut group = vec![6];
-            group.extend(a.to_be_bytes());
-            group.extend(b.to_be_bytes());
-            group
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, SocketAddr};
+
     use super::*;
 
     const NOW: u64 = 1_800_000_000;
@@ -432,38 +433,39 @@ mod tests {
         }
     }
 
-    fn address(number: u32) -> SocketAddr {
+    fn address(number: u32) -> NodeAddr {
         // Public, and each in a group of its own for some thousands.
         let [_, a, b, c] = number.to_be_bytes();
-        SocketAddr::from(([20 + a, c, b, 1], 8333))
+        NodeAddr { host: IpAddr::from([20 + a, c, b, 1]).into(), port: 8333 }
     }
 
-    fn source(number: u8) -> IpAddr {
-        IpAddr::from([30, number, 1, 1])
+    fn source(number: u8) -> Host {
+        IpAddr::from([30, number, 1, 1]).into()
     }
 
-    fn add(manager: &mut AddrMan, address: SocketAddr, source: IpAddr) -> bool {
+    fn add(manager: &mut AddrMan, address: NodeAddr, source: Host) -> bool {
         manager.add((address, 9, NOW), source, 7200, NOW)
     }
 
     #[test]
     fn addresses_are_added_once_and_only_if_they_may_be_reached() {
-        let mut manager = AddrMan::new([1, 2]);
+        let mut manager = AddrMan::new([1; 32], Arc::default());
         assert!(add(&mut manager, address(1), source(1)));
         assert!(!add(&mut manager, address(1), source(1)));
-        for unreachable in ["127.0.0.1:1", "10.0.0.1:1", "[::1]:1", "[fe80::1]:1", "8.8.8.8:0"] {
-            assert!(!add(&mut manager, unreachable.parse().expect("address"), source(1)));
+        let parse = |text: &str| NodeAddr::from(text.parse::<SocketAddr>().expect("address"));
+        for unreachable in ["127.0.0.1:1", "10.0.0.1:1", "[::1]:1", "[fe80::1]:1"] {
+            assert!(!add(&mut manager, parse(unreachable), source(1)));
         }
-        assert!(add(&mut manager, "[2a00::1]:8333".parse().expect("address"), source(1)));
+        assert!(add(&mut manager, parse("[2a00::1]:8333"), source(1)));
         assert_eq!(manager.counts(None), Counts { new: 2, tried: 0 });
-        assert_eq!(manager.counts(Some(Family::Ipv6)), Counts { new: 1, tried: 0 });
+        assert_eq!(manager.counts(Some(Net::Ipv6)), Counts { new: 1, tried: 0 });
     }
 
     /// Bitcoin Core numbered addresses by 32 bits, which a flood of them ran over. Here they have places in
     /// tables and no numbers, and a flood has few of the places.
     #[test]
     fn cve_2024_52919_one_source_cannot_fill_the_tables() {
-        let mut manager = AddrMan::new([1, 2]);
+        let mut manager = AddrMan::new([1; 32], Arc::default());
         for number in 0..200_000 {
             add(&mut manager, address(number), source(7));
         }
@@ -478,7 +480,7 @@ mod tests {
 
     #[test]
     fn what_worked_stays_until_it_fails() {
-        let mut manager = AddrMan::new([1, 2]);
+        let mut manager = AddrMan::new([1; 32], Arc::default());
         let count = 60_000;
         for number in 0..count {
             add(&mut manager, address(number), source((number % 250) as u8));
@@ -487,7 +489,7 @@ mod tests {
         let tried = manager.counts(None).tried;
         assert!(tried <= 256 * 64);
         // Of two that fight for a place the first one has it.
-        let first: Vec<Entry> = manager.entries().into_iter().filter(|entry| entry.tried).collect();
+        let first: Vec<Entry> = manager.places(true).into_iter().map(|(_, entry)| entry).collect();
         for number in count..2 * count {
             add(&mut manager, address(number), source((number % 250) as u8));
             manager.good(address(number), NOW);
@@ -512,15 +514,16 @@ mod tests {
 
     #[test]
     fn two_addresses_may_change_places() {
-        let mut manager = AddrMan::new([1, 2]);
+        let mut manager = AddrMan::new([1; 32], Arc::default());
         let first = address(0);
         let place = manager.tried_place(first);
         let rival = (1..1_000_000).map(address).find(|at| manager.tried_place(*at) == place);
         let rival = rival.expect("some address fits there");
         // And who tell of them make both stand in one place of the new table.
-        let tellers = || (0..100_000_u128).map(|number| IpAddr::V6((number << 96).into()));
+        let tellers =
+            || (0..100_000_u128).map(|number| Host::Ip(IpAddr::V6((number << 96).into())));
         let mut fits = tellers().map(|teller| (teller, manager.new_place(first, teller)));
-        let fits = fits.find(|(_, (bucket, at))| manager.position(b"n3", *bucket, rival) == *at);
+        let fits = fits.find(|(_, place)| manager.position(b'N', place.0, rival) == *place);
         let (teller, place) = fits.expect("somebody");
         let mut others = tellers();
         let other = others.find(|other| manager.new_place(rival, *other) == place);
@@ -529,13 +532,13 @@ mod tests {
         manager.attempt(first, NOW);
         assert!(add(&mut manager, rival, other.expect("somebody")));
         assert!(manager.good(rival, NOW));
-        let tried = |at: SocketAddr| manager.entries.get(&at).map(|entry| entry.tried);
+        let tried = |at: NodeAddr| manager.entries.get(&at).map(|entry| entry.tried);
         assert_eq!((tried(first), tried(rival)), (Some(false), Some(true)));
     }
 
     #[test]
     fn bad_addresses_are_not_told_and_give_way() {
-        let mut manager = AddrMan::new([1, 2]);
+        let mut manager = AddrMan::new([1; 32], Arc::default());
         for number in 0..50 {
             add(&mut manager, address(number), source(1));
         }
@@ -546,13 +549,13 @@ mod tests {
         assert_eq!(manager.sample(0, 0, None, NOW, random()).len(), before - 1);
         assert_eq!(manager.sample(5, 0, None, NOW, random()).len(), 5);
         assert_eq!(manager.sample(0, 23, None, NOW, random()).len(), before * 23 / 100);
-        assert_eq!(manager.sample(0, 0, Some(Family::Ipv6), NOW, random()).len(), 0);
+        assert_eq!(manager.sample(0, 0, Some(Net::Ipv6), NOW, random()).len(), 0);
         assert!(manager.sample(0, 0, None, NOW + HORIZON + 1, random()).is_empty(), "too old");
     }
 
     #[test]
     fn every_address_is_chosen_sooner_or_later_and_failed_ones_seldom() {
-        let mut manager = AddrMan::new([1, 2]);
+        let mut manager = AddrMan::new([1; 32], Arc::default());
         assert_eq!(manager.choices().select(false, NOW, random()), None);
         for number in 0..20 {
             add(&mut manager, address(number), source(u8::try_from(number).unwrap()));
@@ -562,7 +565,7 @@ mod tests {
             manager.attempt(address(5), NOW - 10_000);
         }
         let mut numbers = random();
-        let chosen: Vec<SocketAddr> = (0..2000)
+        let chosen: Vec<NodeAddr> = (0..2000)
             .map(|_| manager.choices().select(false, NOW, &mut numbers).expect("some").address)
             .collect();
         let count = |number| chosen.iter().filter(|chosen| **chosen == address(number)).count();
@@ -572,5 +575,36 @@ mod tests {
             manager.choices().select(true, NOW, random()).map(|entry| entry.address),
             Some(address(3))
         );
+    }
+
+    #[test]
+    fn places_are_those_of_core() {
+        let mut key = [0; 32];
+        key[0] = 1;
+        let mut manager = AddrMan::new(key, Arc::default());
+        // The table of Core's `rpc_net.py`.
+        for (text, port, tried, bucket, position) in [
+            ("2.0.0.0", 8333, false, 82, 8),
+            ("2803:0:1234:abcd::1", 45324, false, 613, 6),
+            ("c4gfnttsuwqomiygupdqqqyy5y5emnk5c73hrfvatri67prd7vyq.b32.i2p", 8333, false, 963, 46),
+            ("1.2.3.4", 8333, true, 6, 33),
+            (
+                "nrfj6inpyf73gpkyool35hcmne5zwfmse3jl3aw23vk7chdemalyaqad.onion",
+                45324,
+                true,
+                139,
+                46,
+            ),
+        ] {
+            let host: Host = text.parse().expect("address");
+            let address = NodeAddr { host, port };
+            assert!(add(&mut manager, address, host), "{text}");
+            assert!(!tried || manager.good(address, NOW), "{text}");
+            let places = manager.places(tried);
+            let place = places.iter().find(|(_, entry)| entry.address == address);
+            assert_eq!(place.map(|(place, _)| *place), Some((bucket, position)), "{text}");
+        }
+        let cjdns = Host::of("fc00:1:2:3:4:5:6:7".parse().expect("address"), true);
+        assert_eq!(manager.new_place(NodeAddr { host: cjdns, port: 8333 }, cjdns), (336, 24));
     }
 }
