@@ -2,6 +2,7 @@
 """Cofferdam and Bitcoin Core side by side: the same blocks, the same cache, in turn.
 
     benches/side_by_side.py                         every mode on the signed chain
+    benches/side_by_side.py --all                   and the set beyond the cache: two hours
     benches/side_by_side.py --modes a,c --rounds 5  some of them
     benches/side_by_side.py --chain growing --blocks 800 --dbcache 100
 
@@ -35,9 +36,18 @@ MODES = {
     "r": "-reindex-chainstate, all scripts",
     "d": "(d) P2P, no scripts",
     "q": "(d) P2P from four peers, no scripts",
+    "w": "(d) P2P from four peers, all scripts",
     "e": "(e) back after kill -9 at 60 % of a P2P sync",
     "f": "(f) restart to the first answer",
 }
+# What `--all` measures: chain, full blocks, -dbcache, modes. (b) is the growing chain, whose set is
+# beyond the cache with 100 and 450 MiB; with 4000 all of it fits, which is Core at its best.
+ALL = [
+    ("signed", 200, 450, "a,i,c,l,d,q,w,e,f"),
+    ("growing", 1300, 450, "a,d,q"),
+    ("growing", 1300, 100, "a,i"),
+    ("growing", 1300, 4000, "a"),
+]
 
 
 class Bench:
@@ -121,7 +131,7 @@ class Bench:
         if mode == "e":
             return self.recover(node)
         home = self.fresh(node)
-        options = self.options(scripts=mode in "clr")
+        options = self.options(scripts=mode in "clrw")
         servers = []
         if mode in "ar":
             copy(self.base(node), home)
@@ -130,7 +140,7 @@ class Bench:
         elif mode in "il":
             options += self.files()
         else:
-            servers = self.serve(4 if mode == "q" else 1)
+            servers = self.serve(4 if mode in "qw" else 1)
             options.remove("-connect=0")
             options += [f"-connect=127.0.0.1:{port}" for _, port in servers]
         if cold and not drop_page_cache():
@@ -205,7 +215,8 @@ def build(target):
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--modes", default="a,i,c,l,d,e,f", help="\n".join(f"{k}: {v}" for k, v in MODES.items()).replace("%", "%%"))
+    parser.add_argument("--modes", default="a,i,c,l,d,q,w,e,f", help="\n".join(f"{k}: {v}" for k, v in MODES.items()).replace("%", "%%"))
+    parser.add_argument("--all", action="store_true", help="every mode on both chains, with three sizes of the cache")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--chain", choices=["signed", "growing"], default="signed")
     parser.add_argument("--blocks", type=int, default=300, help="full blocks")
@@ -218,27 +229,42 @@ def arguments():
     parser.add_argument("--work", default=str(CACHE / "side_by_side"))
     parser.add_argument("--ours", help="a program instead of building it")
     parser.add_argument("--core", help="a bitcoind instead of building it")
-    parser.add_argument("--out", help="where result.md, .json and .svg go (below --work)")
+    parser.add_argument("--out", help="where result.md, .json and .svg go (beside --work)")
     return parser.parse_args()
+
+
+def plans(args):
+    """The arguments of each part: what was asked for, or all there is."""
+    if not args.all:
+        return [args]
+    names = ("chain", "blocks", "dbcache", "modes")
+    return [argparse.Namespace(**{**vars(args), **dict(zip(names, each))}) for each in ALL]
+
+
+def run_mode(bench, letter):
+    """All rounds of a mode, of both nodes in turn."""
+    args = bench.args
+    title = f"{MODES[letter]}; {args.chain}, dbcache {args.dbcache}"
+    runs = {node.name: [] for node in bench.nodes}
+    for number in range(args.rounds):
+        # In turn, and the first one changes: what else the machine does falls on both.
+        for node in bench.nodes[:: -1 if number % 2 else 1]:
+            result = bench.measure(letter, node)
+            runs[node.name].append(result)
+            print(f"{title}: {node.name} {result['wall']:.2f} s, CPU {result['cpu']:.2f} s", flush=True)
+    return {"mode": letter, "title": title, "runs": runs}
 
 
 def main():
     args = arguments()
-    bench = Bench(args)
-    shutil.rmtree(bench.work, ignore_errors=True)
     modes = []
-    for letter in args.modes.split(","):
-        title = f"{MODES[letter]}; {args.chain}, dbcache {args.dbcache}"
-        runs = {node.name: [] for node in bench.nodes}
-        for number in range(args.rounds):
-            # In turn, and the first one changes: what else the machine does falls on both.
-            for node in bench.nodes[:: -1 if number % 2 else 1]:
-                result = bench.measure(letter, node)
-                runs[node.name].append(result)
-                print(f"{title}: {node.name} {result['wall']:.2f} s, CPU {result['cpu']:.2f} s", flush=True)
-        modes.append({"mode": letter, "title": title, "runs": runs})
-        facts = {**bench.facts, "options": vars(args)}
-        text = report.write(pathlib.Path(args.out or bench.work / "out"), facts, modes)
+    for plan in plans(args):
+        bench = Bench(plan)
+        shutil.rmtree(bench.work, ignore_errors=True)
+        for letter in plan.modes.split(","):
+            modes.append(run_mode(bench, letter))
+            facts = {**bench.facts, "options": vars(args)}
+            text = report.write(pathlib.Path(args.out or CACHE / "side_by_side-out"), facts, modes)
     print(text)
 
 
