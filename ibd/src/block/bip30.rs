@@ -56,6 +56,16 @@ pub fn bip30_applies(
     !on_known_chain
 }
 
+/// Returns whether no valid block can overwrite an output, so that only the reason why a block is not
+/// valid has to be looked for: each block after the first has to begin its coinbase with its
+/// height (BIP-0034), and no height's script begins with another's. So no coinbase is ever repeated;
+/// nor, from one transaction to the next, is any that spends one: its inputs would have to be there
+/// again.
+#[must_use]
+pub const fn never_repeats(params: &ChainParams) -> bool {
+    params.bip34_height <= 1
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,6 +103,26 @@ mod tests {
         assert!(!applies(&params, BIP34_IMPLIES_BIP30_LIMIT - 1, any));
         assert!(applies(&params, BIP34_IMPLIES_BIP30_LIMIT, any));
         assert!(applies(&ChainParams::new(Network::Testnet4), 100_000, any));
+    }
+
+    #[test]
+    fn coinbases_never_repeat_where_each_has_its_height() {
+        let never = |network| never_repeats(&ChainParams::new(network));
+        assert!(never(Network::Regtest) && never(Network::Signet) && never(Network::Testnet4));
+        assert!(!never(Network::Mainnet) && !never(Network::Testnet3));
+        let mut params = ChainParams::new(Network::Regtest);
+        params.bip34_height = 2;
+        assert!(!never_repeats(&params));
+        // No height's push is how another's begins.
+        let pushed =
+            |height: u32| bitcoin::script::Builder::new().push_int(i64::from(height)).into_bytes();
+        let edges =
+            [1, 2, 16, 17, 127, 128, 255, 256, 32_767, 32_768, 8_388_607, 8_388_608, u32::MAX];
+        for a in edges {
+            for b in edges {
+                assert_eq!(pushed(a).starts_with(&pushed(b)), a == b, "{a} {b}");
+            }
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::effects::Effects;
 use super::prefetch::{CoinArena, overwrites_a_coin, read_external_coins};
 use super::spent::SpentCoins;
 use crate::Store;
-use crate::block::{CheckedBlock, SIGOPS_COST_MAX, Source, bip30_applies};
+use crate::block::{CheckedBlock, SIGOPS_COST_MAX, Source, bip30_applies, never_repeats};
 use crate::coin::CoinRef;
 use crate::error::Result;
 use crate::headers::ChainView;
@@ -86,11 +86,9 @@ pub(crate) fn connect_block(
     scratch: &mut ConnectScratch,
 ) -> Result<std::result::Result<Connected, Rejection>> {
     let height = context.parent.height() + 1;
-    if bip30_applies(context.params, &context.parent, height, &block.hash())
-        && overwrites_a_coin(context.store, block)?
-    {
-        let detail = "tried to overwrite transaction";
-        return Ok(Err(Rejection::consensus("bad-txns-BIP30").with_detail(detail)));
+    let bip30 = bip30_applies(context.params, &context.parent, height, &block.hash());
+    if bip30 && !never_repeats(context.params) && overwrites_a_coin(context.store, block)? {
+        return Ok(Err(overwriting()));
     }
     let txs = block.txs();
     let ConnectScratch { external } = scratch;
@@ -109,11 +107,19 @@ pub(crate) fn connect_block(
     };
     let connected = match connector.run() {
         Ok(()) => Ok(Ok(Connected { batch, spent: connector.spent, flags: connector.flags })),
+        // Where no valid block can do so, this is still the reason that Core gives first.
+        Err(Stop::Rejected(_)) if bip30 && overwrites_a_coin(context.store, block)? => {
+            Ok(Err(overwriting()))
+        }
         Err(Stop::Rejected(rejection)) => Ok(Err(rejection)),
         Err(Stop::Failed(error)) => Err(error),
     };
     scratch.external.shrink(SCRATCH_BYTES_MAX);
     connected
+}
+
+fn overwriting() -> Rejection {
+    Rejection::consensus("bad-txns-BIP30").with_detail("tried to overwrite transaction")
 }
 
 struct Connector<'a> {
