@@ -257,10 +257,13 @@ def run_mode(bench, letter):
 
 def main():
     args = arguments()
-    modes = []
+    modes, chain = [], None
     for plan in plans(args):
         bench = Bench(plan)
-        shutil.rmtree(bench.work, ignore_errors=True)
+        if bench.chain != chain:
+            # What was made of another chain: the data directories that runs begin with.
+            shutil.rmtree(bench.work, ignore_errors=True)
+            chain = bench.chain
         for letter in plan.modes.split(","):
             modes.append(run_mode(bench, letter))
             facts = {**bench.facts, "options": vars(args)}
