@@ -85,4 +85,58 @@ fn blocks_are_full_and_transactions_shaped_as_said() {
         assert!(txs.iter().any(any), "no witness of {length} items");
     }
     assert_ne!(blocks[0].block_hash().to_byte_array(), [0; 32]);
+    // Of a hundred outputs as many of each kind as of the main chain's.
+    let scripts: Vec<&ScriptBuf> =
+        txs.iter().flat_map(|tx| &tx.output).map(|output| &output.script_pubkey).collect();
+    let check = |name: &str, expected: f64, is_kind: fn(&ScriptBuf) -> bool| {
+        let count = scripts.iter().filter(|script| is_kind(script)).count();
+        let share = 100.0 * count as f64 / scripts.len() as f64;
+        assert!((share - expected).abs() < 1.5, "{name}: {share} of a hundred");
+    };
+    check("P2PKH", 15.0, |script| script.is_p2pkh());
+    check("P2WPKH", 42.0, |script| script.is_p2wpkh());
+    check("P2SH-P2WPKH", 9.0, |script| script.is_p2sh());
+    check("P2WSH", 6.0, |script| script.is_p2wsh());
+    check("P2TR", 28.0, |script| script.is_p2tr());
+}
+
+/// The ages at which coins are spent, in blocks of 3,000 outputs, of which 93 in a hundred are spent;
+/// below them are as many coins as a chain begins with, older than all that is told apart.
+#[test]
+fn coins_die_at_the_ages_said_and_some_never() {
+    const FIRST: u32 = 1_000;
+    const BLOCKS: u32 = 300;
+    // Where a coin is tells here when it was made.
+    let made_at = |height| Coin {
+        outpoint: OutPoint { vout: height, ..OutPoint::null() },
+        value: 1,
+        kind: Kind::Wpkh,
+        key: 0,
+    };
+    let (mut random, mut coins, mut ages) = (Random::new(5), Coins::default(), Vec::new());
+    (0..COINS_AT_FIRST).for_each(|_| coins.add(made_at(0)));
+    (0..FIRST).for_each(|_| coins.end_block());
+    for height in FIRST..FIRST + BLOCKS {
+        for _ in 0..30 {
+            for _ in 0..93 {
+                let coin = coins.take(&mut random).expect("some are left");
+                ages.push((height, height - coin.outpoint.vout));
+            }
+            (0..100).for_each(|_| coins.add(made_at(height)));
+        }
+        coins.end_block();
+    }
+    let is_late = |height: u32| height >= FIRST + BLOCKS / 2;
+    let late: Vec<u32> =
+        ages.iter().filter(|(height, _)| is_late(*height)).map(|(_, age)| *age).collect();
+    let within = |age: u32| {
+        100.0 * late.iter().filter(|spent| **spent <= age).count() as f64 / late.len() as f64
+    };
+    for (age, expected) in [(0, 8.0), (10, 40.0), (110, 65.0)] {
+        let share = within(age);
+        assert!((share - expected).abs() < 2.0, "{share} of a hundred within {age} blocks");
+    }
+    // The tail is long, and of the coins that were there at first some are left.
+    assert!(late.iter().any(|age| *age > BLOCKS));
+    assert!(coins.len() > COINS_AT_FIRST, "{}", coins.len());
 }
