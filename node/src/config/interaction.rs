@@ -85,7 +85,16 @@ pub(super) fn without_effect(settings: &Settings) -> Vec<String> {
         value.is_some_and(|value| value != "0")
     };
     let line = |name: &&str| format!("Option '-{name}' is set but has no effect in this program.");
-    WITHOUT_EFFECT.iter().filter(asks).map(line).collect()
+    let mut lines: Vec<String> = WITHOUT_EFFECT.iter().filter(asks).map(line).collect();
+    let names_peers = settings.all("connect").into_iter().any(|peer| peer != "0");
+    if names_peers && !settings.all("seednode").is_empty() {
+        lines.push("-seednode is ignored when -connect is used".into());
+    }
+    let seeds = settings.is_set("dnsseed") && settings.flag("dnsseed", true);
+    if settings.is_set("connect") && seeds && settings.is_set("proxy") {
+        lines.push("-dnsseed is ignored when -connect is used and -proxy is specified".into());
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -111,7 +120,7 @@ mod tests {
 
     #[test]
     fn the_log_tells_what_is_set_in_vain() {
-        let warnings = |line| load(line, "").unwrap().warnings;
+        let warnings = |line: &str| load(line, "").unwrap().warnings;
         let line = "-regtest -zmqpubrawtx=tcp://127.0.0.1:1 -peerbloomfilters=0 -natpmp";
         let vain = |name| format!("Option '-{name}' is set but has no effect in this program.");
         assert_eq!(warnings(line), [vain("natpmp"), vain("zmqpubrawtx")]);
@@ -119,6 +128,14 @@ mod tests {
             let spec = crate::options::OptionSpec::find(name).unwrap();
             assert!(spec.has(crate::options::Rule::Ignored), "{name} does something");
         }
+        let seeds = "-regtest -seednode=a -dnsseed -proxy=127.0.0.1:1";
+        let (seed_nodes, names) = (
+            "-seednode is ignored when -connect is used",
+            "-dnsseed is ignored when -connect is used and -proxy is specified",
+        );
+        assert_eq!(warnings(seeds), [""; 0]);
+        assert_eq!(warnings(&format!("{seeds} -connect=b")), [seed_nodes, names]);
+        assert_eq!(warnings(&format!("{seeds} -connect=0")), [names]);
     }
 
     #[test]
