@@ -100,11 +100,12 @@ fn one_peer_is_asked_for_all_headers_and_one_more_for_each_new_block() {
     }
 }
 
-#[test]
-fn a_leader_that_says_nothing_gives_way_when_its_time_is_over() {
-    let node = Logged::start(&["-mocktime=1700000000", "-peertimeout=999999999"]);
-    let mut silent = Peer::ready(&node);
-    silent.expect("getheaders");
+/// Starts a node whose leader does not answer for its headers until they are overdue; returns it, the
+/// leader, and an outbound peer that was not asked meanwhile.
+fn overdue_leader(args: &[&str]) -> (Logged, Peer, Peer) {
+    let node = Logged::start(&[&["-mocktime=1700000000", "-peertimeout=999999999"], args].concat());
+    let mut leader = Peer::ready(&node);
+    leader.expect("getheaders");
     let mut other = node.connects("outbound-full-relay");
     other.expect("version");
     other.send("version", &version(70_016, 9));
@@ -112,26 +113,23 @@ fn a_leader_that_says_nothing_gives_way_when_its_time_is_over() {
     assert!(!was_sent(&settle(&mut other), "getheaders"));
     // 15 minutes, and a millisecond for each of 672,000 headers.
     node.call("setmocktime", &["1700001600"]);
+    (node, leader, other)
+}
+
+#[test]
+fn a_leader_that_says_nothing_gives_way_when_its_time_is_over() {
+    let (node, mut leader, mut other) = overdue_leader(&[]);
     node.logged("Timeout downloading headers, disconnecting peer=0");
-    silent.wait_for_end();
+    leader.wait_for_end();
     other.expect("getheaders");
 }
 
 #[test]
 fn a_leader_with_permission_may_take_its_time() {
-    let node =
-        Logged::start(&["-mocktime=1700000000", "-peertimeout=999999999", "-whitelist=127.0.0.1"]);
-    let mut slow = Peer::ready(&node);
-    slow.expect("getheaders");
-    let mut other = node.connects("outbound-full-relay");
-    other.expect("version");
-    other.send("version", &version(70_016, 9));
-    other.send("verack", &[]);
-    assert!(!was_sent(&settle(&mut other), "getheaders"));
-    node.call("setmocktime", &["1700001600"]);
+    let (node, mut leader, mut other) = overdue_leader(&["-whitelist=127.0.0.1"]);
     node.logged("Timeout downloading headers from noban peer, not disconnecting peer=0");
     other.expect("getheaders");
-    slow.settle();
+    leader.settle();
 }
 
 #[test]
