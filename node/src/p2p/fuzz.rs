@@ -95,7 +95,7 @@ pub fn p2p_stream(data: &[u8]) -> bool {
             came
         }
         1 => v2::open(&mut stream, MAGIC, false, drop).is_ok(),
-        _ => v2::message(stream.to_vec(), stream.len()).is_ok(),
+        _ => v2::message(stream.to_vec(), 0, stream.len()).is_ok(),
     }
 }
 

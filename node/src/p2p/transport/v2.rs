@@ -275,8 +275,7 @@ impl Reader {
             };
             if kind == PacketType::Genuine {
                 packet.truncate(length - TAG_BYTES);
-                packet.drain(..FLAGS_BYTES);
-                return message(packet, length + LENGTH_BYTES);
+                return message(packet, FLAGS_BYTES, length + LENGTH_BYTES);
             }
         }
     }
@@ -334,8 +333,13 @@ fn read_length(
     Ok(length)
 }
 
-/// Takes a packet's contents apart.
-pub(crate) fn message(mut contents: Vec<u8>, wire_bytes: usize) -> Result<Frame, FrameError> {
+/// Takes a packet's contents apart, which begin at `start`.
+pub(crate) fn message(
+    mut packet: Vec<u8>,
+    start: usize,
+    wire_bytes: usize,
+) -> Result<Frame, FrameError> {
+    let contents = packet.get(start..).unwrap_or_default();
     let bytes = contents.len();
     let parsed = match contents.split_first() {
         Some((0, rest)) => rest
@@ -349,8 +353,9 @@ pub(crate) fn message(mut contents: Vec<u8>, wire_bytes: usize) -> Result<Frame,
         let reason = format!("V2 transport error: invalid message type ({bytes} bytes contents)");
         return Err(FrameError::Skip { reason, wire_bytes });
     };
-    contents.drain(..skip);
-    Ok(Frame { command, payload: contents, wire_bytes })
+    // Moved once: it may be a block.
+    packet.drain(..start + skip);
+    Ok(Frame { command, payload: packet, wire_bytes })
 }
 
 /// Bytes that were read already, and the stream behind them.
@@ -514,8 +519,8 @@ mod tests {
     #[test]
     fn contents_that_name_no_type_are_skipped() {
         for contents in [vec![], vec![0, 1], vec![200], b"\0a\x01b\0\0\0\0\0\0\0\0\0".to_vec()] {
-            assert!(matches!(message(contents, 0), Err(FrameError::Skip { .. })));
+            assert!(matches!(message(contents, 0, 0), Err(FrameError::Skip { .. })));
         }
-        assert_eq!(message(vec![18, 9], 0).unwrap().command, "ping");
+        assert_eq!(message(vec![7, 18, 9], 1, 0).unwrap().command, "ping");
     }
 }
