@@ -214,6 +214,26 @@ fn what_waits_and_what_is_pretended_outlives_a_restart() {
 }
 
 #[test]
+fn fees_that_are_pretended_without_bound_are_told() {
+    let dir = tempfile::tempdir().expect("temporary");
+    let node = funded(dir.path(), &[]);
+    let parent = send(&node, &signed(&node, &coinbase(&node, 1), ["30", "19.9999"]));
+    let child = send(&node, &signed(&node, &parent, ["10", "19.9999"]));
+    for delta in ["9000000000000000000", "-9000000000000000000"] {
+        for txid in [&parent, &child] {
+            assert_eq!(node.rpc("prioritisetransaction", &[txid, "0", delta]), true);
+        }
+        let entry = node.rpc("getmempoolentry", &[&child]);
+        assert_eq!(entry["ancestorcount"], 2, "{entry}");
+        let entries = node.rpc("getrawmempool", &["true"]);
+        assert_eq!(entries[&parent]["descendantcount"], 2, "{entries}");
+        assert_eq!(node.rpc("getmempoolcluster", &[&child])["txcount"], 2);
+        let _ = node.rpc("getmempoolfeeratediagram", &[]);
+    }
+    node.stop();
+}
+
+#[test]
 fn a_proposal_is_judged_and_not_stored() {
     let dir = tempfile::tempdir().expect("temporary");
     let node = funded(dir.path(), &["-blockversion=1337"]);

@@ -156,8 +156,11 @@ fn entry(queue: &TxQueue, tx: &QueuedTx) -> Value {
         let relatives: Vec<&Arc<QueuedTx>> =
             relatives.iter().filter_map(|txid| queue.get(txid)).collect();
         let size: u64 = relatives.iter().map(|tx| tx.vsize()).sum();
-        let fees: i64 = relatives.iter().map(|tx| queue.modified_fee(tx)).sum();
-        (relatives.len() + 1, size + tx.vsize(), fees + queue.modified_fee(tx))
+        // What a user adds to fees (`prioritisetransaction`) has no bound.
+        let fees = relatives
+            .iter()
+            .fold(queue.modified_fee(tx), |fees, tx| fees.saturating_add(queue.modified_fee(tx)));
+        (relatives.len() + 1, size + tx.vsize(), fees)
     };
     let (ancestors, ancestor_size, ancestor_fees) = sum(queue.ancestors(&tx.txid));
     let (descendants, descendant_size, descendant_fees) = sum(queue.descendants(&tx.txid));
@@ -213,7 +216,7 @@ fn fee_rate_diagram(queue: &TxQueue) -> Value {
     let (mut weight, mut fee) = (0, 0);
     let sums = queue.chunks().into_iter().map(|chunk| {
         weight += chunk.package.weight;
-        fee += chunk.package.fee;
+        fee = i64::saturating_add(fee, chunk.package.fee);
         (weight, fee)
     });
     let points = std::iter::once((0, 0)).chain(sums);
