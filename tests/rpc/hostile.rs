@@ -111,3 +111,25 @@ fn bodies_that_are_too_deep_too_long_or_too_many_are_refused() {
     assert_eq!(post(&node, &secret, COUNT).json()["result"], 0);
     node.stop();
 }
+
+/// On the main chain's difficulty, which nobody meets here.
+#[test]
+fn a_search_for_a_block_holds_up_neither_the_chain_nor_a_stop() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let node = Node::start_on("main", BINARY, dir.path(), &[]);
+    let secret = fs::read_to_string(dir.path().join(".cookie")).expect("a cookie");
+    let mine = r#"{"method":"generatetoaddress","params":[1,"1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa",2147483647],"id":1}"#;
+    let mut searching = Connection::open(&node);
+    searching.call(&secret, "", mine);
+    wait_for("the search", || {
+        let info = node.rpc("getrpcinfo", &[]).to_string();
+        info.contains("generatetoaddress").then_some(())
+    });
+    let genesis = "000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f";
+    for _ in 0..20 {
+        assert_eq!(node.rpc("getblockhash", &["0"]), genesis);
+    }
+    let info = node.rpc("getrpcinfo", &[]).to_string();
+    assert!(info.contains("generatetoaddress"), "it went on meanwhile");
+    node.stop();
+}

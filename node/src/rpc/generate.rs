@@ -6,7 +6,7 @@ use bitcoin::consensus::serialize;
 use bitcoin::hex::DisplayHex as _;
 use bitcoin::{Block, ScriptBuf, Transaction, Txid};
 use cofferdam_ibd::mining::{self, BlockParts};
-use cofferdam_ibd::{BlockAccepted, CheckedBlock, QueuedTx, Rejection};
+use cofferdam_ibd::{BlockAccepted, ChainParams, CheckedBlock, QueuedTx, Rejection};
 use serde_json::{Value, json};
 
 use super::call::{Args, json as required, optional, text};
@@ -17,6 +17,12 @@ use crate::config::MiningConfig;
 
 /// Hashes tried for a block if the caller does not say (Bitcoin Core's `DEFAULT_MAX_TRIES`).
 const MAX_TRIES_DEFAULT: u64 = 1_000_000;
+
+/// Hashes tried on the chain's thread: enough on regtest, and less than a millisecond.
+const TRIES_AT_ONCE: u64 = 1_000;
+
+/// Hashes between two looks at the wish to stop.
+const TRIES_A_ROUND: u64 = 100_000;
 
 pub(super) const METHODS: &[Method] = &[
     Method {
@@ -79,24 +85,29 @@ pub(super) fn assemble(
 
 fn generate(context: &Context, count: i32, script: &ScriptBuf, tries: Option<u64>) -> RpcResult {
     let (mut tries, config) = (tries.unwrap_or(MAX_TRIES_DEFAULT), context.mining.config);
-    let mut hashes = Vec::new();
-    for _ in 0..count {
-        if context.shutdown.is_requested() {
-            break;
-        }
+    let (count, mut hashes) = (usize::try_from(count).unwrap_or(0), Vec::new());
+    while hashes.len() < count && tries > 0 && !context.shutdown.is_requested() {
         let script = script.clone();
-        let (mined, left, chosen) = context.chain.change(move |worker| {
-            let (block, chosen) = assemble(worker, &config, &script);
-            let mined = solve_and_submit(worker, block, &mut tries)?;
-            Ok((mined, tries, chosen))
+        let (made, left, chosen) = context.chain.change(move |worker| {
+            let (mut block, chosen) = assemble(worker, &config, &script);
+            let params = Arc::clone(worker.chainstate.params());
+            let found = try_some(&mut block, &params, &mut tries, TRIES_AT_ONCE);
+            let made = if found { Ok(submit(worker, &block)?) } else { Err(block) };
+            Ok((made, tries, chosen))
         })?;
         context.mining.assembled(&chosen);
         tries = left;
-        match mined {
-            Some(Ok(hash)) => hashes.push(json!(hash)),
-            Some(Err(rejection)) => return Err(not_accepted(&rejection)),
-            None => break,
-        }
+        let submitted = match made {
+            Ok(submitted) => submitted,
+            Err(mut block) => {
+                if !solve(context, &mut block, &mut tries) {
+                    // Where no nonce will do another block may.
+                    continue;
+                }
+                context.chain.change(move |worker| submit(worker, &block))?
+            }
+        };
+        hashes.push(json!(submitted.map_err(|rejection| not_accepted(&rejection))?));
     }
     Ok(Value::Array(hashes))
 }
@@ -106,73 +117,70 @@ fn not_accepted(rejection: &Rejection) -> RpcError {
     RpcError::new(code::INTERNAL_ERROR, "ProcessNewBlock, block not accepted")
 }
 
-/// Finds a block's proof of work and connects it; `None` if the tries were used up.
-fn solve_and_submit(
-    worker: &mut Worker,
-    mut block: Block,
-    tries: &mut u64,
-) -> cofferdam_ibd::Result<Option<Result<String, Rejection>>> {
-    let params = Arc::clone(worker.chainstate.params());
-    if !mining::solve(&mut block, &params, tries) {
-        return Ok(None);
-    }
-    let hash = block.block_hash().to_string();
-    let checked = match CheckedBlock::parse(serialize(&block), &params) {
-        Ok(checked) => checked,
-        Err(rejection) => return Ok(Some(Err(rejection))),
-    };
-    let submitted = worker.submit(checked, BlockSource::User)?;
-    Ok(Some(match (submitted.accepted, submitted.invalid) {
-        (Some(BlockAccepted::Rejected(rejection)), _) | (_, Some(rejection)) => Err(rejection),
-        _ => Ok(hash),
-    }))
+/// Tries at most `most` hashes, and takes them off `tries`; returns whether the block has its proof of
+/// work.
+fn try_some(block: &mut Block, params: &ChainParams, tries: &mut u64, most: u64) -> bool {
+    let granted = most.min(*tries);
+    let mut left = granted;
+    let found = mining::solve(block, params, &mut left);
+    *tries -= granted - left;
+    found
 }
 
-/// What became of the block of `generateblock`.
-enum Made {
-    Connected(String),
-    Solved(Box<Block>),
-    Untested(Rejection),
-    NotAccepted(Rejection),
-    NotSolved,
+/// Looks for a block's proof of work on the caller's thread: the chain goes on meanwhile. Returns false
+/// if tries or nonces were used up, or the node stops.
+fn solve(context: &Context, block: &mut Block, tries: &mut u64) -> bool {
+    let params = context.chain.params();
+    loop {
+        if try_some(block, params, tries, TRIES_A_ROUND) {
+            return true;
+        }
+        let is_used_up = *tries == 0 || block.header.nonce == u32::MAX;
+        if is_used_up || context.shutdown.is_requested() {
+            return false;
+        }
+    }
+}
+
+/// Connects a block that was just made; returns its hash.
+fn submit(worker: &mut Worker, block: &Block) -> cofferdam_ibd::Result<Result<String, Rejection>> {
+    let checked = match CheckedBlock::parse(serialize(block), worker.chainstate.params()) {
+        Ok(checked) => checked,
+        Err(rejection) => return Ok(Err(rejection)),
+    };
+    let submitted = worker.submit(checked, BlockSource::User)?;
+    Ok(match (submitted.accepted, submitted.invalid) {
+        (Some(BlockAccepted::Rejected(rejection)), _) | (_, Some(rejection)) => Err(rejection),
+        _ => Ok(block.block_hash().to_string()),
+    })
 }
 
 fn generate_block(context: &Context, args: &Args) -> RpcResult {
     let script = output_script(context, args.text(0)?)?;
     let transactions = transactions(context, args.array(1)?)?;
-    let submit = args.optional_flag(2)?.unwrap_or(true);
+    let is_submitted = args.optional_flag(2)?.unwrap_or(true);
     let version = context.mining.config.version;
     let made = context.chain.change(move |worker| {
         let now = worker.clock.seconds();
         let parts = BlockParts { transactions, fees: 0, version };
-        let mut block = mining::assemble_block_of(&worker.chainstate, &script, now, parts);
-        if let Err(rejection) = worker.chainstate.try_block(serialize(&block), now, false)? {
-            return Ok(Made::Untested(rejection));
-        }
-        let mut tries = MAX_TRIES_DEFAULT;
-        if submit {
-            return Ok(match solve_and_submit(worker, block, &mut tries)? {
-                Some(Ok(hash)) => Made::Connected(hash),
-                Some(Err(rejection)) => Made::NotAccepted(rejection),
-                None => Made::NotSolved,
-            });
-        }
-        let solved = mining::solve(&mut block, worker.chainstate.params(), &mut tries);
-        Ok(if solved { Made::Solved(Box::new(block)) } else { Made::NotSolved })
+        let block = mining::assemble_block_of(&worker.chainstate, &script, now, parts);
+        let tried = worker.chainstate.try_block(serialize(&block), now, false)?;
+        Ok(tried.map(|()| block))
     })?;
-    match made {
-        Made::Connected(hash) => Ok(json!({"hash": hash})),
-        Made::Solved(block) => {
-            let hex = serialize(&*block).to_lower_hex_string();
-            Ok(json!({"hash": block.block_hash().to_string(), "hex": hex}))
-        }
-        Made::Untested(rejection) => {
-            let message = format!("TestBlockValidity failed: {rejection}");
-            Err(RpcError::new(code::VERIFY_ERROR, message))
-        }
-        Made::NotAccepted(rejection) => Err(not_accepted(&rejection)),
-        Made::NotSolved => Err(RpcError::new(code::MISC_ERROR, "Failed to make block.")),
+    let mut block = made.map_err(|rejection| {
+        let message = format!("TestBlockValidity failed: {rejection}");
+        RpcError::new(code::VERIFY_ERROR, message)
+    })?;
+    let mut tries = MAX_TRIES_DEFAULT;
+    if !solve(context, &mut block, &mut tries) {
+        return Err(RpcError::new(code::MISC_ERROR, "Failed to make block."));
     }
+    if !is_submitted {
+        let hex = serialize(&block).to_lower_hex_string();
+        return Ok(json!({"hash": block.block_hash().to_string(), "hex": hex}));
+    }
+    let submitted = context.chain.change(move |worker| submit(worker, &block))?;
+    Ok(json!({"hash": submitted.map_err(|rejection| not_accepted(&rejection))?}))
 }
 
 fn output_script(context: &Context, text: &str) -> Result<ScriptBuf, RpcError> {
