@@ -8,7 +8,8 @@ use cofferdam_tests::process::{Node, wait_for};
 use super::BINARY;
 use super::http_client::{Connection, cookie, post, request};
 
-const COUNT: &str = r#"{"method":"getblockcount","id":1}"#;
+/// A call that needs one of the server's threads.
+const COUNT: &str = r#"{"method":"getconnectioncount","id":1}"#;
 /// Connections that guess at a time: more than the server has threads and places in its queue.
 const GUESSERS: usize = 100;
 

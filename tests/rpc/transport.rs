@@ -116,6 +116,32 @@ fn calls_beyond_the_queue_are_turned_away() {
 }
 
 #[test]
+fn what_is_at_hand_is_answered_while_every_thread_waits() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let node = Node::start(BINARY, dir.path(), &["-rpcthreads=1"]);
+    let secret = cookie(dir.path());
+    let genesis = node.rpc("getbestblockhash", &[]);
+    let header = format!(r#"{{"method":"getblockheader","params":[{genesis}],"id":1}}"#);
+    // From now on it is at hand.
+    let first = post(&node, &secret, &header).json();
+    assert_eq!(first["result"]["hash"], genesis);
+    // Without end, and with the one thread there is.
+    let mut waiting = Connection::open(&node);
+    waiting.call(&secret, "", r#"{"method":"waitforblockheight","params":[5,0],"id":1}"#);
+    let info = r#"{"method":"getblockchaininfo","id":1}"#;
+    let mut behind = Connection::open(&node);
+    behind.call(&secret, "", info);
+    for _ in 0..100 {
+        assert_eq!(post(&node, &secret, &header).json(), first);
+        let count = post(&node, &secret, r#"{"method":"getblockcount","id":1}"#);
+        assert_eq!(count.json()["result"], 0);
+        // A fault is told in the same way as ever.
+        let wrong = post(&node, &secret, r#"{"method":"getblockcount","params":[1],"id":1}"#);
+        assert_eq!((wrong.status, &wrong.json()["error"]["code"]), (500, &json!(-1)));
+    }
+}
+
+#[test]
 fn versions_notifications_and_batches_are_answered_as_core_does() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let node = Node::start(BINARY, dir.path(), &[]);

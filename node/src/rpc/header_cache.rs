@@ -63,6 +63,19 @@ impl HeaderCache {
         self.get(chain, hash, |row| row.header)
     }
 
+    /// Returns the description of a header that is at hand; never waits for the chain's thread.
+    pub(super) fn fields_at_hand(
+        &self,
+        chain: &ChainHandle,
+        hash: &BlockHash,
+    ) -> Option<Map<String, Value>> {
+        self.at_hand(chain.view().tip.hash, hash, |row| row.fields.clone())
+    }
+
+    fn at_hand<T>(&self, tip: BlockHash, hash: &BlockHash, pick: impl Fn(&Row) -> T) -> Option<T> {
+        self.rows().get(tip, hash).map(pick)
+    }
+
     fn get<T>(
         &self,
         chain: &ChainHandle,
@@ -70,11 +83,13 @@ impl HeaderCache {
         pick: impl Fn(&Row) -> T,
     ) -> Result<T, RpcError> {
         let tip = chain.view().tip.hash;
-        if let Some(row) = self.rows().get(tip, &hash) {
-            return Ok(pick(row));
+        if let Some(picked) = self.at_hand(tip, &hash, &pick) {
+            return Ok(picked);
         }
         let Run { tip, first, kept } = chain.query(move |chain| run_from(chain, &hash))??;
-        self.rows().insert(tip, kept);
+        let old = self.rows().insert(tip, kept);
+        // Only now, when nobody waits for the lock.
+        drop(old);
         Ok(pick(&first))
     }
 
@@ -88,12 +103,15 @@ impl Rows {
         self.by_hash.get(hash).filter(|_| self.tip == Some(tip))
     }
 
-    fn insert(&mut self, tip: BlockHash, found: Vec<(BlockHash, Row)>) {
+    /// Adds rows; returns those that have to go.
+    fn insert(&mut self, tip: BlockHash, found: Vec<(BlockHash, Row)>) -> HashMap<BlockHash, Row> {
+        let mut old = HashMap::new();
         if self.tip != Some(tip) || self.by_hash.len() + found.len() > ROWS_MAX {
-            self.by_hash.clear();
+            old = std::mem::take(&mut self.by_hash);
             self.tip = Some(tip);
         }
         self.by_hash.extend(found);
+        old
     }
 }
 

@@ -2,8 +2,10 @@
 //!
 //! Order of the checks: size, address, method, path, `Host` and `Origin` (a web page must not reach
 //! the node through a name that resolves to this machine), credentials, then the body. Calls run
-//! on threads of their own; a failed login waits without holding one.
+//! on threads of their own, but for those whose answer is at hand; a failed login waits without
+//! holding one.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +19,7 @@ use tokio::sync::Semaphore;
 
 use super::envelope::{Reply, answer};
 use super::server::Peer;
-use super::{Credentials, WarmUp, execute, rest};
+use super::{Credentials, RpcError, WarmUp, at_once, code, execute, rest};
 use crate::config::{RpcConfig, Subnet};
 
 /// Most bytes of a request line with its headers (Core's `MAX_HEADERS_SIZE`).
@@ -132,10 +134,13 @@ impl Http {
             Ok(body) => body,
             Err(status) => return closing(status),
         };
+        if let Some(response) = self.at_once(&body, &user) {
+            return response;
+        }
         let (warm_up, credentials) = (self.warm_up.clone(), Arc::clone(&self.credentials));
         let work = move || {
             let run = |method: &str, params| {
-                tracing::debug!(target: "rpc", "ThreadRPCServer method={method} user={user}");
+                log_call(method, &user);
                 execute(&warm_up, method, params)
             };
             let reply = answer(&body, credentials.allowed(&user), run);
@@ -145,6 +150,24 @@ impl Http {
             json(reply)
         };
         self.work(work).await
+    }
+
+    /// Answers a single call whose answer is at hand.
+    fn at_once(&self, body: &[u8], user: &str) -> Option<HttpResponse> {
+        if body.len() > at_once::REQUEST_BYTES_MAX || body.first() != Some(&b'{') {
+            return None;
+        }
+        let is_at_hand = Cell::new(false);
+        let run = |method: &str, params| {
+            let Some(result) = at_once::at_once(&self.warm_up, method, &params) else {
+                return Err(RpcError::new(code::INTERNAL_ERROR, "not at hand"));
+            };
+            is_at_hand.set(true);
+            log_call(method, user);
+            result
+        };
+        let reply = answer(body, self.credentials.allowed(user), run);
+        is_at_hand.get().then(|| json(reply))
     }
 
     async fn rest(&self, parts: Parts, body: Incoming) -> HttpResponse {
@@ -170,6 +193,11 @@ impl Http {
         });
         done.await.unwrap_or_else(|_| closing(StatusCode::INTERNAL_SERVER_ERROR))
     }
+}
+
+/// Notes a call, in Core's words.
+fn log_call(method: &str, user: &str) {
+    tracing::debug!(target: "rpc", "ThreadRPCServer method={method} user={user}");
 }
 
 /// Returns the size of a request line and its headers, as they were sent but for spaces.

@@ -7,6 +7,7 @@ mod activity;
 mod address;
 mod addresses;
 mod amounts;
+mod at_once;
 mod auth;
 mod bans;
 mod bech32_errors;

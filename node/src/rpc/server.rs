@@ -56,7 +56,8 @@ impl RpcServer {
         credentials: Credentials,
     ) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            // It reads and writes; a second one would be woken at every request, to find nothing.
+            .worker_threads(1)
             .max_blocking_threads(config.threads)
             .thread_name("http")
             .enable_all()
