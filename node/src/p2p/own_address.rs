@@ -2,7 +2,8 @@
 //!
 //! As in Bitcoin Core: what the user names with `-externalip`, and else, or now and then besides,
 //! what a peer says that it sees us as. Each peer is told once it exchanges addresses with us, and
-//! about once a day after that.
+//! about once a day after that. Peers that are reached through Tor are told of none: who sees the same
+//! node there and elsewhere knows whose onion service it is.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -65,17 +66,30 @@ impl PeerManager {
         // Who connected to us knows the port that we are reached at; others saw one of the moment.
         let seen = seen
             .map(|seen| if peer.is_inbound() { seen } else { SocketAddr::new(seen.ip(), port) });
-        choose(&self.config.external, seen, peer.address.is_ipv4(), random_nonce())
+        let way = Way { is_v4: peer.address.is_ipv4(), is_private: peer.through_onion };
+        choose(&self.config.external, seen, way, random_nonce())
     }
+}
+
+/// How a peer is reached.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    is_v4: bool,
+    /// Whether through a network that hides who is who (Core's `IsConnectedThroughPrivacyNet`).
+    is_private: bool,
 }
 
 /// Chooses between what the user named, best of the peer's own family, and what the peer sees.
 fn choose(
     named: &[SocketAddr],
     seen: Option<SocketAddr>,
-    is_v4: bool,
+    Way { is_v4, is_private }: Way,
     random: u64,
 ) -> Option<SocketAddr> {
+    if is_private {
+        // All our addresses are of other networks.
+        return None;
+    }
     let of_family = named.iter().find(|address| address.is_ipv4() == is_v4);
     let named = of_family.or_else(|| named.first()).copied();
     // Half of the time, in case that what the user named is true no more.
@@ -86,16 +100,31 @@ fn choose(
 mod tests {
     use super::*;
 
+    const V4: Way = Way { is_v4: true, is_private: false };
+    const V6: Way = Way { is_v4: false, is_private: false };
+
     #[test]
     fn what_the_user_named_goes_before_what_a_peer_says() {
         let address = |text: &str| -> SocketAddr { text.parse().expect("an address") };
         let named = [address("[2001:db8::1]:8333"), address("1.2.3.4:8333")];
         let seen = Some(address("5.6.7.8:9"));
-        assert_eq!(choose(&named, None, true, 1), Some(named[1]));
-        assert_eq!(choose(&named, None, false, 1), Some(named[0]));
-        assert_eq!(choose(&named, seen, true, 0), Some(named[1]));
-        assert_eq!(choose(&named, seen, true, 1), seen);
-        assert_eq!(choose(&[], seen, true, 0), seen);
-        assert_eq!(choose(&[], None, true, 0), None);
+        assert_eq!(choose(&named, None, V4, 1), Some(named[1]));
+        assert_eq!(choose(&named, None, V6, 1), Some(named[0]));
+        assert_eq!(choose(&named, seen, V4, 0), Some(named[1]));
+        assert_eq!(choose(&named, seen, V4, 1), seen);
+        assert_eq!(choose(&[], seen, V4, 0), seen);
+        assert_eq!(choose(&[], None, V4, 0), None);
+    }
+
+    #[test]
+    fn nobody_learns_through_tor_where_the_node_is_elsewhere() {
+        let address = |text: &str| -> SocketAddr { text.parse().expect("an address") };
+        for is_v4 in [true, false] {
+            let way = Way { is_v4, is_private: true };
+            for random in 0..4 {
+                assert_eq!(choose(&[address("1.2.3.4:8333")], None, way, random), None);
+                assert_eq!(choose(&[], Some(address("5.6.7.8:9")), way, random), None);
+            }
+        }
     }
 }
