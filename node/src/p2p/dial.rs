@@ -76,7 +76,12 @@ pub(crate) struct Added {
 impl PeerManager {
     /// Connects to a peer once and waits for the connection; a failure is logged.
     pub(crate) fn connect_once(self: &Arc<Self>, name: &str, kind: Kind, v2: bool) {
-        if let Err(error) = self.connect(name, kind, v2) {
+        self.try_once(name, kind, v2, false);
+    }
+
+    /// As [`Self::connect_once`]; a failure may count against the address.
+    pub(super) fn try_once(self: &Arc<Self>, name: &str, kind: Kind, v2: bool, counts: bool) {
+        if let Err(error) = self.connect(name, kind, v2, counts) {
             tracing::debug!("connecting to {name} failed: {error:#}");
         }
     }
@@ -170,7 +175,7 @@ impl PeerManager {
         }
         let manager = Arc::clone(self);
         let started = self.spawn("p2p-dial", move || {
-            let result = manager.connect(&name, Kind::Manual, v2);
+            let result = manager.connect(&name, Kind::Manual, v2, false);
             DIALS.fetch_sub(1, Ordering::Relaxed);
             if let Err(error) = &result {
                 tracing::debug!("connecting to {name} failed: {error:#}");
@@ -183,8 +188,15 @@ impl PeerManager {
         started
     }
 
-    /// Opens a connection of any kind; one that is there already is returned.
-    pub(super) fn connect(self: &Arc<Self>, name: &str, kind: Kind, v2: bool) -> Result<Arc<Peer>> {
+    /// Opens a connection of any kind; one that is there already is returned. Whether the attempt
+    /// `counts` is for the tables of addresses.
+    fn connect(
+        self: &Arc<Self>,
+        name: &str,
+        kind: Kind,
+        v2: bool,
+        counts: bool,
+    ) -> Result<Arc<Peer>> {
         if !self.is_active() {
             return Err(anyhow!("the network is not active"));
         }
@@ -212,6 +224,7 @@ impl PeerManager {
             if self.shutdown.is_requested() {
                 return Err(anyhow!("shutting down"));
             }
+            self.note_attempt(&route, opened.as_ref().err(), counts);
             match opened {
                 Ok(stream) => return self.add(stream, self.opened(name, kind, &route, v2)),
                 Err(refused) => error = refused.context(name.to_owned()),
@@ -232,6 +245,15 @@ impl PeerManager {
             }
             (None, Some(address)) => connect::connect(address, timeout, &self.shutdown),
             (None, None) => Err(anyhow!("no address")),
+        }
+    }
+
+    /// Notes an attempt, unless it ended before it came to the address.
+    fn note_attempt(&self, route: &Route, error: Option<&anyhow::Error>, counts: bool) {
+        let Some(address) = route.address else { return };
+        if error.is_none_or(|error| !socks5::is_without_proxy(error)) {
+            let (address, now) = (self.node_addr(address), self.clock.now().as_secs());
+            self.with_addresses(|manager| manager.attempt(address, counts, now));
         }
     }
 

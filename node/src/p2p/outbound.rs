@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use super::dial::{BLOCK_RELAY_MAX, FULL_RELAY_MAX};
 use super::extra_peers::ExtraPeers;
 use super::manager::{PeerManager, random_nonce};
-use super::peer::Kind;
+use super::peer::{Kind, Peer};
 use super::seeds::WANTED_SERVICES;
+use crate::config::Net;
 
 /// Time between two looks at addresses, and between two attempts to connect.
 const FEELER_INTERVAL: Duration = Duration::from_secs(120);
@@ -25,6 +26,9 @@ const DRAWS_MAX: u32 = 100;
 const DRAWS_OF_RESTED: u32 = 30;
 const DRAWS_OF_USUAL_PORT: u32 = 50;
 const REST_SECONDS: u64 = 10 * 60;
+
+/// Groups of networks with peers by which it is sure that this node is not offline.
+const GROUPS_ONLINE: usize = 2;
 
 /// When to do what next.
 #[derive(Debug)]
@@ -74,10 +78,11 @@ impl PeerManager {
         };
         outbound.dialing = true;
         drop(outbound);
-        self.with_addresses(|manager| manager.attempt(self.node_addr(address), now.as_secs()));
+        let counts = self.is_surely_online();
         let manager = Arc::clone(self);
         let started = self.spawn("p2p-dial", move || {
-            manager.connect_once(&address.to_string(), kind, manager.config.v2_transport);
+            let v2 = manager.config.v2_transport;
+            manager.try_once(&address.to_string(), kind, v2, counts);
             manager.outbound().dialing = false;
         });
         if started.is_err() {
@@ -115,6 +120,23 @@ impl PeerManager {
         is_due.then_some(Kind::Feeler)
     }
 
+    /// Returns whether a connection that fails does so for the address's sake: lasting connections
+    /// to several groups tell that this node is not cut off.
+    fn is_surely_online(&self) -> bool {
+        let mut lasting = self.peers();
+        lasting.retain(|peer| {
+            let kind = peer.kind;
+            matches!(kind, Kind::Manual | Kind::OutboundFullRelay | Kind::BlockRelayOnly)
+        });
+        // Where groups say nothing of the way to a peer, each is one.
+        let has_group = |peer: &Arc<Peer>| {
+            !peer.through_onion && self.host(peer.address.ip()).net() != Some(Net::Cjdns)
+        };
+        let (public, private): (Vec<_>, Vec<_>) = lasting.into_iter().partition(has_group);
+        let groups = public.iter().map(|peer| self.group_of(peer.address.ip()));
+        is_online(groups, private.len(), self.config.max_connections)
+    }
+
     fn choose_address(&self, kind: Kind) -> Option<SocketAddr> {
         let peers = self.peers();
         let outbound = peers.iter().filter(|peer| !peer.is_inbound());
@@ -142,5 +164,30 @@ impl PeerManager {
             }
             None
         })
+    }
+}
+
+/// Returns whether these groups of lasting peers, and so many that have none, are enough to be sure
+/// of the network, or as many as there may be.
+fn is_online(
+    groups: impl Iterator<Item = Vec<u8>>,
+    without_group: usize,
+    max_connections: usize,
+) -> bool {
+    let groups: HashSet<Vec<u8>> = groups.collect();
+    groups.len() + without_group >= GROUPS_ONLINE.min(max_connections.saturating_sub(1))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn peers_of_two_groups_tell_that_the_node_is_online() {
+        let is_online = |groups: &[u8], without, max| {
+            super::is_online(groups.iter().map(|group| vec![*group]), without, max)
+        };
+        assert!(!is_online(&[], 0, 125));
+        assert!(!is_online(&[1, 1, 1], 0, 125), "all of one network, the local one perhaps");
+        assert!(is_online(&[1, 2], 0, 125) && is_online(&[1], 1, 125) && is_online(&[], 2, 125));
+        assert!(is_online(&[1], 0, 2) && is_online(&[], 0, 1), "there are never more");
     }
 }

@@ -1,10 +1,11 @@
 //! Connecting through a proxy: SOCKS 5 (RFC 1928), with a name and a password (RFC 1929).
 
+use std::fmt;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Error, Result, anyhow, bail};
 
 use super::connect::{self, read_within};
 use crate::shutdown::Shutdown;
@@ -22,6 +23,21 @@ const IPV4: u8 = 1;
 const DOMAIN_NAME: u8 = 3;
 const IPV6: u8 = 4;
 
+/// There was no proxy at this address: nothing is known of the host that was to be connected to.
+#[derive(Clone, Copy, Debug)]
+struct NoProxy(SocketAddr);
+
+impl fmt::Display for NoProxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "connecting to the proxy {}", self.0)
+    }
+}
+
+/// Returns whether connecting failed since the proxy was not there.
+pub(super) fn is_without_proxy(error: &Error) -> bool {
+    error.is::<NoProxy>()
+}
+
 /// Connects to a host through a proxy. The host is named, never resolved here. With a `secret`, which
 /// is name and password, the proxy may keep this connection apart from others.
 pub(super) fn connect(
@@ -31,8 +47,7 @@ pub(super) fn connect(
     timeout: Duration,
     shutdown: &Shutdown,
 ) -> Result<TcpStream> {
-    let what = || format!("connecting to the proxy {proxy}");
-    let stream = connect::connect(proxy, timeout, shutdown).with_context(what)?;
+    let stream = connect::connect(proxy, timeout, shutdown).context(NoProxy(proxy))?;
     // What is asked fits into the buffer of any socket.
     stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
     let mut exchange = Exchange { stream, shutdown };
@@ -205,5 +220,13 @@ mod tests {
         let (address, _thread) = proxy(vec![(3, vec![5, 2])]);
         let error = connect_to(address, ("abc", 1), None).expect_err("refused");
         assert!(format!("{error:#}").contains("wrong authentication method 02"), "{error:#}");
+        assert!(!is_without_proxy(&error));
+    }
+
+    #[test]
+    fn a_proxy_that_is_not_there_is_told_from_a_host_that_is_not() {
+        let closed = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr());
+        let error = connect_to(closed.expect("bound"), ("abc", 1), None).expect_err("nobody");
+        assert!(is_without_proxy(&error.context("as callers do")));
     }
 }

@@ -56,6 +56,8 @@ pub(crate) struct Entry {
     /// When it was last heard of, in seconds since 1970.
     pub(crate) time: u64,
     pub(super) last_try: u64,
+    /// The last attempt that counted.
+    pub(super) last_counted: u64,
     pub(super) last_success: u64,
     pub(super) attempts: u32,
     pub(super) tried: bool,
@@ -71,6 +73,7 @@ impl Entry {
             services,
             time,
             last_try: 0,
+            last_counted: 0,
             last_success: 0,
             attempts: 0,
             tried: false,
@@ -115,13 +118,15 @@ pub(crate) struct AddrMan {
     entries: HashMap<NodeAddr, Entry>,
     new: HashMap<Place, NodeAddr>,
     tried: HashMap<Place, NodeAddr>,
+    /// When a connection last worked; later than never, so that first attempts count.
+    last_good: u64,
 }
 
 impl AddrMan {
     /// Makes empty tables; the key is random and secret.
     pub(crate) fn new(key: [u8; 32], groups: Arc<NetGroups>) -> Self {
         let (entries, new, tried) = Default::default();
-        Self { key, groups, entries, new, tried }
+        Self { key, groups, entries, new, tried, last_good: 1 }
     }
 
     /// Returns a secret that is the same in every run.
@@ -178,6 +183,7 @@ impl AddrMan {
 
     /// Notes that a connection worked; returns whether the address is in the tried table then.
     pub(crate) fn good(&mut self, address: NodeAddr, now: u64) -> bool {
+        self.last_good = now;
         let Some(entry) = self.entries.get_mut(&address) else {
             return false;
         };
@@ -211,11 +217,15 @@ impl AddrMan {
         true
     }
 
-    /// Notes an attempt to connect.
-    pub(crate) fn attempt(&mut self, address: NodeAddr, now: u64) {
+    /// Notes an attempt to connect. One `counts` against the address if a failure would not be ours,
+    /// and if some connection worked since the last that did.
+    pub(crate) fn attempt(&mut self, address: NodeAddr, counts: bool, now: u64) {
         if let Some(entry) = self.entries.get_mut(&address) {
             entry.last_try = now;
-            entry.attempts = entry.attempts.saturating_add(1);
+            if counts && entry.last_counted < self.last_good {
+                entry.last_counted = now;
+                entry.attempts = entry.attempts.saturating_add(1);
+            }
         }
     }
 
@@ -447,6 +457,14 @@ mod tests {
         manager.add((address, 9, NOW), source, 7200, NOW)
     }
 
+    /// Connections to an address fail, and others between them work.
+    fn fail(manager: &mut AddrMan, failing: NodeAddr, times: u64, now: u64) {
+        for time in (0..times).map(|before| now - before).rev() {
+            manager.attempt(failing, true, time - 1);
+            manager.good(address(1_000_000), time);
+        }
+    }
+
     #[test]
     fn addresses_are_added_once_and_only_if_they_may_be_reached() {
         let mut manager = AddrMan::new([1; 32], Arc::default());
@@ -500,7 +518,7 @@ mod tests {
         assert_eq!(kept.count(), first.len());
         // One that failed gives way.
         let failed = first[0].address;
-        manager.attempt(failed, NOW);
+        manager.attempt(failed, true, NOW);
         let place = manager.tried_place(failed);
         let rival =
             (2 * count..40 * count).map(address).find(|rival| manager.tried_place(*rival) == place);
@@ -529,7 +547,7 @@ mod tests {
         let other = others.find(|other| manager.new_place(rival, *other) == place);
         add(&mut manager, first, teller);
         assert!(manager.good(first, NOW));
-        manager.attempt(first, NOW);
+        manager.attempt(first, true, NOW);
         assert!(add(&mut manager, rival, other.expect("somebody")));
         assert!(manager.good(rival, NOW));
         let tried = |at: NodeAddr| manager.entries.get(&at).map(|entry| entry.tried);
@@ -543,14 +561,32 @@ mod tests {
             add(&mut manager, address(number), source(1));
         }
         let before = manager.sample(0, 0, None, NOW, random()).len();
-        for _ in 0..3 {
-            manager.attempt(address(7), NOW - 100);
-        }
+        fail(&mut manager, address(7), 3, NOW - 100);
         assert_eq!(manager.sample(0, 0, None, NOW, random()).len(), before - 1);
         assert_eq!(manager.sample(5, 0, None, NOW, random()).len(), 5);
         assert_eq!(manager.sample(0, 23, None, NOW, random()).len(), before * 23 / 100);
         assert_eq!(manager.sample(0, 0, Some(Net::Ipv6), NOW, random()).len(), 0);
         assert!(manager.sample(0, 0, None, NOW + HORIZON + 1, random()).is_empty(), "too old");
+    }
+
+    #[test]
+    fn what_may_be_our_own_failure_is_not_the_addresses() {
+        let mut manager = AddrMan::new([1; 32], Arc::default());
+        add(&mut manager, address(1), source(1));
+        let attempts = |manager: &AddrMan| manager.entries.get(&address(1)).expect("kept").attempts;
+        for time in NOW..NOW + 20 {
+            manager.attempt(address(1), false, time);
+        }
+        assert_eq!(attempts(&manager), 0);
+        // Once, until some connection works.
+        for time in NOW..NOW + 20 {
+            manager.attempt(address(1), true, time);
+        }
+        assert_eq!(attempts(&manager), 1);
+        manager.good(address(2), NOW + 30);
+        manager.attempt(address(1), true, NOW + 31);
+        assert_eq!(attempts(&manager), 2);
+        assert_eq!(manager.entries.get(&address(1)).expect("kept").last_try, NOW + 31);
     }
 
     #[test]
@@ -561,9 +597,7 @@ mod tests {
             add(&mut manager, address(number), source(u8::try_from(number).unwrap()));
         }
         manager.good(address(3), NOW - 10_000);
-        for _ in 0..8 {
-            manager.attempt(address(5), NOW - 10_000);
-        }
+        fail(&mut manager, address(5), 8, NOW - 10_000);
         let mut numbers = random();
         let chosen: Vec<NodeAddr> = (0..2000)
             .map(|_| manager.choices().select(false, NOW, &mut numbers).expect("some").address)
