@@ -247,7 +247,7 @@ impl AddrMan {
 
     /// Returns what addresses are chosen from, as often as is wanted.
     pub(crate) fn choices(&self) -> Choices<'_> {
-        Choices { entries: &self.entries, tried: sorted(&self.tried), new: sorted(&self.new) }
+        Choices { entries: &self.entries, tried: buckets(&self.tried), new: buckets(&self.new) }
     }
 
     /// Returns good addresses in random order: at most `max`, and `percent` of all.
@@ -365,17 +365,20 @@ impl AddrMan {
     }
 }
 
+/// Positions that are taken, in their order, and by whom; never empty.
+type Bucket = Vec<(u32, NodeAddr)>;
+
 /// All addresses, in an order to draw from.
 #[derive(Debug)]
 pub(crate) struct Choices<'a> {
     entries: &'a HashMap<NodeAddr, Entry>,
-    tried: Vec<NodeAddr>,
-    new: Vec<NodeAddr>,
+    tried: Vec<Bucket>,
+    new: Vec<Bucket>,
 }
 
 impl Choices<'_> {
     /// Chooses an address that can be dialled: of either table with equal chance, or of the new one; `random` gives
-    /// random numbers.
+    /// random numbers. A bucket is drawn first: whoever fills his buckets gains no more draws by it.
     pub(crate) fn select(
         &self,
         new_only: bool,
@@ -389,8 +392,11 @@ impl Choices<'_> {
         let table = if from_tried { tried } else { new };
         let length = u64::try_from(table.len()).ok().filter(|length| *length > 0)?;
         for draw in 0..DRAWS_MAX {
-            let index = usize::try_from(random() % length).ok()?;
-            let entry = self.entries.get(table.get(index)?)?;
+            let bucket = table.get(usize::try_from(random() % length).ok()?)?;
+            let begin = modulo(random(), BUCKET_SIZE);
+            let after = bucket.iter().find(|(position, _)| *position >= begin);
+            let (_, address) = after.or_else(|| bucket.first())?;
+            let entry = self.entries.get(address)?;
             // Later draws are easier, so that something is found in the end.
             if random() % 1000 < entry.chance(now).saturating_mul(u64::from(draw) / 100 + 1) {
                 return Some(*entry);
@@ -400,12 +406,15 @@ impl Choices<'_> {
     }
 }
 
-/// In an order that does not depend on the process; only what can be dialled.
-fn sorted(table: &HashMap<Place, NodeAddr>) -> Vec<NodeAddr> {
-    let dialled = table.values().copied().filter(|address| address.socket().is_some());
-    let mut addresses: Vec<NodeAddr> = dialled.collect();
-    addresses.sort();
-    addresses
+/// The buckets with anything that can be dialled, in an order that does not depend on the process.
+fn buckets(table: &HashMap<Place, NodeAddr>) -> Vec<Bucket> {
+    let dialled = table.iter().filter(|(_, address)| address.socket().is_some());
+    let mut places: Vec<(Place, NodeAddr)> = dialled.map(|(at, address)| (*at, *address)).collect();
+    places.sort_unstable();
+    let of_bucket = |places: &[(Place, NodeAddr)]| {
+        places.iter().map(|((_, position), address)| (*position, *address)).collect()
+    };
+    places.chunk_by(|((one, _), _), ((other, _), _)| one == other).map(of_bucket).collect()
 }
 
 fn modulo(hash: u64, count: u32) -> u32 {
@@ -609,6 +618,28 @@ mod tests {
             manager.choices().select(true, NOW, random()).map(|entry| entry.address),
             Some(address(3))
         );
+    }
+
+    #[test]
+    fn who_fills_his_buckets_is_not_drawn_oftener() {
+        let mut manager = AddrMan::new([1; 32], Arc::default());
+        for number in 0..100_000 {
+            add(&mut manager, address(number), source(7));
+        }
+        let from_one = manager.counts(None).new;
+        for number in 0..600_u32 {
+            let teller = Host::Ip([40, (number % 250) as u8, 1, 1].into());
+            add(&mut manager, address(500_000 + number * 7), teller);
+        }
+        let others = manager.counts(None).new - from_one;
+        assert!(from_one > 5 * others, "{from_one} and {others}");
+        let (mut numbers, choices) = (random(), manager.choices());
+        let drawn: Vec<Entry> =
+            (0..2000).filter_map(|_| choices.select(false, NOW, &mut numbers)).collect();
+        assert_eq!(drawn.len(), 2000);
+        let count = drawn.iter().filter(|entry| entry.source == source(7)).count();
+        // 64 of some five hundred buckets, and not nine tenths of all addresses.
+        assert!((100..500).contains(&count), "{count} of 2000");
     }
 
     #[test]
