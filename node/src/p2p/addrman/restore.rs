@@ -28,7 +28,10 @@ impl AddrMan {
         /// Two entries have one address.
         const TWICE: i32 = -5;
         let mut manager = Self::new(saved.key, groups);
-        for entry in &saved.new {
+        // Those of networks not known are all the same, and no fault of the file.
+        let is_valid = |entry: &&Entry| entry.address.host.is_valid();
+        let invalid = saved.new.len() - saved.new.iter().filter(is_valid).count();
+        for entry in saved.new.iter().filter(is_valid) {
             let entry = Entry { tried: false, places: 0, ..*entry };
             if manager.entries.insert(entry.address, entry).is_some() {
                 return Err(TWICE);
@@ -53,7 +56,7 @@ impl AddrMan {
         }
         let before = manager.entries.len();
         manager.entries.retain(|_, entry| entry.tried || entry.places > 0);
-        let lost = before - manager.entries.len();
+        let lost = invalid + before - manager.entries.len();
         let lost_tried = saved.tried.len().saturating_sub(manager.tried.len());
         if lost + lost_tried > 0 {
             tracing::debug!(

@@ -335,6 +335,25 @@ mod tests {
     }
 
     #[test]
+    fn addresses_of_networks_not_known_are_left_out() {
+        let mut bytes = encode(&manager(), MAGIC);
+        let known = read(&bytes).expect("sound").counts(None).new;
+        // Two become addresses of a network of the future: where they are, and who told of them.
+        for host in [Host::Onion([7; 32]), Host::I2p([8; 32])] {
+            let mut written = Vec::new();
+            host.encode_v2(&mut written);
+            let is_it = |at: &usize| bytes[*at..].starts_with(&written);
+            let places: Vec<usize> = (0..bytes.len()).filter(is_it).collect();
+            assert_eq!(places.len(), 2);
+            places.into_iter().for_each(|at| bytes[at] = 99);
+        }
+        let end = bytes.len() - 32;
+        let sum = sha256d::Hash::hash(&bytes[..end]).to_byte_array();
+        bytes[end..].copy_from_slice(&sum);
+        assert_eq!(read(&bytes).expect("sound").counts(None).new, known - 2);
+    }
+
+    #[test]
     fn every_damage_is_seen_and_named_as_in_core() {
         let bytes = encode(&manager(), MAGIC);
         for at in (0..bytes.len()).step_by(61) {
