@@ -4,8 +4,9 @@ use bitcoin::Block;
 use bitcoin::BlockHash;
 use bitcoin::consensus::serialize;
 use bitcoin::p2p::message_blockdata::Inventory;
+use cofferdam_tests::process::{run, said};
 
-use super::fixture::{Logged, Peer, version};
+use super::fixture::{BINARY, Logged, Peer, version};
 use super::relay::{ADDRESS, headers, inventory, mined, settle, was_sent};
 
 /// A peer that the node chose, and which serves blocks.
@@ -96,6 +97,19 @@ fn peers_for_blocks_alone_are_connected_to_again_after_a_restart() {
     // It was not there: it is no anchor any more.
     let node = node.restart(&["-dnsseed=0"]);
     node.logged("0 block-relay-only anchors will be tried for connections.");
+}
+
+#[test]
+fn a_start_that_ends_since_it_cannot_listen_takes_no_anchors() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let anchors = dir.path().join("regtest/anchors.dat");
+    std::fs::create_dir(dir.path().join("regtest")).expect("a folder");
+    std::fs::write(&anchors, "kept").expect("written");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    let bind = format!("-bind={}", taken.local_addr().expect("bound"));
+    let output = run(BINARY, dir.path(), &["-regtest", "-backend=sled", "-server=0", &bind]);
+    assert!(said(&output).contains("Unable to bind to 127.0.0.1:"), "{}", said(&output));
+    assert_eq!(std::fs::read(&anchors).expect("still there"), b"kept");
 }
 
 #[test]

@@ -143,10 +143,11 @@ impl PeerManager {
         }))?;
         tracing::info!("init message: Loading P2P addresses…");
         manager.open_addresses(chain_dir).map_err(anyhow::Error::msg)?;
+        manager.listen_all()?;
+        // Last of what may stop the start: their file is gone then.
         if manager.config.automatic {
             manager.take_anchors(chain_dir);
         }
-        manager.listen_all()?;
         manager.watch_for_addresses();
         manager.ask_seeds();
         let ticker = Arc::clone(&manager);
