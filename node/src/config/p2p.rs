@@ -41,7 +41,7 @@ pub struct P2pConfig {
     pub discover: bool,
     /// Permissions by address.
     pub whitelist: Vec<Whitelist>,
-    /// Most connections.
+    /// Most connections but those to peers that the user names.
     pub max_connections: usize,
     /// Bytes that may wait to be sent to one peer before what it asks is left unread.
     pub send_buffer_bytes: usize,
@@ -115,9 +115,8 @@ impl P2pConfig {
                 user_agent.len()
             ));
         }
-        // Who names the peers to connect to wants no others.
         let proxies = ProxyConfig::from_settings(settings, listens)?;
-        let wants_seeds = !settings.is_set("connect") && proxies.reaches_ip();
+        let wants_seeds = !wants_no_others(settings)? && proxies.reaches_ip();
         let dns_seed = settings.flag("dnsseed", wants_seeds);
         if dns_seed && !proxies.reaches_ip() {
             return Err("Incompatible options: -dnsseed=1 was explicitly specified, but -onlynet forbids connections to IPv4/IPv6".into());
@@ -154,7 +153,7 @@ impl P2pConfig {
             whitelist: parse_all(settings.all("whitelist"), |text| {
                 Whitelist::parse(text, usual_permissions(settings))
             })?,
-            max_connections: settings.number("maxconnections")?.unwrap_or(MAX_CONNECTIONS_DEFAULT),
+            max_connections: max_connections(settings)?,
             send_buffer_bytes: send_buffer(settings)?,
             connect_timeout: Duration::from_millis(
                 settings.number("timeout")?.unwrap_or(5000).max(1),
@@ -181,10 +180,19 @@ fn hides(settings: &Settings) -> bool {
     settings.get("proxy").is_some_and(|proxy| !proxy.is_empty() && proxy != "0")
 }
 
+fn max_connections(settings: &Settings) -> Result<usize, String> {
+    Ok(settings.number("maxconnections")?.unwrap_or(MAX_CONNECTIONS_DEFAULT))
+}
+
+/// Whether the user names all the peers, or wants none but those that he names.
+fn wants_no_others(settings: &Settings) -> Result<bool, String> {
+    Ok(settings.is_set("connect") || max_connections(settings)? == 0)
+}
+
 /// Whether others can connect.
 fn listens(settings: &Settings) -> Result<bool, String> {
     let named = !settings.all("bind").is_empty() || !settings.all("whitebind").is_empty();
-    let usually = named || !(settings.is_set("connect") || hides(settings));
+    let usually = named || !(wants_no_others(settings)? || hides(settings));
     let listens = settings.flag("listen", usually);
     if named && !listens {
         return Err("Cannot set -bind or -whitebind together with -listen=0".into());
@@ -298,6 +306,8 @@ mod tests {
         let usual = [vec!["0.0.0.0:18444"], vec!["127.0.0.1:18445"]];
         assert_eq!(addresses("-regtest", ""), usual);
         assert_eq!(addresses("-regtest -connect=a", ""), [vec![""; 0], vec![]]);
+        assert_eq!(addresses("-regtest -maxconnections=0", ""), [vec![""; 0], vec![]]);
+        assert_eq!(addresses("-regtest -maxconnections=0 -listen", ""), usual);
         let file = "regtest=1\n[regtest]\nconnect=0\nport=5\nbind=127.0.0.1\n";
         let both = [vec!["127.0.0.1:5"], vec!["127.0.0.1:7"]];
         assert_eq!(addresses("-bind=127.0.0.1:7=onion", file), both);
@@ -325,6 +335,7 @@ mod tests {
         assert_eq!(error("-peertimeout=-1"), "peertimeout must be a positive integer.");
         assert_eq!(error("-maxuploadtarget=x"), "Unable to parse -maxuploadtarget: 'x'");
         assert!(p2p("").dns_seed && !p2p("-connect=0").dns_seed);
+        assert!(!p2p("-maxconnections=0").dns_seed && p2p("-maxconnections=0 -dnsseed").dns_seed);
         let text = "Cannot set -forcednsseed to true when setting -dnsseed to false.";
         assert_eq!(error("-forcednsseed -nodnsseed"), text);
         assert_eq!(error("-forcednsseed -connect=0"), text);

@@ -32,7 +32,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     option(
         "dnsseed",
         "",
-        "Ask the DNS seeds for addresses of nodes if the known ones lead to no peers (default: 1 unless -connect is used)",
+        "Ask the DNS seeds for addresses of nodes if the known ones lead to no peers (default: 1 unless -connect or -maxconnections=0 is used)",
         &[],
     ),
     option(
@@ -55,8 +55,18 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         &[],
     ),
     option("externalip", "ip", "Tell peers that this is our address. May be repeated", &[]),
-    option("listen", "", "Accept connections (default: 1 unless -connect is used)", &[]),
-    option("maxconnections", "n", "Most connections at a time (default: 125)", &[]),
+    option(
+        "listen",
+        "",
+        "Accept connections (default: 1 unless -connect, -proxy or -maxconnections=0 is used)",
+        &[],
+    ),
+    option(
+        "maxconnections",
+        "n",
+        "Most connections at a time but those of -addnode and -connect (default: 125)",
+        &[],
+    ),
     option(
         "networkactive",
         "",

@@ -31,12 +31,29 @@ const I2P: &str = ".i2p";
 const BACKOFF: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
-/// Most automatic connections, of each kind and together (Bitcoin Core's
+/// Most connections that the node opens by itself, of each kind and together (Bitcoin Core's
 /// `MAX_OUTBOUND_FULL_RELAY_CONNECTIONS`, `MAX_BLOCK_RELAY_ONLY_CONNECTIONS`,
 /// `MAX_FEELER_CONNECTIONS`).
 pub(super) const FULL_RELAY_MAX: usize = 8;
 pub(super) const BLOCK_RELAY_MAX: usize = 2;
 pub(super) const AUTOMATIC_MAX: usize = FULL_RELAY_MAX + BLOCK_RELAY_MAX + 1;
+
+/// How many connections the node may open by itself where the user allows so many in all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Limits {
+    pub(super) full_relay: usize,
+    pub(super) block_relay: usize,
+    /// Of all kinds.
+    pub(super) all: usize,
+}
+
+impl Limits {
+    pub(super) fn of(max_connections: usize) -> Self {
+        let full_relay = FULL_RELAY_MAX.min(max_connections);
+        let block_relay = BLOCK_RELAY_MAX.min(max_connections - full_relay);
+        Self { full_relay, block_relay, all: AUTOMATIC_MAX.min(max_connections) }
+    }
+}
 
 /// Attempts of all managers in the process to reach kept peers.
 static DIALS: AtomicUsize = AtomicUsize::new(0);
@@ -88,21 +105,36 @@ impl PeerManager {
 
     /// Opens an automatic connection for a test; returns false if there are too many.
     pub(crate) fn add_connection(self: &Arc<Self>, name: &str, kind: Kind, v2: bool) -> bool {
+        let limits = self.limits();
         let max = match kind {
-            Kind::OutboundFullRelay => FULL_RELAY_MAX,
-            Kind::BlockRelayOnly => BLOCK_RELAY_MAX,
-            Kind::AddrFetch | Kind::Feeler => AUTOMATIC_MAX,
+            Kind::OutboundFullRelay => limits.full_relay,
+            Kind::BlockRelayOnly => limits.block_relay,
+            Kind::AddrFetch | Kind::Feeler => limits.all,
             Kind::Inbound | Kind::Manual => 0,
         };
-        let max = max.min(self.config.max_connections);
-        let peers = self.peers();
-        let automatic = peers.iter().filter(|peer| peer.kind.is_automatic()).count();
-        let same = peers.iter().filter(|peer| peer.kind == kind).count();
-        let has_room = same < max && automatic < AUTOMATIC_MAX;
+        let same = self.peers().iter().filter(|peer| peer.kind == kind).count();
+        let has_room = same < max && self.has_automatic_room();
         if has_room {
             self.connect_once(name, kind, v2);
         }
         has_room
+    }
+
+    /// Asks a node for addresses, if there is room for one more connection.
+    pub(super) fn fetch_addresses(self: &Arc<Self>, name: &str) {
+        if self.has_automatic_room() {
+            self.connect_once(name, Kind::AddrFetch, self.config.v2_transport);
+        }
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        Limits::of(self.config.max_connections)
+    }
+
+    /// Returns whether the node may open one more connection by itself.
+    pub(super) fn has_automatic_room(&self) -> bool {
+        let peers = self.peers();
+        peers.iter().filter(|peer| peer.kind.is_automatic()).count() < self.limits().all
     }
 
     /// Adds a peer to stay connected to; returns false if it is there already.
@@ -384,6 +416,19 @@ fn resolve(name: &str, default_port: u16) -> Result<Vec<SocketAddr>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_users_limit_leaves_room_for_full_relay_first() {
+        let limits = |max| {
+            let Limits { full_relay, block_relay, all } = Limits::of(max);
+            (full_relay, block_relay, all)
+        };
+        assert_eq!(limits(0), (0, 0, 0));
+        assert_eq!(limits(3), (3, 0, 3));
+        assert_eq!(limits(9), (8, 1, 9));
+        assert_eq!(limits(10), (8, 2, 10));
+        assert_eq!((limits(11), limits(125)), ((8, 2, 11), (8, 2, 11)));
+    }
 
     #[test]
     fn names_become_addresses_with_the_networks_port() {

@@ -9,7 +9,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::dial::{BLOCK_RELAY_MAX, FULL_RELAY_MAX};
 use super::extra_peers::ExtraPeers;
 use super::manager::{PeerManager, random_nonce};
 use super::peer::{Kind, Peer};
@@ -64,7 +63,8 @@ impl PeerManager {
         }
         let now = self.clock.now();
         let mut outbound = self.outbound();
-        if outbound.dialing || Instant::now() < outbound.next_attempt {
+        let is_early = Instant::now() < outbound.next_attempt;
+        if outbound.dialing || is_early || !self.has_automatic_room() {
             return;
         }
         outbound.next_attempt = Instant::now() + ATTEMPT_INTERVAL;
@@ -91,6 +91,9 @@ impl PeerManager {
     }
 
     fn next_anchor(&self, outbound: &mut Outbound) -> Option<SocketAddr> {
+        if self.count(Kind::BlockRelayOnly) >= self.limits().block_relay {
+            return None;
+        }
         outbound.anchors.pop().filter(|anchor| self.may_dial(anchor.ip()))
     }
 
@@ -99,14 +102,17 @@ impl PeerManager {
         self.config.proxies.reaches_address(ip) && !self.is_shunned(ip)
     }
 
+    fn count(&self, kind: Kind) -> usize {
+        self.peers().iter().filter(|peer| peer.kind == kind).count()
+    }
+
     fn missing_kind(&self, outbound: &mut Outbound, now: Duration) -> Option<Kind> {
-        let peers = self.peers();
-        let count = |kind| peers.iter().filter(|peer| peer.kind == kind).count();
-        let full_relay = count(Kind::OutboundFullRelay);
-        if full_relay < FULL_RELAY_MAX {
+        let limits = self.limits();
+        let full_relay = self.count(Kind::OutboundFullRelay);
+        if full_relay < limits.full_relay {
             return Some(Kind::OutboundFullRelay);
         }
-        if count(Kind::BlockRelayOnly) < BLOCK_RELAY_MAX {
+        if self.count(Kind::BlockRelayOnly) < limits.block_relay {
             return Some(Kind::BlockRelayOnly);
         }
         let is_synced = !self.chain.view().initial_download;

@@ -73,7 +73,7 @@ impl PeerManager {
                     format!("Couldn't connect to peers from addrman after {wait} seconds. Adding")
                 };
                 tracing::info!("{why} seednode ({name}) to addrfetch");
-                self.connect_once(name, Kind::AddrFetch, self.config.v2_transport);
+                self.fetch_addresses(name);
             }
             if self.shutdown.wait_for(GLANCE) {
                 return;
@@ -143,7 +143,7 @@ impl PeerManager {
         }
         if self.config.proxies.of_names().is_some() {
             // Whoever resolves names sees who asks: the proxy does it.
-            self.connect_once(name, Kind::AddrFetch, self.config.v2_transport);
+            self.fetch_addresses(name);
             return 0;
         }
         // Seeds filter by services if asked so: x9 is blocks with witnesses.
@@ -152,7 +152,7 @@ impl PeerManager {
         let addresses: Vec<SocketAddr> = resolved.into_iter().flatten().collect();
         let Some(source) = addresses.first().map(SocketAddr::ip) else {
             // Perhaps it does not filter: one of its nodes knows others.
-            self.connect_once(name, Kind::AddrFetch, self.config.v2_transport);
+            self.fetch_addresses(name);
             return 0;
         };
         let now = self.clock.now().as_secs();
