@@ -194,7 +194,7 @@ fn is_padded(reader: &mut Reader<'_>) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
@@ -246,7 +246,7 @@ mod tests {
     }
 
     /// IPv4 alone: the upper half of 0.0.0.0/0 is system 20,000, of the rest 0.0.0.0/8 is 7.
-    fn program() -> Vec<u8> {
+    pub(in crate::p2p) fn program() -> Vec<u8> {
         let mut out = Writer::default();
         for _ in 0..10 {
             out.matching(0x100);

@@ -1,6 +1,5 @@
 //! Connections that others open: where to listen, whom to let in, who leaves when it is full.
 
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -176,21 +175,10 @@ impl PeerManager {
             last_block,
             is_useful: services & wanted == wanted,
             relays_transactions: version.is_some_and(|version| version.relay),
-            group: self.group(peer.address.ip()),
+            group: self.groups.keyed(&self.host(peer.address.ip()), self.group_key),
             is_disadvantaged: peer.is_local() || peer.through_onion,
             go_first: peer.discouraged,
         }
-    }
-
-    /// Returns the keyed network group: the first 16 bits of an IPv4 address, 32 of an IPv6 one.
-    fn group(&self, ip: IpAddr) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.group_key.hash(&mut hasher);
-        match unmapped(ip) {
-            IpAddr::V4(ip) => (ip.to_bits() >> 16).hash(&mut hasher),
-            IpAddr::V6(ip) => (ip.to_bits() >> 96).hash(&mut hasher),
-        }
-        hasher.finish()
     }
 }
 

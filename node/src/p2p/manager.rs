@@ -71,8 +71,9 @@ pub(crate) struct PeerManager {
     pub(super) wanted: Mutex<Vec<Wanted>>,
     pub(super) reconnects: Mutex<Vec<Reconnect>>,
     pub(super) bound: Mutex<Vec<SocketAddr>>,
-    /// Keys the network groups: nobody can choose to share one with another.
+    /// Tells which group of networks an address is of.
     pub(super) groups: Arc<NetGroups>,
+    /// Keys the groups of who comes in: nobody can choose one that is protected.
     pub(super) group_key: u64,
     active: AtomicBool,
     peers: Mutex<BTreeMap<PeerId, Arc<Peer>>>,

@@ -1,6 +1,7 @@
 //! Groups of addresses that one owner may have all of, so that no group is given too much.
 
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
@@ -81,6 +82,15 @@ impl NetGroups {
         let systems: Vec<u32> = hosts.iter().filter_map(|host| self.system(host)).collect();
         let unmapped = hosts.len() - systems.len();
         (systems.into_iter().collect::<HashSet<u32>>().len(), unmapped)
+    }
+
+    /// Returns a number for the group of an address that nobody without the key can foresee (Core's
+    /// `CalculateKeyedNetGroup`).
+    pub(super) fn keyed(&self, host: &Host, key: u64) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        key.hash(&mut hasher);
+        self.group(host).hash(&mut hasher);
+        hasher.finish()
     }
 
     /// Returns the group of an address (Core's `GetGroup`).
@@ -174,5 +184,21 @@ mod tests {
         ] {
             assert_eq!(group(text), right, "{text}");
         }
+    }
+
+    #[test]
+    fn a_keyed_group_is_that_of_the_map_and_of_the_rules() {
+        let keyed = |groups: &NetGroups, key| {
+            let groups = groups.clone();
+            move |text: &str| groups.keyed(&text.parse().expect("an address"), key)
+        };
+        let plain = keyed(&NetGroups::default(), 1);
+        assert_eq!(plain("1.2.3.4"), plain("2002:102:304::1"), "one owner");
+        assert_eq!(plain("10.1.1.1"), plain("192.168.1.1"), "both on this side of the door");
+        assert_ne!(plain("200.1.2.3"), plain("201.1.2.3"));
+        assert_ne!(plain("1.2.3.4"), keyed(&NetGroups::default(), 2)("1.2.3.4"));
+        let map = AsMap::new(super::super::asmap::tests::program()).expect("sound");
+        let mapped = keyed(&NetGroups { map }, 1);
+        assert_eq!(mapped("200.1.2.3"), mapped("201.1.2.3"), "of one system");
     }
 }
