@@ -427,7 +427,8 @@ impl PeerManager {
     /// Sends each peer the addresses that it is to be told of, and writes the file when it is time.
     pub(super) fn tick_addresses(&self) {
         let now = self.clock.now();
-        let due = now.saturating_sub(self.addresses.state().saved_at) >= SAVE_INTERVAL;
+        // Either way: the clock may have gone back.
+        let due = now.abs_diff(self.addresses.state().saved_at) >= SAVE_INTERVAL;
         if due {
             self.save_addresses();
         }

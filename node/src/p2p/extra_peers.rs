@@ -29,6 +29,12 @@ const CONNECTED_MIN: Duration = Duration::from_secs(30);
 /// Mean time between two more peers for blocks alone (`EXTRA_BLOCK_RELAY_ONLY_PEER_INTERVAL`).
 const BLOCK_RELAY_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
+/// Returns whether it is time for what is due at most an interval ahead. If it is further ahead, the
+/// clock went back: it would not be done until the clock is where it was.
+pub(super) fn is_due(due: Duration, interval: Duration, now: Duration) -> bool {
+    now > due || due > now + interval
+}
+
 /// When to have one peer more than usual.
 #[derive(Debug, Default)]
 pub(super) struct ExtraPeers {
@@ -56,7 +62,7 @@ impl ExtraPeers {
             return None;
         }
         let due = *self.next_block_relay.get_or_insert(now + BLOCK_RELAY_INTERVAL);
-        if now <= due {
+        if !is_due(due, BLOCK_RELAY_INTERVAL, now) {
             return None;
         }
         self.next_block_relay = Some(now + BLOCK_RELAY_INTERVAL);
@@ -72,11 +78,11 @@ impl ExtraPeers {
         now: Duration,
     ) -> Option<Duration> {
         let since = match self.tip {
-            Some((known, since)) if known == tip => since,
+            Some((known, since)) if known == tip => since.min(now),
             _ => now,
         };
         self.tip = Some((tip, since));
-        if now <= self.next_tip_check {
+        if !is_due(self.next_tip_check, TIP_CHECK_INTERVAL, now) {
             return None;
         }
         self.next_tip_check = now + TIP_CHECK_INTERVAL;
@@ -117,7 +123,7 @@ impl PeerManager {
         let now = self.clock.now();
         let is_due = {
             let extra = &mut self.outbound().extra;
-            let is_due = now > extra.next_eviction;
+            let is_due = is_due(extra.next_eviction, EVICTION_INTERVAL, now);
             if is_due {
                 extra.next_eviction = now + EVICTION_INTERVAL;
             }
@@ -197,7 +203,7 @@ impl PeerManager {
 
     fn extra_candidate(&self, peer: &Arc<Peer>, news: Duration, now: Duration) -> Candidate {
         let owes = !self.sync().download.owed_by(peer.id).is_empty();
-        let stays = owes || now.saturating_sub(peer.connected_at) <= CONNECTED_MIN;
+        let stays = owes || now.abs_diff(peer.connected_at) <= CONNECTED_MIN;
         Candidate { id: peer.id, news, stays }
     }
 
@@ -253,6 +259,23 @@ mod tests {
         assert_eq!(extra.next(FULL_RELAY_MAX, true, at(1)), None);
         assert_eq!(extra.next(FULL_RELAY_MAX, true, at(7)), Some(Kind::BlockRelayOnly));
         assert_eq!(extra.next(FULL_RELAY_MAX, true, at(8)), None);
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_puts_nothing_off() {
+        let mut extra = ExtraPeers::default();
+        assert_eq!(extra.look_at_tip(block(1), SPACING, true, at(1000)), None);
+        assert_eq!(extra.next(FULL_RELAY_MAX, true, at(1000)), None);
+        assert_eq!(extra.next(FULL_RELAY_MAX, true, at(0)), Some(Kind::BlockRelayOnly));
+        assert_eq!(extra.look_at_tip(block(1), SPACING, true, at(0)), None);
+        let age = extra.look_at_tip(block(1), SPACING, true, at(41));
+        assert_eq!(age, Some(Duration::from_secs(41 * 60)));
+        let (due, second) = (at(60), Duration::from_secs(1));
+        assert!(
+            !is_due(due, EVICTION_INTERVAL, due) && is_due(due, EVICTION_INTERVAL, due + second)
+        );
+        assert!(!is_due(due, EVICTION_INTERVAL, due - EVICTION_INTERVAL));
+        assert!(is_due(due, EVICTION_INTERVAL, due - EVICTION_INTERVAL - second));
     }
 
     #[test]

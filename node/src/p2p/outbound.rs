@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::extra_peers::ExtraPeers;
+use super::extra_peers::{ExtraPeers, is_due};
 use super::manager::{PeerManager, random_nonce};
 use super::peer::{Kind, Peer};
 use super::seeds::WANTED_SERVICES;
@@ -119,7 +119,7 @@ impl PeerManager {
         if let Some(kind) = outbound.extra.next(full_relay, is_synced, now) {
             return Some(kind);
         }
-        let is_due = now >= outbound.next_feeler;
+        let is_due = is_due(outbound.next_feeler, FEELER_INTERVAL, now);
         if is_due {
             outbound.next_feeler = now + FEELER_INTERVAL;
         }
