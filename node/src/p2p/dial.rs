@@ -31,6 +31,10 @@ const I2P: &str = ".i2p";
 const BACKOFF: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(60);
 
+/// Time between two connections to a peer of `addnode`, however short the first was (as in Core's
+/// `ThreadOpenAddedConnections`): one that only hangs up again is not asked every second.
+const ADDED_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Most connections that the node opens by itself, of each kind and together (Bitcoin Core's
 /// `MAX_OUTBOUND_FULL_RELAY_CONNECTIONS`, `MAX_BLOCK_RELAY_ONLY_CONNECTIONS`,
 /// `MAX_FEELER_CONNECTIONS`).
@@ -318,9 +322,7 @@ impl PeerManager {
         };
         entry.dialing = false;
         entry.peer = peer.map_or_else(Weak::new, Arc::downgrade);
-        entry.failures = if peer.is_some() { 0 } else { entry.failures.saturating_add(1) };
-        let pause = BACKOFF.saturating_mul(1 << entry.failures.min(6)).min(BACKOFF_MAX);
-        entry.next = Instant::now() + pause;
+        entry.next = Instant::now() + entry.pause(peer.is_some());
     }
 
     fn wanted(&self) -> MutexGuard<'_, Vec<Wanted>> {
@@ -336,6 +338,15 @@ impl Wanted {
     fn new(name: &str, added: bool, v2: bool) -> Self {
         let (peer, next) = (Weak::new(), Instant::now());
         Self { name: name.to_owned(), added, v2, peer, dialing: false, failures: 0, next }
+    }
+
+    /// Returns how long it is left alone after an attempt that led to a connection, or failed.
+    fn pause(&mut self, is_connected: bool) -> Duration {
+        self.failures = if is_connected { 0 } else { self.failures.saturating_add(1) };
+        if is_connected && self.added {
+            return ADDED_INTERVAL;
+        }
+        BACKOFF.saturating_mul(1 << self.failures.min(6)).min(BACKOFF_MAX)
     }
 
     /// Lists the peers that the options name.
@@ -428,6 +439,19 @@ mod tests {
         assert_eq!(limits(9), (8, 1, 9));
         assert_eq!(limits(10), (8, 2, 10));
         assert_eq!((limits(11), limits(125)), ((8, 2, 11), (8, 2, 11)));
+    }
+
+    #[test]
+    fn a_kept_peer_that_hangs_up_is_asked_again_after_a_minute() {
+        let pauses = |added, results: [bool; 8]| {
+            let mut wanted = Wanted::new("a", added, false);
+            results.map(|is_connected| wanted.pause(is_connected).as_secs())
+        };
+        let failing = [2, 4, 8, 16, 32, 60, 60, 60];
+        assert_eq!([true, false].map(|added| pauses(added, [false; 8])), [failing; 2]);
+        assert_eq!(pauses(true, [true; 8]), [60; 8]);
+        // The only peers there are: as in Bitcoin Core they are waited for.
+        assert_eq!(pauses(false, [true; 8]), [1; 8]);
     }
 
     #[test]
