@@ -122,6 +122,13 @@ impl AddressLink {
         self.known.clear();
     }
 
+    /// Takes what waits and can be told to the peer: what it does not know and understands.
+    fn take_due(&mut self, wants_v2: bool) -> Vec<Told> {
+        let mut list = std::mem::take(&mut self.to_send);
+        list.retain(|told| told.address.is_some_and(|at| at.host.fits(wants_v2) && self.learn(at)));
+        list
+    }
+
     pub(super) fn push(&mut self, told: Told) {
         let is_known = told.address.is_none_or(|address| self.known.contains(&address));
         if is_known {
@@ -365,7 +372,10 @@ impl PeerManager {
         // The change of the day is at another hour for each address.
         let day = self.clock.now().as_secs().wrapping_add(hash(&[]) >> 1) / (24 * 60 * 60);
         let mut others: Vec<Arc<Peer>> = self.peers();
-        others.retain(|peer| peer.id != from.id && peer.link().addresses.enabled);
+        others.retain(|peer| {
+            let understands = address.host.fits(peer.state().wants_addr_v2);
+            understands && peer.id != from.id && peer.link().addresses.enabled
+        });
         others.sort_by_key(|peer| std::cmp::Reverse(hash(&[day, peer.id])));
         let is_reached = address.host.net().is_some_and(|net| self.config.proxies.reaches(net));
         // Where we cannot go ourselves is told on less.
@@ -449,8 +459,7 @@ impl PeerManager {
                 return;
             }
             link.next_send = now + SEND_INTERVAL.mul_f64(exponential());
-            let mut list = std::mem::take(&mut link.to_send);
-            list.retain(|told| told.address.is_some_and(|address| link.learn(address)));
+            let list = link.take_due(wants_v2);
             if list.is_empty() {
                 return;
             }
@@ -524,6 +533,19 @@ mod tests {
             link.push(told(3));
         }
         assert_eq!(link.to_send.len(), ADDRESSES_MAX);
+    }
+
+    #[test]
+    fn nobody_is_told_of_networks_that_he_has_not_asked_for() {
+        let host = super::super::net_addr::Host::Onion([7; 32]);
+        let onion = Told { address: Some(NodeAddr { host, port: 8333 }), ..told(1) };
+        for (wants_v2, right) in [(false, vec![told(1)]), (true, vec![onion, told(1)])] {
+            let mut link = AddressLink::default();
+            link.push(onion);
+            link.push(told(1));
+            assert_eq!(link.take_due(wants_v2), right);
+            assert_eq!(link.take_due(wants_v2), []);
+        }
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub(crate) enum Addresses {
 /// Encodes a list; in the old form if the other end does not know the new one, which leaves out what
 /// has no room there.
 pub(crate) fn encode(list: &[Told], v2: bool) -> Vec<u8> {
-    let fits = |told: &&Told| told.address.is_some_and(|address| v2 || address.host.fits_v1());
+    let fits = |told: &&Told| told.address.is_some_and(|address| address.host.fits(v2));
     let list: Vec<&Told> = list.iter().filter(fits).collect();
     let mut out = serialize(&VarInt::from(list.len()));
     for told in list {

@@ -120,9 +120,10 @@ impl Host {
         }
     }
 
-    /// Returns whether the old messages have room for it.
-    pub(super) const fn fits_v1(&self) -> bool {
-        matches!(self, Self::Ip(_))
+    /// Returns whether a message has room for it: one of the new kind, which the other end has to
+    /// have asked for, or an old one.
+    pub(super) const fn fits(&self, v2: bool) -> bool {
+        v2 || matches!(self, Self::Ip(_))
     }
 
     /// Returns the bytes that stand for it in hashes (Core's `GetAddrBytes`).
@@ -185,7 +186,7 @@ impl Host {
         })
     }
 
-    /// Writes it as 16 bytes of IPv6; only [those that fit](Self::fits_v1) survive that.
+    /// Writes it as 16 bytes of IPv6; only [those that fit](Self::fits) survive that.
     pub(super) fn encode_v1(&self, out: &mut Vec<u8>) {
         let ip = if let Self::Ip(ip) = self { wide(*ip) } else { Ipv6Addr::UNSPECIFIED };
         out.extend(ip.octets());

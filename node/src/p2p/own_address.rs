@@ -41,15 +41,12 @@ impl PeerManager {
             link.next_own = now + TELL_INTERVAL.mul_f64(exponential());
             is_first
         };
-        let Some(address) = self.own_address(peer) else { return };
+        let wants_v2 = peer.state().wants_addr_v2;
+        let address = self.own_address(peer).map(|address| self.node_addr(address));
+        let Some(address) = address.filter(|address| address.host.fits(wants_v2)) else { return };
         tracing::debug!("Advertising address {address} to peer={}", peer.id);
-        let told = Told {
-            time: now.as_secs(),
-            services: self.services(),
-            address: Some(self.node_addr(address)),
-        };
+        let told = Told { time: now.as_secs(), services: self.services(), address: Some(address) };
         if is_first {
-            let wants_v2 = peer.state().wants_addr_v2;
             let command = if wants_v2 { "addrv2" } else { "addr" };
             peer.send_bytes(command.into(), encode(&[told], wants_v2));
         } else {
