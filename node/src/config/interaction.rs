@@ -94,7 +94,24 @@ pub(super) fn without_effect(settings: &Settings) -> Vec<String> {
     if settings.is_set("connect") && seeds && settings.is_set("proxy") {
         lines.push("-dnsseed is ignored when -connect is used and -proxy is specified".into());
     }
+    lines.extend(leads_nowhere(settings));
     lines
+}
+
+/// Returns what to say where `-onlynet` leaves no network that the node opens connections to.
+fn leads_nowhere(settings: &Settings) -> Option<String> {
+    let nets = settings.all("onlynet");
+    let is_reached = |name: &&str| {
+        let name = name.to_ascii_lowercase();
+        ["ipv4", "ipv6", "cjdns"].contains(&name.as_str())
+    };
+    let is_cut_off = !nets.is_empty() && !nets.iter().any(is_reached);
+    is_cut_off.then(|| {
+        format!(
+            "Option '-onlynet={}' leaves no network in which this program connects to peers by itself (ipv4, ipv6 and cjdns): it connects only to those of -connect and -addnode.",
+            nets.join(",")
+        )
+    })
 }
 
 #[cfg(test)]
@@ -136,6 +153,18 @@ mod tests {
         assert_eq!(warnings(seeds), [""; 0]);
         assert_eq!(warnings(&format!("{seeds} -connect=b")), [seed_nodes, names]);
         assert_eq!(warnings(&format!("{seeds} -connect=0")), [names]);
+    }
+
+    #[test]
+    fn the_log_tells_of_a_node_that_connects_to_nobody() {
+        let warnings =
+            |line: &str| load(&format!("-regtest -proxy=127.0.0.1:1 {line}"), "").unwrap().warnings;
+        let lines = warnings("-onlynet=Onion");
+        assert!(lines[0].starts_with("Option '-onlynet=Onion' leaves no network"), "{lines:?}");
+        assert_eq!(lines.len(), 1);
+        for line in ["", "-onlynet=onion -onlynet=IPv4", "-onlynet=cjdns -cjdnsreachable"] {
+            assert_eq!(warnings(line), [""; 0], "{line}");
+        }
     }
 
     #[test]

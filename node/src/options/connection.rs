@@ -127,7 +127,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     option(
         "onlynet",
         "net",
-        "Connect by oneself to this network only: ipv4, ipv6, onion or cjdns. May be repeated",
+        "Connect by oneself to this network only: ipv4, ipv6 or cjdns (also taken: onion and i2p, to none). May be repeated",
         &[],
     ),
     option(
