@@ -172,6 +172,13 @@ pub(crate) fn fill_random(bytes: &mut [u8]) -> Result<()> {
     source.read_exact(bytes).context("reading /dev/urandom")
 }
 
+/// Returns a secret out of the system's random source.
+pub(crate) fn random_bytes<const N: usize>() -> Result<[u8; N]> {
+    let mut bytes = [0; N];
+    fill_random(&mut bytes).context("there are no random numbers to make a key of")?;
+    Ok(bytes)
+}
+
 fn make_dir(path: &Path) -> Result<()> {
     DirBuilder::new()
         .recursive(true)

@@ -164,18 +164,17 @@ struct Answer {
     until: Duration,
 }
 
-impl Default for AddressBook {
-    fn default() -> Self {
+impl AddressBook {
+    /// Makes an empty book; the key is random and secret.
+    pub(super) fn new(key: [u8; 32]) -> Self {
         Self(Mutex::new(State {
-            manager: AddrMan::new(random_key(), Arc::default()),
+            manager: AddrMan::new(key, Arc::default()),
             file: None,
             saved_at: Duration::ZERO,
             answers: HashMap::new(),
         }))
     }
-}
 
-impl AddressBook {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -189,7 +188,8 @@ impl PeerManager {
     /// Returns what is wrong with their file, for the user.
     pub(crate) fn open_addresses(&self, chain_dir: &Path) -> Result<(), String> {
         let path = chain_dir.join("peers.dat");
-        let key = if self.config.test_addresses { TEST_KEY } else { random_key() };
+        let fresh = self.addresses.state().manager.key;
+        let key = if self.config.test_addresses { TEST_KEY } else { fresh };
         let magic = self.chain.params().magic;
         let manager = peers_file::load(&path, magic, key, &self.groups)?;
         let Counts { new, tried } = manager.counts(None);
@@ -468,14 +468,6 @@ impl PeerManager {
         };
         peer.send_bytes(command.into(), payload);
     }
-}
-
-fn random_key() -> [u8; 32] {
-    let mut key = [0; 32];
-    for part in key.chunks_mut(8) {
-        part.copy_from_slice(&random_nonce().to_le_bytes());
-    }
-    key
 }
 
 /// A random place among `count`.

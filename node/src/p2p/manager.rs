@@ -8,6 +8,7 @@
 //! never across a job of the chain's thread.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -35,7 +36,7 @@ use super::upload::Upload;
 use crate::chain::ChainHandle;
 use crate::clock::Clock;
 use crate::config::{P2pConfig, ProxyConfig, PruneMode};
-use crate::data_dir::fill_random;
+use crate::data_dir::random_bytes;
 use crate::index::Indexes;
 use crate::shutdown::Shutdown;
 
@@ -119,7 +120,7 @@ impl PeerManager {
             clock,
             sync: Arc::default(),
             filters,
-            addresses: AddressBook::default(),
+            addresses: AddressBook::new(random_bytes()?),
             chain_dir: chain_dir.to_owned(),
             outbound: Mutex::new(Outbound::default()),
             shutdown,
@@ -130,7 +131,7 @@ impl PeerManager {
             reconnects: Mutex::new(Vec::new()),
             bound: Mutex::new(Vec::new()),
             groups,
-            group_key: random_nonce(),
+            group_key: u64::from_le_bytes(random_bytes()?),
             active: AtomicBool::new(active),
             peers: Mutex::new(BTreeMap::new()),
             next_id: AtomicU64::new(0),
@@ -355,12 +356,10 @@ impl PeerManager {
     }
 }
 
-/// Returns a number that nobody can guess; of little worth if the system has no random source,
-/// where only the detection of connections to oneself suffers.
+/// Returns a number that nobody can guess. Where the system's random source cannot be opened, as with
+/// too many open files, it is of the keys that every process has for its hash tables.
 pub(super) fn random_nonce() -> u64 {
-    let mut bytes = [0; 8];
-    let _ = fill_random(&mut bytes);
-    u64::from_le_bytes(bytes)
+    random_bytes().map_or_else(|_| RandomState::new().hash_one(()), u64::from_le_bytes)
 }
 
 /// Returns a time in whole seconds, as messages and files have it.
