@@ -26,7 +26,8 @@ const EVICTION_INTERVAL: Duration = Duration::from_secs(45);
 /// How long a peer is left alone to show what it has (`MINIMUM_CONNECT_TIME`).
 const CONNECTED_MIN: Duration = Duration::from_secs(30);
 
-/// Mean time between two more peers for blocks alone (`EXTRA_BLOCK_RELAY_ONLY_PEER_INTERVAL`).
+/// Time between two more peers for blocks alone (`EXTRA_BLOCK_RELAY_ONLY_PEER_INTERVAL`, which in Core
+/// is the mean of random times).
 const BLOCK_RELAY_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
 /// Returns whether it is time for what is due at most an interval ahead. If it is further ahead, the

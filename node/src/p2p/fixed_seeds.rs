@@ -1,8 +1,8 @@
 //! The last resort of who knows no address: those that are part of the program.
 //!
 //! As in Bitcoin Core (`ThreadOpenConnections` in its `net.cpp`): at once if nobody else is to be
-//! asked, else when a minute has not led to any address of a family. Seeds of Tor, I2P and CJDNS
-//! are left out, which cannot be dialled.
+//! asked, else when a minute has not led to any address of a family. Of IPv4 and IPv6 only: nobody
+//! is dialled by the node itself in Tor and I2P, and who speaks CJDNS has to know a peer there.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;

@@ -1,7 +1,8 @@
 //! Addresses of nodes in any network: IPv4, IPv6, Tor, I2P and CJDNS.
 //!
-//! Those of Tor and I2P are kept and told on, though nobody is dialled there. Their written forms
-//! are the networks' own, their bytes those of BIP-0155.
+//! Those of Tor and I2P are read and told on, though the node dials nobody there by itself: it
+//! connects to onion services that the user names. Their written forms are the networks' own, their
+//! bytes those of BIP-0155.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};

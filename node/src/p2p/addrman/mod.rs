@@ -4,9 +4,13 @@
 //! we connected to in the *tried* table. Where an address may be depends on a secret key, its group
 //! of networks and, in the new table, the group of who told us: one attacker has 64 of 1,024
 //! buckets there, and 8 of 256 tried buckets for each group of his own. The places are Core's, so
-//! that its file is read and written. Different from Core: an address in the tried table gives way
-//! to another only once a connection to it failed, and one in the new table gets one place there
-//! (it keeps more that a file gives it).
+//! that its file is read and written. Different from Core:
+//!
+//! - An address in the tried table gives way to another once a connection to it failed; no feeler is
+//!   sent to it before that, nor is the other one kept waiting.
+//! - An address in the new table gets one place there (it keeps more that a file gives it).
+//! - Only what can be dialled is drawn; later draws get easier by steps, and after some thousands
+//!   the choice is given up.
 
 mod restore;
 
