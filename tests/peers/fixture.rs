@@ -108,12 +108,18 @@ impl Peer {
 
     /// Connects and shakes hands.
     pub(crate) fn ready(node: &Logged) -> Self {
-        let mut peer = Self::connect(node);
-        peer.send("version", &version(70_016, 9));
-        peer.expect("verack");
-        peer.send("verack", &[]);
-        peer.expect("ping");
-        peer
+        Self::connect(node).shake_hands(&[])
+    }
+
+    /// Shakes hands, with wishes.
+    pub(crate) fn shake_hands(mut self, wishes: &[&str]) -> Self {
+        self.send("version", &version(70_016, 9));
+        self.expect("verack");
+        for wish in wishes.iter().chain(&["verack"]) {
+            self.send(wish, &[]);
+        }
+        self.expect("ping");
+        self
     }
 
     pub(crate) fn send_raw(&mut self, bytes: &[u8]) {

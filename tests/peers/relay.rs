@@ -11,7 +11,7 @@ use bitcoin::hashes::Hash as _;
 use bitcoin::hex::FromHex as _;
 use bitcoin::p2p::message_blockdata::Inventory;
 use cofferdam_tests::daemon::Daemon;
-use cofferdam_tests::process::wait_for;
+use cofferdam_tests::process::{free_port, wait_for};
 use serde_json::{Value, json};
 
 use super::fixture::{BINARY, Logged, Peer, version};
@@ -380,6 +380,48 @@ fn a_peer_that_exchanges_addresses_is_told_ours_once_a_day() {
     assert_eq!(payload[29..31], node.node.p2p_port.to_be_bytes());
     node.logged("Advertising address 2.3.4.5:");
     assert!(!was_sent(&settle(&mut peer), "addr"));
+}
+
+#[test]
+fn nobody_is_told_through_the_onion_service_where_the_node_is() {
+    let door = free_port();
+    let bind = format!("-bind=127.0.0.1:{door}=onion");
+    let node = Logged::start(&["-externalip=2.3.4.5", &bind]);
+    node.call("generatetoaddress", &["1", ADDRESS]);
+    let stream = std::net::TcpStream::connect(("127.0.0.1", door)).expect("the node listens");
+    let mut hidden = Peer::new(stream).shake_hands(&[]);
+    hidden.send("getaddr", &[]);
+    hidden.settle();
+    // Who comes later is told later.
+    let mut open = Peer::ready(&node);
+    open.send("getaddr", &[]);
+    open.expect("addr");
+    assert!(!was_sent(&settle(&mut hidden), "addr"));
+    let told = node.log().lines().filter(|line| line.contains("Advertising address")).count();
+    assert_eq!(told, 1);
+}
+
+#[test]
+fn addresses_of_tor_go_only_to_who_understands_them() {
+    let node = Logged::start(&["-mocktime=1800000000"]);
+    let mut source = Peer::ready(&node);
+    let mut new = Peer::connect(&node).shake_hands(&["sendaddrv2"]);
+    let mut old = Peer::ready(&node);
+    for peer in [&mut new, &mut old] {
+        peer.send("getaddr", &[]);
+        peer.settle();
+    }
+    let mut told = vec![1];
+    told.extend(1_800_000_000_u32.to_le_bytes());
+    told.extend([9, 4, 32]);
+    told.extend([7; 32]);
+    told.extend([0x20, 0x8d]);
+    source.send("addrv2", &told);
+    source.settle();
+    node.call("setmocktime", &["1800000550"]);
+    assert_eq!(new.expect("addrv2").1, told);
+    // The older connection is looked after first.
+    assert!(!was_sent(&settle(&mut old), "addr"));
 }
 
 #[test]
