@@ -4,7 +4,9 @@
 //! that the peer's chain shares with the connected chain. When the window cannot move because of
 //! one block, the peer that owes it is stalling and has [`STALL_TIMEOUT`] to deliver; the timeout
 //! doubles with each peer dropped (our own line may be the slow one) and decays with each block.
-//! Shape and constants are those of Bitcoin Core's `net_processing.cpp`.
+//! Shape and constants are those of Bitcoin Core's `net_processing.cpp`; beyond them, what is in
+//! flight is bounded in bytes too ([`IN_FLIGHT_BYTES_MAX`]). Each peer has a part of these bytes, and
+//! what is late changes hands: whoever is silent holds only his part, and not for long.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -25,7 +27,8 @@ pub const BLOCKS_IN_FLIGHT_MAX: usize = 16;
 /// two less for blocks that come meanwhile.
 const LIMITED_DEPTH: u32 = 288 - 2;
 
-/// Most bytes asked of all peers at a time, by the mean size of the last blocks.
+/// Most bytes asked of all peers at a time, by the mean size of the last blocks; peers that have sent
+/// no block yet have half of it at most.
 const IN_FLIGHT_BYTES_MAX: u64 = 64 << 20;
 
 /// What a staller has to deliver within (Core's `BLOCK_STALLING_TIMEOUT_DEFAULT` and `_MAX`).
@@ -130,6 +133,14 @@ struct Peer {
     paused_until: Duration,
 }
 
+/// What a peer may be asked for.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    blocks: usize,
+    /// Whether it would be more if others held no more than their part.
+    is_tight: bool,
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     peer: PeerId,
@@ -159,16 +170,18 @@ impl Default for DownloadScheduler {
 impl DownloadScheduler {
     /// Returns what to ask `peer` for now.
     pub fn request(&mut self, peer: PeerId, missing: &Missing, now: Duration) -> BlockRequest {
-        if self.peers.get(&peer).is_some_and(|peer| now < peer.paused_until) {
+        let entry = self.peers.entry(peer).or_default();
+        if now < entry.paused_until {
             return BlockRequest::default();
         }
-        let owed = self.owed_by(peer).len();
-        let mut room = BLOCKS_IN_FLIGHT_MAX.saturating_sub(owed);
+        let is_idle = entry.owed.is_empty();
+        let Room { mut blocks, is_tight } = self.room(peer, now);
+        let (has_room, mut has_left_out) = (blocks > 0, false);
         let mut done = BlockRequest::default();
         let mut first = None;
         let mut late = Vec::new();
         for block in &missing.blocks {
-            if room == 0 || !self.has_room_for_bytes() {
+            if blocks == 0 && (has_room || !is_idle) {
                 break;
             }
             if let Some(asked) = self.in_flight.get(&block.hash).copied() {
@@ -177,28 +190,76 @@ impl DownloadScheduler {
                     late.push((block.hash, asked.peer));
                 }
             } else if block.height > missing.window_end {
-                if let (true, Some(owner)) = (owed == 0 && done.blocks.is_empty(), first) {
+                let is_stuck = is_idle && !has_left_out && done.blocks.is_empty();
+                if let (true, Some(owner)) = (is_stuck, first) {
                     done.stall_started = self.stalls(owner, peer, now);
                 }
                 break;
-            } else {
+            } else if has_room {
                 self.assign(peer, block.hash, now);
                 done.blocks.push(block.hash);
-                room -= 1;
+                blocks -= 1;
+            } else {
+                // Without room for more bytes, what is late may still change hands.
+                has_left_out = true;
             }
         }
-        if owed == 0 && done.blocks.is_empty() {
-            for (hash, owner) in late {
-                self.unassign(&hash, now);
-                if let Some(owner) = self.peers.get_mut(&owner) {
-                    owner.delivered = None;
-                    owner.paused_until = now + PAUSE_OF_SLOW;
-                }
-                self.assign(peer, hash, now);
-                done.blocks.push(hash);
-            }
+        if is_idle && (done.blocks.is_empty() || is_tight) {
+            late.truncate(BLOCKS_IN_FLIGHT_MAX.saturating_sub(done.blocks.len()));
+            self.take_over(peer, late, now, &mut done);
         }
         done
+    }
+
+    /// Returns how many blocks more a peer may be asked for now. If their bytes are what binds, each
+    /// peer has an equal part of them, and those that have sent none yet have half of them together
+    /// at most: silent ones, however many, leave the rest to who sends.
+    fn room(&self, peer: PeerId, now: Duration) -> Room {
+        let owed = self.owed_by(peer).len();
+        let Some(most) = IN_FLIGHT_BYTES_MAX.checked_div(self.mean_bytes) else {
+            let blocks = BLOCKS_IN_FLIGHT_MAX.saturating_sub(owed);
+            return Room { blocks, is_tight: false };
+        };
+        let most = usize::try_from(most).unwrap_or(usize::MAX).max(1);
+        let half = (most / 2).max(1);
+        let is_proven = |peer: &Peer| peer.delivered.is_some();
+        let (mut all, mut proven, mut held_by_unproven) = (0_usize, 0_usize, 0_usize);
+        for other in self.peers.values() {
+            all += usize::from(now >= other.paused_until || !other.owed.is_empty());
+            if is_proven(other) {
+                proven += 1;
+            } else {
+                held_by_unproven += other.owed.len();
+            }
+        }
+        let (mut part, mut free) = (most / all.max(1), most.saturating_sub(self.in_flight.len()));
+        if self.peers.get(&peer).is_some_and(is_proven) {
+            part = part.max(half / proven.max(1));
+        } else {
+            free = free.min(half.saturating_sub(held_by_unproven));
+        }
+        let wanted = part.clamp(1, BLOCKS_IN_FLIGHT_MAX).saturating_sub(owed);
+        Room { blocks: wanted.min(free), is_tight: free < wanted }
+    }
+
+    /// Asks a peer with nothing to do for blocks that others owe for too long; those are asked for
+    /// nothing for a while.
+    fn take_over(
+        &mut self,
+        peer: PeerId,
+        late: Vec<(BlockHash, PeerId)>,
+        now: Duration,
+        done: &mut BlockRequest,
+    ) {
+        for (hash, owner) in late {
+            self.unassign(&hash, now);
+            if let Some(owner) = self.peers.get_mut(&owner) {
+                owner.delivered = None;
+                owner.paused_until = now + PAUSE_OF_SLOW;
+            }
+            self.assign(peer, hash, now);
+            done.blocks.push(hash);
+        }
     }
 
     /// Whether a peer with nothing to do may get a block that another owes.
@@ -222,7 +283,8 @@ impl DownloadScheduler {
         true
     }
 
-    /// Notes that a peer sent a block; returns whether it was asked of that peer.
+    /// Notes that a peer sent a block; returns whether it was asked of that peer. One that nobody was
+    /// asked for says nothing of those that are.
     pub fn received(
         &mut self,
         peer: PeerId,
@@ -230,9 +292,11 @@ impl DownloadScheduler {
         bytes: usize,
         now: Duration,
     ) -> bool {
-        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-        self.mean_bytes = (self.mean_bytes.saturating_mul(15).saturating_add(bytes)) / 16;
         let owner = self.in_flight.get(hash).map(|asked| asked.peer);
+        if owner.is_some() {
+            let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+            self.mean_bytes = (self.mean_bytes.saturating_mul(15).saturating_add(bytes)) / 16;
+        }
         self.unassign(hash, now);
         let is_owed = owner == Some(peer);
         if let Some(entry) = self.peers.get_mut(&peer).filter(|_| is_owed) {
@@ -318,11 +382,6 @@ impl DownloadScheduler {
             self.peer_gone(drop.peer);
         }
         drops
-    }
-
-    fn has_room_for_bytes(&self) -> bool {
-        let count = u64::try_from(self.in_flight.len()).unwrap_or(u64::MAX);
-        count.saturating_add(1).saturating_mul(self.mean_bytes) <= IN_FLIGHT_BYTES_MAX
     }
 
     fn assign(&mut self, peer: PeerId, hash: BlockHash, now: Duration) {
@@ -411,14 +470,61 @@ mod tests {
         assert_eq!(ask(&mut scheduler, 1, &missing(2..=1025, 1024), 1), [hash(17)]);
     }
 
+    /// With a peer that has sent many blocks of this size.
+    fn with_blocks_of(bytes: usize, sender: PeerId) -> DownloadScheduler {
+        let mut scheduler = DownloadScheduler::default();
+        for height in 2000..2200 {
+            assert!(scheduler.request_from(sender, hash(height), at(0)));
+            assert!(scheduler.received(sender, &hash(height), bytes, at(0)));
+        }
+        scheduler
+    }
+
     #[test]
     fn big_blocks_bound_what_is_in_flight() {
-        let mut scheduler = DownloadScheduler::default();
-        for _ in 0..200 {
-            scheduler.received(9, &hash(0), 16 << 20, at(0));
-        }
+        let mut scheduler = with_blocks_of(16 << 20, 1);
         let asked = ask(&mut scheduler, 1, &missing(1..=100, 1024), 0).len();
         assert!((3..=4).contains(&asked), "{asked} blocks of 16 MiB");
+    }
+
+    #[test]
+    fn blocks_that_nobody_asked_for_say_nothing_of_what_comes() {
+        let mut scheduler = DownloadScheduler::default();
+        for _ in 0..200 {
+            assert!(!scheduler.received(2, &hash(0), 16 << 20, at(0)));
+        }
+        assert_eq!(ask(&mut scheduler, 1, &missing(1..=100, 1024), 0), hashes(1..=16));
+    }
+
+    #[test]
+    fn silent_peers_do_not_take_all_the_bytes_in_flight() {
+        let all = missing(1..=1025, 1024);
+        // What they may hold together; one that has sent blocks has the rest.
+        let mut scheduler = with_blocks_of(1_600_000, 9);
+        let held: usize = (1..=3).map(|peer| ask(&mut scheduler, peer, &all, 0).len()).sum();
+        assert!((4..=20).contains(&held), "{held} of 41");
+        assert_eq!(ask(&mut scheduler, 9, &all, 0).len(), 16);
+        // And if they have sent blocks as well, each has an equal part.
+        let mut scheduler = with_blocks_of(1_600_000, 9);
+        for peer in 1..=3 {
+            assert!(scheduler.request_from(peer, hash(3000), at(0)));
+            assert!(scheduler.received(peer, &hash(3000), 1_600_000, at(0)));
+        }
+        let held = [1, 2, 3, 9].map(|peer| ask(&mut scheduler, peer, &all, 0).len());
+        assert_eq!(held, [10; 4]);
+    }
+
+    #[test]
+    fn late_blocks_change_hands_though_no_more_bytes_may_be_in_flight() {
+        let all = missing(1..=1025, 1024);
+        let mut scheduler = with_blocks_of(16 << 20, 9);
+        let held: Vec<_> = (1..=3).flat_map(|peer| ask(&mut scheduler, peer, &all, 0)).collect();
+        assert_eq!(held, hashes(1..=2), "half of it is for those that have sent blocks");
+        assert!(ask(&mut scheduler, 3, &all, 19).is_empty());
+        assert_eq!(ask(&mut scheduler, 3, &all, 20), hashes(1..=2));
+        assert!(ask(&mut scheduler, 1, &all, 20).is_empty(), "it was too slow");
+        // Whoever has sent blocks gets what is left.
+        assert_eq!(ask(&mut scheduler, 9, &all, 29), hashes(3..=4));
     }
 
     #[test]
