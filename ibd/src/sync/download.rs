@@ -39,9 +39,11 @@ const STALL_TIMEOUT_MAX: Duration = Duration::from_secs(64);
 const STALL_TIMEOUT_DECAY: f64 = 0.85;
 
 /// A block that a silent peer has owed for this long is asked of a peer with nothing to do instead
-/// that has sent blocks; one that has sent none yet gets it only later.
+/// that has sent blocks; one that has sent none yet gets it only later, and last one that failed
+/// before, or a few silent ones would pass it on among themselves.
 const TAKE_OVER_AFTER: Duration = Duration::from_secs(10);
 const TAKE_OVER_UNPROVEN_AFTER: Duration = Duration::from_secs(20);
+const TAKE_OVER_ONCE_MORE_AFTER: Duration = Duration::from_secs(25);
 
 /// The same for a peer that sends something now and then.
 const TAKE_OVER_FROM_SLOW_AFTER: Duration = Duration::from_secs(30);
@@ -265,8 +267,15 @@ impl DownloadScheduler {
     /// Whether a peer with nothing to do may get a block that another owes.
     fn may_take_over(&self, peer: PeerId, asked: Asked, now: Duration) -> bool {
         let delivered = |peer| self.peers.get(&peer).and_then(|peer: &Peer| peer.delivered);
-        let is_proven = delivered(peer).is_some();
-        let patience = if is_proven { TAKE_OVER_AFTER } else { TAKE_OVER_UNPROVEN_AFTER };
+        let has_failed =
+            |peer| self.peers.get(&peer).is_some_and(|peer| !peer.paused_until.is_zero());
+        let patience = if delivered(peer).is_some() {
+            TAKE_OVER_AFTER
+        } else if has_failed(peer) {
+            TAKE_OVER_ONCE_MORE_AFTER
+        } else {
+            TAKE_OVER_UNPROVEN_AFTER
+        };
         let is_silent = delivered(asked.peer).is_none_or(|last| now >= last + patience);
         asked.peer != peer
             && now >= asked.since + patience

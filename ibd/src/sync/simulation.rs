@@ -272,23 +272,35 @@ fn a_crowd_of_all_kinds_does_not_stop_the_download() {
     }
 }
 
-/// In Bitcoin Core one peer that announced a block and kept it back delayed it by ten minutes.
-#[test]
-fn cve_2024_52922_a_staller_at_the_tip_costs_the_time_to_ask_another() {
+/// Who of so many silent peers is asked for the only missing block, and at what second.
+fn asked_at_the_tip(peers: PeerId, seconds: u64) -> Vec<(u64, PeerId)> {
     // The window never fills: one block alone is missing.
     let mut scheduler = DownloadScheduler::default();
     let tip = Missing { blocks: vec![BlockRef { height: 9, hash: hash(9) }], window_end: 1032 };
     let mut asked = Vec::new();
-    for second in 0..100 {
+    for second in 0..seconds {
         let now = Duration::from_secs(second);
-        for peer in 0..4 {
+        for peer in 0..peers {
             if !scheduler.request(peer, &tip, now).blocks.is_empty() {
                 asked.push((second, peer));
             }
         }
     }
-    let times: Vec<u64> = asked.iter().map(|(second, _)| *second).collect();
-    assert_eq!(times, [0, 20, 40, 60, 80], "each gets its turn: {asked:?}");
+    asked
+}
+
+/// In Bitcoin Core one peer that announced a block and kept it back delayed it by ten minutes.
+#[test]
+fn cve_2024_52922_a_staller_at_the_tip_costs_the_time_to_ask_another() {
+    let asked = asked_at_the_tip(4, 80);
+    assert_eq!(asked, [(0, 0), (20, 1), (40, 2), (60, 3)], "each gets its turn");
+}
+
+#[test]
+fn each_peer_has_its_turn_at_the_tip_before_one_that_kept_the_block_back_has_another() {
+    let asked = asked_at_the_tip(125, 20 * 125);
+    let peers: Vec<PeerId> = asked.iter().map(|(_, peer)| *peer).collect();
+    assert_eq!(peers, (0..125).collect::<Vec<_>>(), "{asked:?}");
 }
 
 #[test]
