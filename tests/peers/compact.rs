@@ -4,6 +4,7 @@ use bitcoin::bip152::{BlockTransactions, BlockTransactionsRequest, HeaderAndShor
 use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::hex::{DisplayHex as _, FromHex as _};
 use bitcoin::p2p::message_blockdata::Inventory;
+use bitcoin::script::Builder;
 use bitcoin::{
     Amount, Block, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, absolute, transaction,
 };
@@ -21,6 +22,20 @@ fn next_block(node: &Logged, txs: &[Transaction]) -> Block {
     let raw = node.node.rpc("generateblock", &[ADDRESS, &json!(txs).to_string(), "false"]);
     let bytes = Vec::from_hex(raw["hex"].as_str().expect("hex")).expect("hex");
     deserialize(&bytes).expect("a block")
+}
+
+/// A block on top of the next one, which the node need not have.
+fn block_after(node: &Logged, next: &Block, txs: &[Transaction]) -> Block {
+    let height = node.node.rpc("getblockcount", &[]).as_i64().expect("a height") + 2;
+    let mut block = next_block(node, txs);
+    block.header.prev_blockhash = next.block_hash();
+    block.txdata[0].input[0].script_sig =
+        Builder::new().push_int(height).push_int(1).push_int(1).into_script();
+    block.header.merkle_root = block.compute_merkle_root().expect("a coinbase");
+    while block.header.validate_pow(block.header.target()).is_err() {
+        block.header.nonce += 1;
+    }
+    block
 }
 
 /// Transactions that each spend an old coinbase of the node's.
@@ -100,6 +115,60 @@ fn transactions_that_wait_in_the_queue_are_not_asked_for() {
     assert!(!was_sent(&settle(&mut peer), "getblocktxn"));
     assert!(is_tip(&node, &block));
     assert_eq!(node.node.rpc("getrawmempool", &[]), json!([]));
+}
+
+/// Two miners in a row are faster than an answer is; none of the two questions may be forgotten.
+#[test]
+fn two_compact_blocks_wait_for_their_transactions_and_the_answers_come_in_any_order() {
+    let node = Logged::start(&[]);
+    let txs = spends(&node, 4);
+    let mut peer = sender(&node);
+    make_announcer(&node, &mut peer);
+    for (txs, is_child_first) in [(&txs[..2], false), (&txs[2..], true)] {
+        let (of_first, of_second) = txs.split_at(1);
+        let first = next_block(&node, of_first);
+        let second = block_after(&node, &first, of_second);
+        for block in [&first, &second] {
+            peer.send("cmpctblock", &compact(block));
+            peer.expect("getblocktxn");
+        }
+        let mut answers = [answer(&first, of_first), answer(&second, of_second)];
+        if is_child_first {
+            answers.reverse();
+        }
+        for answer in answers {
+            peer.send("blocktxn", &answer);
+        }
+        peer.settle();
+        assert!(is_tip(&node, &second), "child first: {is_child_first}");
+        assert_eq!(node.peer()["inflight"], json!([]));
+    }
+}
+
+#[test]
+fn of_many_compact_blocks_at_once_the_last_one_is_asked_for_whole() {
+    let node = Logged::start(&[]);
+    let txs = spends(&node, 5);
+    let mut peer = sender(&node);
+    make_announcer(&node, &mut peer);
+    let rivals: Vec<Block> = txs.chunks(1).map(|txs| next_block(&node, txs)).collect();
+    for block in &rivals[..4] {
+        peer.send("cmpctblock", &compact(block));
+        peer.expect("getblocktxn");
+    }
+    peer.send("cmpctblock", &compact(&rivals[4]));
+    let sent = settle(&mut peer);
+    assert!(!was_sent(&sent, "getblocktxn"));
+    let (_, payload) = sent.iter().find(|(command, _)| command == "getdata").expect("asked for");
+    assert_eq!(requested(payload), [Inventory::WitnessBlock(rivals[4].block_hash())]);
+    // With an answer there is room again.
+    peer.send("blocktxn", &answer(&rivals[0], &txs[..1]));
+    peer.settle();
+    assert!(is_tip(&node, &rivals[0]));
+    let next = next_block(&node, &txs[1..2]);
+    peer.send("cmpctblock", &compact(&next));
+    let (_, payload) = peer.expect("getblocktxn");
+    assert_eq!(wanted(&payload), [1]);
 }
 
 /// In Bitcoin Core one peer that announced a block and kept it back delayed it by ten minutes.

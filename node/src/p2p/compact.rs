@@ -173,7 +173,7 @@ impl PeerManager {
         if asked_of.is_none() && !place.near {
             return Ok(());
         }
-        if peer.link().is_putting_together(&hash) {
+        if peer.link().partials.contains(&hash) {
             tracing::debug!("Peer sent us compact block we were already syncing!");
             return Ok(());
         }
@@ -203,10 +203,7 @@ impl PeerManager {
                 return Err(String::from("invalid compact block").into());
             }
             Err(PartialError::Collision) => {
-                if turn == Turn::First {
-                    self.sync().download.request_from(peer.id, hash, now);
-                    self.send_getdata(peer, hash);
-                }
+                self.ask_for_all(peer, hash, turn);
                 return Ok(());
             }
         };
@@ -217,10 +214,14 @@ impl PeerManager {
         if turn == Turn::Never {
             return Ok(());
         }
+        if !peer.link().partials.has_room() {
+            self.ask_for_all(peer, hash, turn);
+            return Ok(());
+        }
         if turn == Turn::First {
             self.sync().download.request_from(peer.id, hash, now);
         }
-        peer.link().partial = Some(partial);
+        peer.link().partials.push(partial);
         let request = BlockTransactionsRequest { block_hash: hash, indexes: missing };
         peer.send(Message::Relay(RelayMessage::GetBlockTxn(request)), now);
         Ok(())
@@ -231,7 +232,7 @@ impl PeerManager {
         let mut sources =
             Sources { is_taken: asked_of.is_some_and(|id| id != peer), ..Sources::default() };
         for other in self.peers().iter().filter(|other| other.id != peer) {
-            if asked_of == Some(other.id) || other.link().is_putting_together(&hash) {
+            if asked_of == Some(other.id) || other.link().partials.contains(&hash) {
                 sources.others += 1;
                 sources.has_outbound |= !other.is_inbound();
             }
@@ -242,7 +243,7 @@ impl PeerManager {
     /// Lets go of what was put together of a block that has come.
     pub(super) fn forget_partials(&self, hash: &BlockHash) {
         for peer in self.peers() {
-            peer.link().partial.take_if(|partial| partial.hash == *hash);
+            peer.link().partials.take(hash);
         }
     }
 
@@ -251,19 +252,19 @@ impl PeerManager {
         peer: &Arc<Peer>,
         answer: BlockTransactions,
     ) -> Result<(), End> {
-        let waiting = peer.link().partial.take();
+        let hash = answer.block_hash;
+        let waiting = peer.link().partials.take(&hash);
         match waiting {
-            Some(partial) if partial.hash == answer.block_hash => {
-                let asked_of = self.sync().download.asked_of(&partial.hash);
+            Some(partial) => {
+                let asked_of = self.sync().download.asked_of(&hash);
                 let is_first = asked_of.is_none_or(|id| id == peer.id);
                 let turn = if is_first { Turn::First } else { Turn::Further };
                 self.finish(peer, partial, answer.transactions, turn)
             }
-            _ if peer.link().spoiled == Some(answer.block_hash) => {
+            None if peer.link().partials.is_spoiled(&hash) => {
                 Err(String::from("previous compact block reconstruction attempt failed").into())
             }
-            other => {
-                peer.link().partial = other;
+            None => {
                 let id = peer.id;
                 tracing::debug!(
                     "Peer {id} sent us block transactions for block we weren't expecting"
@@ -293,12 +294,19 @@ impl PeerManager {
             _ => {
                 // A short hash meant another transaction.
                 if turn == Turn::First {
-                    self.sync().download.request_from(peer.id, hash, self.clock.now());
-                    peer.link().spoiled = Some(hash);
-                    self.send_getdata(peer, hash);
+                    peer.link().partials.spoil(hash);
                 }
+                self.ask_for_all(peer, hash, turn);
                 Ok(())
             }
+        }
+    }
+
+    /// Asks for a whole block that cannot be put together, if it is the peer's to send.
+    fn ask_for_all(&self, peer: &Peer, hash: BlockHash, turn: Turn) {
+        if turn == Turn::First {
+            self.sync().download.request_from(peer.id, hash, self.clock.now());
+            self.send_getdata(peer, hash);
         }
     }
 

@@ -5,7 +5,7 @@ use cofferdam_ibd::sync::Role;
 
 use super::addresses::AddressLink;
 use super::chain_sync::ChainSync;
-use super::partial_block::PartialBlock;
+use super::partial_block::Partials;
 use super::peer::{Kind, Peer};
 use super::permissions::Permissions;
 
@@ -22,24 +22,14 @@ pub(crate) struct Link {
     pub(super) unknown: Option<BlockHash>,
     /// Whether the peer was asked to announce new blocks by compact blocks.
     pub(crate) announces_compact: bool,
-    /// A compact block that waits for its transactions.
-    pub(super) partial: Option<PartialBlock>,
-    /// The last block that came out wrong when it was put together: all of it was asked for.
-    pub(super) spoiled: Option<BlockHash>,
+    /// Its compact blocks that are being put together.
+    pub(super) partials: Partials,
     /// The last block of an answer to `getblocks`: who fetches it is told of our tip, and asks on.
     pub(super) continuation: Option<BlockHash>,
     /// How it keeps up with us.
     pub(super) chain_sync: ChainSync,
     /// What the exchange of addresses remembers.
     pub(crate) addresses: AddressLink,
-}
-
-impl Link {
-    /// Returns whether a compact block waits for its transactions, or came out wrong.
-    pub(super) fn is_putting_together(&self, hash: &BlockHash) -> bool {
-        let waiting = self.partial.as_ref().is_some_and(|partial| partial.hash == *hash);
-        waiting || self.spoiled.as_ref() == Some(hash)
-    }
 }
 
 impl Peer {

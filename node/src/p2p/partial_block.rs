@@ -1,6 +1,7 @@
-//! `PartialBlock`: a block that a compact one names, put together from transactions.
+//! `PartialBlock`: a block that a compact one names, put together from transactions; and
+//! `Partials`, those of one peer.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use bitcoin::bip152::{HeaderAndShortIds, ShortId};
 use bitcoin::block::Header;
@@ -8,6 +9,59 @@ use bitcoin::{Block, BlockHash, Transaction, Wtxid};
 
 /// Most transactions of a block: 4,000,000 weight units of 40 each, the smallest there can be.
 const TRANSACTIONS_MAX: usize = 100_000;
+
+/// Blocks of one peer that wait for transactions at the same time. Compact blocks are put together
+/// up to two above the tip, so that a peer has two on the way if miners are quick, and twice as many
+/// if both have a rival. Bitcoin Core allows as many as blocks may be in flight (16); four bound what
+/// a peer can make us hold to four messages and 100,000 places each.
+const PARTIALS_MAX: usize = 4;
+
+/// Blocks that are put together from what one peer sends.
+#[derive(Debug, Default)]
+pub(super) struct Partials {
+    /// Those that wait for transactions, each for its own answer.
+    waiting: Vec<PartialBlock>,
+    /// The last ones that came out wrong: all of each was asked for.
+    spoiled: VecDeque<BlockHash>,
+}
+
+impl Partials {
+    /// Returns whether one more may wait.
+    pub(super) fn has_room(&self) -> bool {
+        self.waiting.len() < PARTIALS_MAX
+    }
+
+    /// Notes a block that waits for its transactions, if there is room.
+    pub(super) fn push(&mut self, partial: PartialBlock) {
+        if self.has_room() {
+            self.waiting.push(partial);
+        }
+    }
+
+    /// Takes out the block that an answer is for.
+    pub(super) fn take(&mut self, hash: &BlockHash) -> Option<PartialBlock> {
+        let at = self.waiting.iter().position(|partial| partial.hash == *hash)?;
+        Some(self.waiting.swap_remove(at))
+    }
+
+    /// Notes a block that came out wrong.
+    pub(super) fn spoil(&mut self, hash: BlockHash) {
+        self.spoiled.push_back(hash);
+        if self.spoiled.len() > PARTIALS_MAX {
+            self.spoiled.pop_front();
+        }
+    }
+
+    /// Returns whether a block came out wrong.
+    pub(super) fn is_spoiled(&self, hash: &BlockHash) -> bool {
+        self.spoiled.contains(hash)
+    }
+
+    /// Returns whether a block waits for its transactions, or came out wrong.
+    pub(super) fn contains(&self, hash: &BlockHash) -> bool {
+        self.waiting.iter().any(|partial| partial.hash == *hash) || self.is_spoiled(hash)
+    }
+}
 
 /// A block whose transactions are not all known.
 #[derive(Debug)]
