@@ -3,12 +3,12 @@
 use bitcoin::BlockHash;
 use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::hashes::Hash as _;
-use bitcoin::p2p::message_blockdata::Inventory;
+use bitcoin::p2p::message_blockdata::{GetBlocksMessage, Inventory};
 use cofferdam_tests::process::wait_for;
 use serde_json::Value;
 
 use super::fixture::{Logged, Peer};
-use super::relay::{ADDRESS, inventory, settle, was_sent};
+use super::relay::{ADDRESS, inventory, requested, settle, was_sent};
 
 fn hash(text: &Value) -> BlockHash {
     text.as_str().expect("a hash").parse().expect("a hash")
@@ -105,5 +105,31 @@ fn old_blocks_are_not_served_beyond_the_target_but_to_who_has_permission() {
         let mut peer = Peer::ready(&node);
         peer.send("getdata", &inventory(&[Inventory::WitnessBlock(old)]));
         assert!(was_sent(&settle(&mut peer), "block"), "{permission}");
+    }
+}
+
+/// Whoever asks for a block that is gone is hung up on: none may be named.
+#[test]
+fn a_node_that_prunes_names_only_blocks_that_it_will_still_have() {
+    let node = Logged::start(&["-fastprune", "-prune=1"]);
+    let blocks = mine(&node, 800);
+    let pruned = node.node.rpc("pruneblockchain", &["800"]).as_u64().expect("a height");
+    assert!(pruned > 0);
+    let mut peer = Peer::ready(&node);
+    let mut ask = |from: usize| {
+        let (known, none) = (blocks[from - 1], BlockHash::all_zeros());
+        peer.send("getblocks", &serialize(&GetBlocksMessage::new(vec![known], none)));
+        let sent = settle(&mut peer);
+        let list = sent.iter().find(|(command, _)| command == "inv");
+        list.map_or_else(Vec::new, |(_, payload)| requested(payload))
+    };
+    // 288 blocks are kept; the last six of these may go within an hour.
+    let last_named: Vec<Inventory> =
+        blocks[800 - 282..].iter().map(|hash| Inventory::Block(*hash)).collect();
+    assert_eq!(ask(800 - 282), last_named);
+    for (from, next) in [(1, 2), (800 - 283, 800 - 282)] {
+        assert!(ask(from).is_empty(), "{from}");
+        let hash = blocks[next - 1];
+        node.logged(&format!(" getblocks stopping, pruned or too old block at {next} {hash}"));
     }
 }

@@ -22,6 +22,8 @@ use super::relay_message::RelayMessage;
 use super::sync::can_direct_fetch;
 use super::upload::HISTORICAL_AGE_SECONDS;
 use crate::chain::{Stopped, describe};
+use crate::config::PruneMode;
+use crate::prune::BLOCKS_KEPT;
 
 /// Blocks off the connected chain are served while they are younger (Bitcoin Core's
 /// `STALE_RELAY_AGE_LIMIT`): an older one would tell which node this is.
@@ -38,6 +40,9 @@ const LIMITED_DEPTH: u32 = 288 + 2;
 
 /// Blocks named in an answer to `getblocks`.
 const NAMED_BLOCKS_MAX: u32 = 500;
+
+/// How long a node that prunes should still have the blocks that it names.
+const NAMED_FOR_SECONDS: u32 = 60 * 60;
 
 /// What a block is to be sent as.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,7 +101,8 @@ impl PeerManager {
         locator: Vec<BlockHash>,
         stop: BlockHash,
     ) -> Result<(), Stopped> {
-        let hashes = self.chain.query(move |chain| blocks_after(chain, &locator, stop))?;
+        let prunes = self.chain.prune_mode() != PruneMode::Off;
+        let hashes = self.chain.query(move |chain| blocks_after(chain, &locator, stop, prunes))?;
         let is_full = hashes.len() == usize::try_from(NAMED_BLOCKS_MAX).unwrap_or(usize::MAX);
         peer.link().continuation = hashes.last().copied().filter(|_| is_full);
         if !hashes.is_empty() {
@@ -266,12 +272,35 @@ fn headers_after(
 }
 
 /// Lists the blocks of the connected chain behind the first hash of the locator that is part of it.
-fn blocks_after(chain: &Chainstate, locator: &[BlockHash], stop: BlockHash) -> Vec<BlockHash> {
+/// If it is pruned, the list ends at the first one that is gone or may soon be: whoever asked for
+/// that would be hung up on.
+fn blocks_after(
+    chain: &Chainstate,
+    locator: &[BlockHash],
+    stop: BlockHash,
+    prunes: bool,
+) -> Vec<BlockHash> {
     let headers = chain.headers();
+    let tip = chain.tip();
     let first = headers.entry(fork_of(chain, locator)).height + 1;
-    let last = chain.tip().height.min(first.saturating_add(NAMED_BLOCKS_MAX - 1));
-    let blocks = (first..=last).filter_map(|height| chain.block_at(height));
-    blocks.map(|block| block.hash).take_while(|hash| *hash != stop).collect()
+    let last = tip.height.min(first.saturating_add(NAMED_BLOCKS_MAX - 1));
+    let spacing = chain.params().pow_target_spacing.max(1);
+    let likely_kept = BLOCKS_KEPT.saturating_sub(NAMED_FOR_SECONDS / spacing);
+    let too_old = tip.height.saturating_sub(likely_kept);
+    let blocks = (first..=last).filter_map(|height| headers.ancestor(chain.tip_ref(), height));
+    let mut named = Vec::new();
+    for entry in blocks.map(|at| headers.entry(at)) {
+        let (height, hash) = (entry.height, entry.hash);
+        if hash == stop {
+            break;
+        }
+        if prunes && (entry.block.is_none() || height <= too_old) {
+            tracing::debug!(" getblocks stopping, pruned or too old block at {height} {hash}");
+            break;
+        }
+        named.push(hash);
+    }
+    named
 }
 
 /// Returns the last block of the connected chain that a locator names.
