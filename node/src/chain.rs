@@ -16,12 +16,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use bitcoin::BlockHash;
 use cofferdam_ibd::block::{CheckedBlock, RawBlock, is_block_mutated};
 use cofferdam_ibd::params::ChainParams;
-use cofferdam_ibd::{Advance, BlockAccepted, BlockRef, Chainstate, HeaderRef, Rejection};
+use cofferdam_ibd::{Advance, BlockAccepted, BlockRef, Chainstate, HeaderRef};
 
-pub(crate) use crate::chain_parts::{BlockSource, ChainOptions, ChainView, Stopped, Submitted};
+use crate::chain_parts::Waiting;
+pub(crate) use crate::chain_parts::{
+    BlockSource, ChainEvent, ChainOptions, ChainView, Stopped, Submitted,
+};
 use crate::clock::Clock;
 use crate::config::PruneMode;
 pub(crate) use crate::failure::describe;
@@ -43,33 +45,12 @@ const JOBS_IN_A_ROW: usize = 32;
 /// long against the cost of starting the pipeline.
 pub(crate) const SLICE: Duration = Duration::from_millis(50);
 
+/// How long anybody waits for stored blocks to be connected.
+const SETTLE_TIME: Duration = Duration::from_secs(1);
+
 /// With the best header at most this far above the tip, a block is connected before its sender's
 /// next message is read.
 const NEAR_TIP_BLOCKS: u32 = 16;
-
-/// What subscribers are told, on the chain's thread.
-pub(crate) enum ChainEvent<'a> {
-    /// The tip moved from `from` to the chainstate's tip.
-    Tip {
-        /// The chain, tip moved.
-        chainstate: &'a Chainstate,
-        /// The tip before.
-        from: HeaderRef,
-        /// Whether the chain is still being downloaded.
-        initial_download: bool,
-    },
-    /// A stored block turned out to break a rule.
-    Invalid {
-        /// The chain, the block and its descendants marked.
-        chainstate: &'a Chainstate,
-        /// Whether the chain is still being downloaded.
-        initial_download: bool,
-        /// The block.
-        hash: BlockHash,
-        /// The rule.
-        rejection: &'a Rejection,
-    },
-}
 
 type Subscriber = Box<dyn Fn(&ChainEvent<'_>) + Send>;
 type Job = Box<dyn FnOnce(&mut Worker) -> cofferdam_ibd::Result<()> + Send>;
@@ -131,6 +112,7 @@ impl ChainHandle {
             clock,
             shared: Arc::clone(&shared),
             subscribers: Vec::new(),
+            waiting: Vec::new(),
             published,
             pruner: options.pruner,
             stop_at_height: options.stop_at_height,
@@ -286,9 +268,21 @@ impl ChainHandle {
         Ok(is_block_mutated(block, height >= self.params().segwit_height))
     }
 
-    /// Connects what is stored, for a second at most.
+    /// Connects what is stored, for a while, before any other job.
     pub(crate) fn settle(&self) -> Result<(), Stopped> {
-        self.change(|worker| worker.connect(Duration::from_secs(1)).map(|_| ()))
+        self.change(|worker| worker.connect(SETTLE_TIME).map(|_| ()))
+    }
+
+    /// Waits as long for what is stored to be connected between jobs: however many wait, and however
+    /// often, the thread does for none of them what it would not do anyway.
+    pub(crate) fn wait_until_connected(&self) -> Result<(), Stopped> {
+        let (reply, replied) = sync_channel(1);
+        let end = Instant::now() + SETTLE_TIME;
+        self.send(move |worker| {
+            worker.waiting.push(Waiting { reply, end });
+            Ok(())
+        })?;
+        replied.recv().map_err(|_| Stopped)
     }
 
     /// Tells `subscriber` of every change from now on.
@@ -317,6 +311,8 @@ pub(crate) struct Worker {
     pub(crate) clock: Clock,
     shared: Arc<Shared>,
     subscribers: Vec<Subscriber>,
+    /// Who waits for stored blocks to be connected: a peer once at most.
+    waiting: Vec<Waiting>,
     published: HeaderRef,
     /// Which block files go.
     pub(crate) pruner: Pruner,
@@ -338,6 +334,19 @@ impl Worker {
         let initial_download = self.shared.view().initial_download;
         self.pruner.run(&mut self.chainstate, initial_download)?;
         Ok(advance)
+    }
+
+    /// Answers those who wait for stored blocks: all if there are none left, or whose time is over.
+    fn answer_waiting(&mut self, idle: bool) {
+        let now = Instant::now();
+        self.waiting.retain(|waiting| {
+            let is_over = idle || now >= waiting.end;
+            if is_over {
+                // Who asked may have gone.
+                let _ = waiting.reply.send(());
+            }
+            !is_over
+        });
     }
 
     /// Stores a block and, if its source asks for that, connects it.
@@ -425,6 +434,7 @@ impl Worker {
             }
             // Of a node that stops nothing is connected any more: the next job says so.
             idle = self.connect(SLICE)?.done || self.shared.shutdown.is_requested();
+            self.answer_waiting(idle);
         }
         Ok(())
     }
@@ -479,5 +489,58 @@ impl Worker {
         for subscriber in &self.subscribers {
             subscriber(event);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cofferdam_ibd::{AssumeValid, ChainstateOptions, Network, TREES, mining};
+    use cofferdam_storage::{MemoryDatabase, StdFileSystem};
+
+    use super::*;
+    use crate::config::BlocksConfig;
+
+    /// A chain of regtest that has a thread, and a block for it.
+    fn start(dir: &std::path::Path) -> (ChainHandle, JoinHandle<()>, CheckedBlock) {
+        let options = ChainstateOptions {
+            threads: 1,
+            assume_valid: AssumeValid::Off,
+            ..ChainstateOptions::new(ChainParams::new(Network::Regtest), dir)
+        };
+        let backend = Box::new(MemoryDatabase::new(TREES));
+        let (chainstate, _) = Chainstate::open(options, Arc::new(StdFileSystem), backend).unwrap();
+        let clock = Clock::default();
+        let mut block =
+            mining::assemble_block(&chainstate, &bitcoin::ScriptBuf::new(), clock.seconds());
+        assert!(mining::solve(&mut block, chainstate.params(), &mut 1_000_000));
+        let raw = RawBlock::parse(bitcoin::consensus::serialize(&block)).unwrap();
+        let block = CheckedBlock::check(raw, chainstate.params()).unwrap();
+        let pruner = Pruner::new(&BlocksConfig::default(), Network::Regtest);
+        let options = ChainOptions { pruner, stop_at_height: None };
+        let (chain, thread) =
+            ChainHandle::start(chainstate, clock, Shutdown::default(), options).unwrap();
+        (chain, thread, block)
+    }
+
+    #[test]
+    fn who_waits_for_stored_blocks_takes_no_time_of_the_thread() {
+        let dir = tempfile::tempdir().unwrap();
+        let (chain, thread, block) = start(dir.path());
+        let (reply, replied) = sync_channel(1);
+        let height = chain.change(move |worker| {
+            let now = worker.clock.seconds();
+            let accepted = worker.chainstate.accept_checked(block, now)?;
+            assert!(matches!(accepted, BlockAccepted::Stored(_)), "{accepted:?}");
+            worker.waiting.push(Waiting { reply, end: Instant::now() + SETTLE_TIME });
+            Ok(worker.chainstate.tip().height)
+        });
+        assert_eq!(height, Ok(0), "the blocks are connected between jobs");
+        assert_eq!(replied.recv(), Ok(()));
+        assert_eq!(chain.view().tip.height, 1);
+        // With nothing to connect there is nothing to wait for, and after a stop nobody waits.
+        assert_eq!(chain.wait_until_connected(), Ok(()));
+        chain.stop();
+        thread.join().unwrap();
+        assert_eq!(chain.wait_until_connected(), Err(Stopped));
     }
 }

@@ -1,6 +1,10 @@
 //! What the chain's thread is given and gives back: options, views, fates of blocks.
 
-use cofferdam_ibd::{BlockAccepted, BlockRef, Rejection};
+use std::sync::mpsc::SyncSender;
+use std::time::Instant;
+
+use bitcoin::BlockHash;
+use cofferdam_ibd::{BlockAccepted, BlockRef, Chainstate, HeaderRef, Rejection};
 
 use crate::config::Config;
 use crate::prune::Pruner;
@@ -28,6 +32,39 @@ pub(crate) struct ChainView {
     pub(crate) best_header_time: u32,
     /// Whether the chain is still being downloaded.
     pub(crate) initial_download: bool,
+}
+
+/// What subscribers are told, on the chain's thread.
+pub(crate) enum ChainEvent<'a> {
+    /// The tip moved from `from` to the chainstate's tip.
+    Tip {
+        /// The chain, tip moved.
+        chainstate: &'a Chainstate,
+        /// The tip before.
+        from: HeaderRef,
+        /// Whether the chain is still being downloaded.
+        initial_download: bool,
+    },
+    /// A stored block turned out to break a rule.
+    Invalid {
+        /// The chain, the block and its descendants marked.
+        chainstate: &'a Chainstate,
+        /// Whether the chain is still being downloaded.
+        initial_download: bool,
+        /// The block.
+        hash: BlockHash,
+        /// The rule.
+        rejection: &'a Rejection,
+    },
+}
+
+/// Who waits for stored blocks to be connected.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    /// Where the end of the wait is told.
+    pub(crate) reply: SyncSender<()>,
+    /// When it ends at the latest.
+    pub(crate) end: Instant,
 }
 
 /// What became of a block.

@@ -156,11 +156,12 @@ impl PeerManager {
     ) -> Result<(), End> {
         match message {
             Message::Ping(nonce) => {
-                // Who has the pong may rely on what it sent before being handled.
+                // Who has the pong may rely on what it sent before being handled, but makes the
+                // chain's thread do nothing out of turn: a ping is too cheap for that.
                 let view = self.chain.view();
                 let behind = view.best_header.height.saturating_sub(view.tip.height);
                 if behind > 0 && behind <= DOWNLOAD_WINDOW {
-                    self.chain.settle()?;
+                    self.chain.wait_until_connected()?;
                 }
                 self.tick_peer(peer)?;
                 peer.send(Message::Pong(nonce), self.clock.now());
