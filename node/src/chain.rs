@@ -28,7 +28,6 @@ use crate::clock::Clock;
 use crate::config::PruneMode;
 pub(crate) use crate::failure::describe;
 use crate::failure::{PanicGuard, headline};
-use crate::notify::new_rules_warning;
 use crate::prune::Pruner;
 use crate::shutdown::Shutdown;
 use crate::tx_queue::SharedQueue;
@@ -349,6 +348,15 @@ impl Worker {
         });
     }
 
+    /// Tells who has to know that a user rejected a block.
+    pub(crate) fn tell_invalidated(&mut self, at: HeaderRef) -> cofferdam_ibd::Result<()> {
+        self.publish()?;
+        let (chainstate, initial_download) =
+            (&self.chainstate, self.shared.view().initial_download);
+        self.tell(&ChainEvent::Invalidated { chainstate, initial_download, at });
+        Ok(())
+    }
+
     /// Stores a block and, if its source asks for that, connects it.
     pub(crate) fn submit(
         &mut self,
@@ -473,19 +481,7 @@ impl Worker {
     }
 
     fn tell(&self, event: &ChainEvent<'_>) {
-        if let ChainEvent::Tip { chainstate, initial_download, .. } = event {
-            let tip = chainstate.headers().entry(chainstate.tip_ref());
-            let line = format!("UpdateTip: new best={} height={}", tip.hash, tip.height);
-            if *initial_download {
-                tracing::debug!("{line}");
-            } else {
-                let coming = chainstate.unknown_rules().locked_in().map(new_rules_warning);
-                let coming: Vec<String> = coming.collect();
-                let warning = format!(" warning='{}'", coming.join(", "));
-                let warning = if coming.is_empty() { "" } else { &warning };
-                tracing::info!("{line}{warning}");
-            }
-        }
+        event.log();
         for subscriber in &self.subscribers {
             subscriber(event);
         }

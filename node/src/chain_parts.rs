@@ -7,6 +7,7 @@ use bitcoin::BlockHash;
 use cofferdam_ibd::{BlockAccepted, BlockRef, Chainstate, HeaderRef, Rejection};
 
 use crate::config::Config;
+use crate::notify::new_rules_warning;
 use crate::prune::Pruner;
 
 /// The chain's thread has stopped, or is about to.
@@ -56,6 +57,33 @@ pub(crate) enum ChainEvent<'a> {
         /// The rule.
         rejection: &'a Rejection,
     },
+    /// A user rejected a block, and with it its descendants.
+    Invalidated {
+        /// The chain, the blocks marked and disconnected.
+        chainstate: &'a Chainstate,
+        /// Whether the chain is still being downloaded.
+        initial_download: bool,
+        /// The block.
+        at: HeaderRef,
+    },
+}
+
+impl ChainEvent<'_> {
+    /// Says in the log that the tip moved.
+    pub(crate) fn log(&self) {
+        let Self::Tip { chainstate, initial_download, .. } = self else { return };
+        let tip = chainstate.headers().entry(chainstate.tip_ref());
+        let line = format!("UpdateTip: new best={} height={}", tip.hash, tip.height);
+        if *initial_download {
+            tracing::debug!(target: "validation", "{line}");
+            return;
+        }
+        let coming = chainstate.unknown_rules().locked_in().map(new_rules_warning);
+        let coming: Vec<String> = coming.collect();
+        let warning = format!(" warning='{}'", coming.join(", "));
+        let warning = if coming.is_empty() { "" } else { &warning };
+        tracing::info!(target: "validation", "{line}{warning}");
+    }
 }
 
 /// Who waits for stored blocks to be connected.

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use bitcoin::Work;
 use cofferdam_ibd::headers::HeaderStatus;
 use cofferdam_ibd::pow::block_work;
 use cofferdam_ibd::{Chainstate, HeaderRef};
@@ -39,6 +38,8 @@ struct Found {
     /// Rules that are unknown here hold: never taken back, as in Core.
     new_rules: Option<String>,
     invalid_chain: bool,
+    /// The best block that is known to break a rule (Core's `m_best_invalid`).
+    best_invalid: Option<HeaderRef>,
 }
 
 impl Warnings {
@@ -95,8 +96,12 @@ impl Notifier {
             .context("starting the thread of notifications")?;
         let notifier = Self { config, queue, warnings: Warnings::default() };
         let listener = notifier.clone();
-        let most_invalid_work = Mutex::new(None);
-        chain.subscribe(Box::new(move |event| listener.on_event(event, &most_invalid_work)))?;
+        chain.subscribe(Box::new(move |event| listener.on_event(event)))?;
+        // What was found before the start is told of with the next tip.
+        let warnings = notifier.warnings();
+        chain.query(move |chainstate| {
+            warnings.found().best_invalid = best_invalid(chainstate);
+        })?;
         Ok(notifier)
     }
 
@@ -126,8 +131,7 @@ impl Notifier {
         }
     }
 
-    fn on_event(&self, event: &ChainEvent<'_>, most_invalid_work: &Mutex<Option<Work>>) {
-        let mut most = most_invalid_work.lock().unwrap_or_else(PoisonError::into_inner);
+    fn on_event(&self, event: &ChainEvent<'_>) {
         let (chainstate, initial_download) = match event {
             ChainEvent::Tip { chainstate, from, initial_download } => {
                 if !initial_download {
@@ -137,19 +141,35 @@ impl Notifier {
                 (chainstate, *initial_download)
             }
             ChainEvent::Invalid { chainstate, initial_download, .. } => {
-                *most = most_failed_work(chainstate);
+                self.warnings.found().best_invalid = best_invalid(chainstate);
+                (chainstate, *initial_download)
+            }
+            ChainEvent::Invalidated { chainstate, initial_download, at } => {
+                // Not its descendants, which are found at the next start, as in Core.
+                let known = self.warnings.found().best_invalid;
+                self.warnings.found().best_invalid =
+                    best_of(chainstate, known.into_iter().chain([*at]));
                 (chainstate, *initial_download)
             }
         };
-        let tip = chainstate.headers().entry(chainstate.tip_ref());
-        // Bitcoin Core's `CheckForkWarningConditions`.
-        let margin = std::iter::repeat_n(block_work(tip.header.bits), to_usize(ALARMING_BLOCKS));
-        let alarming = margin.fold(tip.chain_work, |sum, work| sum + work);
-        let alarm = !initial_download && most.is_some_and(|work| work > alarming);
+        let alarm = !initial_download && self.is_alarming(chainstate);
         if self.warnings.set_invalid_chain(alarm) {
             tracing::warn!("{INVALID_CHAIN_WARNING}");
             self.alert(INVALID_CHAIN_WARNING);
         }
+    }
+
+    /// Returns whether the best chain that is not valid is much longer than the connected one
+    /// (`CheckForkWarningConditions`).
+    fn is_alarming(&self, chainstate: &Chainstate) -> bool {
+        let headers = chainstate.headers();
+        let mut found = self.warnings.found();
+        // A user may have reconsidered it.
+        found.best_invalid = best_of(chainstate, found.best_invalid);
+        let tip = headers.entry(chainstate.tip_ref());
+        let margin = std::iter::repeat_n(block_work(tip.header.bits), to_usize(ALARMING_BLOCKS));
+        let alarming = margin.fold(tip.chain_work, |sum, work| sum + work);
+        found.best_invalid.is_some_and(|at| headers.entry(at).chain_work > alarming)
     }
 
     /// Warns of rules that are unknown here and hold from now on.
@@ -202,12 +222,19 @@ fn to_usize(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// Returns the work of the best chain that is known not to be valid.
-fn most_failed_work(chainstate: &Chainstate) -> Option<Work> {
+/// Returns the best block that is known to break a rule, or to descend from one that does.
+fn best_invalid(chainstate: &Chainstate) -> Option<HeaderRef> {
+    best_of(chainstate, chainstate.headers().iter())
+}
+
+/// Returns the block of the most work among those that are known to break a rule.
+fn best_of(
+    chainstate: &Chainstate,
+    blocks: impl IntoIterator<Item = HeaderRef>,
+) -> Option<HeaderRef> {
     let headers = chainstate.headers();
-    let entries = headers.iter().map(|at| headers.entry(at));
-    let failed = entries.filter(|entry| entry.status.has(HeaderStatus::FAILED));
-    failed.map(|entry| entry.chain_work).max()
+    let is_failed = |at: &HeaderRef| headers.entry(*at).status.has(HeaderStatus::FAILED);
+    blocks.into_iter().filter(is_failed).max_by_key(|at| headers.entry(*at).chain_work)
 }
 
 /// Returns a text as one word of the shell, without what it might read as more (Bitcoin Core's

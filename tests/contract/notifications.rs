@@ -6,9 +6,12 @@ use std::path::Path;
 use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
 use bitcoin::{Amount, Block};
 use cofferdam_tests::process::{Node, free_port, run, said, wait_for};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{BINARY, mine, start, temporary, text};
+
+/// What is said of a chain that is not valid and much longer.
+const INVALID_CHAIN: &str = "Warning: Found invalid chain more than 6 blocks longer than our best chain. This could be due to database corruption or consensus incompatibility with peers.";
 
 /// Returns the names in a directory, in order.
 fn names(dir: &Path) -> Vec<String> {
@@ -71,36 +74,59 @@ fn invalid_chain(miner: &Node, from: u64, count: u64) -> Vec<Block> {
     blocks
 }
 
+fn network_warnings(node: &Node) -> Value {
+    node.rpc("getnetworkinfo", &[])["warnings"].clone()
+}
+
 #[test]
 fn an_invalid_chain_that_is_much_longer_raises_an_alert() {
-    const WARNING: &str = "Warning: Found invalid chain more than 6 blocks longer than our best chain. This could be due to database corruption or consensus incompatibility with peers.";
     let (dirs, told) = ([temporary(), temporary()], temporary());
     let alerts = told.path().join("alerts");
     let miner = start(dirs[0].path(), &[]);
     let option = format!("-alertnotify=echo %s >> {}", alerts.display());
     let node = start(dirs[1].path(), &[&option]);
-    let _ = mine(&miner, 10);
+    let _ = mine(&miner, 11);
     for height in 1..=3 {
         let hash = miner.rpc("getblockhash", &[&height.to_string()]);
         let hex = miner.rpc("getblock", &[hash.as_str().expect("a hash"), "0"]);
         let _ = node.rpc("submitblock", &[hex.as_str().expect("hex")]);
     }
     assert_eq!(node.height(), 3);
-    let blocks = invalid_chain(&miner, 4, 7);
+    let blocks = invalid_chain(&miner, 4, 8);
     for block in &blocks {
         let _ = node.rpc("submitheader", &[&serialize_hex(&block.header)]);
     }
-    assert!(node.rpc("getnetworkinfo", &[])["warnings"].as_array().expect("texts").is_empty());
+    assert_eq!(network_warnings(&node), json!([]));
     for block in blocks.iter().rev() {
         let _ = node.rpc("submitblock", &[&serialize_hex(block)]);
     }
-    wait_for("an alert", || (text(&alerts) == format!("{WARNING}\n")).then_some(()));
-    assert_eq!(node.rpc("getnetworkinfo", &[])["warnings"][0], WARNING);
-    // Until the node's own chain is as long.
+    wait_for("an alert", || (text(&alerts) == format!("{INVALID_CHAIN}\n")).then_some(()));
+    assert_eq!(network_warnings(&node), json!([INVALID_CHAIN]));
+    // After a restart again with the first block, until the node's own chain is as long.
+    node.stop();
+    let node = start(dirs[1].path(), &[]);
+    assert_eq!(network_warnings(&node), json!([]));
     let _ = mine(&node, 1);
-    assert!(node.rpc("getblockchaininfo", &[])["warnings"].as_array().expect("texts").is_empty());
+    assert_eq!(network_warnings(&node), json!([INVALID_CHAIN]));
+    let _ = mine(&node, 1);
+    assert_eq!(network_warnings(&node), json!([]));
     node.stop();
     miner.stop();
+}
+
+#[test]
+fn blocks_that_a_user_invalidates_count_as_an_invalid_chain_until_he_reconsiders() {
+    let dir = temporary();
+    let node = start(dir.path(), &[]);
+    let blocks = mine(&node, 10);
+    let _ = node.rpc("invalidateblock", &[&blocks[9]]);
+    assert_eq!(network_warnings(&node), json!([]), "one block longer");
+    let _ = node.rpc("invalidateblock", &[&blocks[2]]);
+    assert_eq!(network_warnings(&node), json!([INVALID_CHAIN]), "eight blocks longer");
+    let _ = node.rpc("reconsiderblock", &[&blocks[2]]);
+    assert_eq!(node.height(), 10);
+    assert_eq!(network_warnings(&node), json!([]));
+    node.stop();
 }
 
 #[test]

@@ -33,6 +33,7 @@ impl PeerManager {
                     self.misbehaved(&peer, &format!("invalid block received: {rejection}"));
                 }
             }
+            ChainEvent::Invalidated { .. } => {}
         }
     }
 

@@ -43,8 +43,13 @@ pub(super) const METHODS: &[Method] = &[
 fn invalidate_block(context: &Context, args: &Args) -> RpcResult {
     let hash: BlockHash = args.hash(0)?;
     let at = context.chain.query(move |chain| find(chain, &hash))??;
-    let step =
-        move |worker: &mut Worker| worker.chainstate.invalidate_block(at, Instant::now() + SLICE);
+    let step = move |worker: &mut Worker| {
+        let step = worker.chainstate.invalidate_block(at, Instant::now() + SLICE)?;
+        if step.done {
+            worker.tell_invalidated(at)?;
+        }
+        Ok(step)
+    };
     while !context.chain.change(step)?.done {
         if context.shutdown.is_requested() {
             return Ok(Value::Null);
