@@ -376,8 +376,14 @@ impl Route {
     }
 
     fn is_onion(&self) -> bool {
-        self.host.ends_with(ONION)
+        ends_with(&self.host, ONION)
     }
+}
+
+/// Returns whether a name is one of a network, in capitals or with the dot of the root too: neither
+/// may make it one that is resolved here.
+fn ends_with(host: &str, network: &str) -> bool {
+    host.trim_end_matches('.').to_ascii_lowercase().ends_with(network)
 }
 
 /// Finds the ways to a peer: directly to what is near, through a proxy as the user wants it. A name
@@ -388,9 +394,9 @@ fn route(proxies: &ProxyConfig, name: &str, default_port: u16) -> Result<Vec<Rou
     }
     let split = name.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
     let (host, port) = split.unwrap_or((name, default_port));
-    let is_onion = host.ends_with(ONION);
+    let is_onion = ends_with(host, ONION);
     let proxy = if is_onion { proxies.of(Net::Onion) } else { proxies.of_names() };
-    if host.ends_with(I2P) || (is_onion && proxy.is_none()) {
+    if ends_with(host, I2P) || (is_onion && proxy.is_none()) {
         return Err(anyhow!("no proxy for {host}"));
     }
     if proxy.is_some() {
@@ -478,7 +484,10 @@ mod tests {
         assert_eq!(to("127.0.0.1:5"), (false, "127.0.0.1".into(), 5));
         assert_eq!(to("abc.onion:8333"), (true, "abc.onion".into(), 8333));
         let direct = load("-regtest");
-        assert!(route(&direct, "abc.onion:8333", 1).is_err());
+        for name in ["abc.onion:8333", "abc.ONION", "abc.onion.", "abc.b32.I2P"] {
+            let error = route(&direct, name, 1).unwrap_err();
+            assert!(error.to_string().starts_with("no proxy for"), "{error}");
+        }
         assert_eq!(route(&direct, "localhost:5", 1).unwrap()[0].port, 5);
         let error = route(&load("-regtest -dns=0"), "localhost:5", 1).unwrap_err();
         assert_eq!(error.to_string(), "names are not resolved, -dns=0");
