@@ -14,14 +14,20 @@ impl PeerManager {
     ///
     /// Returns why it cannot be asked, in Bitcoin Core's words.
     pub(crate) fn fetch_block(&self, id: PeerId, hash: BlockHash) -> Result<(), &'static str> {
-        let peer = self.peer(id).filter(|peer| !peer.is_closing());
-        let peer = peer.ok_or("Peer does not exist")?;
+        let peer = self.peer(id).ok_or("Peer does not exist")?;
         if !peer.serves_witnesses() {
             return Err("Pre-SegWit peer");
         }
         let now = self.clock.now();
-        if !self.sync().download.request_from(id, hash, now) {
-            return Err("Already requested from this peer");
+        {
+            let mut sync = self.sync();
+            // It is closed before it is forgotten there: it would owe the block for ever.
+            if peer.is_closing() {
+                return Err("Peer does not exist");
+            }
+            if !sync.download.request_from(id, hash, now) {
+                return Err("Already requested from this peer");
+            }
         }
         peer.send(Message::GetData(vec![Inventory::WitnessBlock(hash)]), now);
         tracing::debug!("Requesting block {hash} from peer={id}");

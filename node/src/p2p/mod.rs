@@ -61,9 +61,10 @@ pub(crate) use subnet::{Subnet, is_routable, unmapped};
 pub(crate) use upload::TIMEFRAME;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
 
 use bitcoin::BlockHash;
-use cofferdam_ibd::sync::{DownloadScheduler, HeaderSync, PeerId};
+use cofferdam_ibd::sync::{BlockRequest, DownloadScheduler, HeaderSync, Missing, PeerId};
 
 /// Blocks whose sender is remembered until their scripts have run.
 const SOURCES_MAX: usize = 4096;
@@ -99,6 +100,16 @@ impl SyncState {
         self.announcers.retain(|announcer| *announcer != peer);
     }
 
+    /// Decides which of the missing blocks to ask a peer for: none if its connection is closed.
+    /// It is closed before the peer is forgotten here, and what was asked of it afterwards would be
+    /// owed by nobody who ever comes back.
+    fn request(&mut self, peer: &Peer, missing: &Missing, now: Duration) -> BlockRequest {
+        if peer.is_closing() {
+            return BlockRequest::default();
+        }
+        self.download.request(peer.id, missing, now)
+    }
+
     fn came_from(&mut self, hash: BlockHash, peer: PeerId, is_to_blame: bool) {
         self.arrived.insert(hash);
         if self.sources.insert(hash, Source { peer, is_to_blame }).is_none() {
@@ -109,5 +120,27 @@ impl SyncState {
                 self.sources.remove(&oldest);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::hashes::Hash as _;
+    use cofferdam_ibd::BlockRef;
+
+    use super::*;
+
+    #[test]
+    fn a_peer_that_has_gone_is_asked_for_nothing() {
+        let block = BlockRef { height: 1, hash: BlockHash::from_byte_array([1; 32]) };
+        let missing = Missing { blocks: vec![block], window_end: 1024 };
+        let peer = peer::tests::connected();
+        let mut sync = SyncState::default();
+        assert_eq!(sync.request(&peer, &missing, Duration::ZERO).blocks, [block.hash]);
+        // Its thread ends while the chain's thread has yet to decide what to ask it for.
+        peer.close();
+        sync.peer_gone(peer.id);
+        assert_eq!(sync.request(&peer, &missing, Duration::ZERO), BlockRequest::default());
+        assert_eq!(sync.download.in_flight(), 0);
     }
 }

@@ -408,15 +408,15 @@ impl Peer {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use bitcoin::BlockHash;
     use bitcoin::hashes::Hash as _;
     use bitcoin::p2p::message_blockdata::Inventory;
 
     use super::*;
 
-    #[test]
-    fn every_block_that_is_asked_for_may_come_once_without_waiting() {
+    /// A peer that nobody reads from.
+    pub(crate) fn connected() -> Peer {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let new = NewPeer {
@@ -435,7 +435,12 @@ mod tests {
             clock: Clock::default(),
             totals: Arc::new(Totals { received: AtomicU64::new(0), upload: Upload::new(0) }),
         };
-        let peer = Peer::new(new, stream).unwrap();
+        Peer::new(new, stream).unwrap()
+    }
+
+    #[test]
+    fn every_block_that_is_asked_for_may_come_once_without_waiting() {
+        let peer = connected();
         assert!(!peer.take_asked());
         let block = Inventory::WitnessBlock(BlockHash::all_zeros());
         peer.send(Message::GetData(vec![block; 3]), Duration::ZERO);

@@ -326,7 +326,7 @@ fn order_towards(
         missing.blocks.retain(|block| block.height <= missing.window_end);
     }
     missing.blocks.retain(|block| !sync.arrived.contains(&block.hash));
-    let request = sync.download.request(peer.id, &missing, now);
+    let request = sync.request(peer, &missing, now);
     let in_flight = sync.download.in_flight();
     drop(sync);
     // A block alone that joins the chain: most of it may be known.
