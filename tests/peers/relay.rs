@@ -4,9 +4,11 @@ use std::path::Path;
 
 use bitcoin::Block;
 use bitcoin::BlockHash;
+use bitcoin::Network;
 use bitcoin::bip152::HeaderAndShortIds;
 use bitcoin::block::Header;
 use bitcoin::consensus::{deserialize, serialize};
+use bitcoin::constants::genesis_block;
 use bitcoin::hashes::Hash as _;
 use bitcoin::hex::FromHex as _;
 use bitcoin::p2p::message_blockdata::Inventory;
@@ -15,6 +17,9 @@ use cofferdam_tests::process::{free_port, wait_for};
 use serde_json::{Value, json};
 
 use super::fixture::{BINARY, Logged, Peer, version};
+
+/// Headers of a full message.
+const HEADERS_MAX: usize = 2000;
 
 pub(crate) const ADDRESS: &str = "mjTkW3DjgyZck4KbiRusZsqTgaYTxdSz6z";
 
@@ -152,6 +157,38 @@ fn headers_of_too_little_work_are_kept_only_of_who_has_permission() {
     peer.send("headers", &headers(&blocks[..14]));
     peer.settle();
     node.logged("Synchronizing blockheaders, height: 14 (~");
+}
+
+/// Blocks without transactions, of as little work as the network allows.
+fn made_up(count: usize) -> Vec<Block> {
+    let mut header = genesis_block(Network::Regtest).header;
+    let next = |_| {
+        header.prev_blockhash = header.block_hash();
+        header.time += 600;
+        while header.validate_pow(header.target()).is_err() {
+            header.nonce += 1;
+        }
+        Block { header, txdata: Vec::new() }
+    };
+    (0..count).map(next).collect()
+}
+
+#[test]
+fn a_leader_whose_chain_ends_with_too_little_work_gives_way() {
+    // Nobody has headers of that much work.
+    let node = Logged::start(&["-mocktime=1700000000", "-minimumchainwork=0x10000"]);
+    let mut poor = Peer::ready(&node);
+    poor.expect("getheaders");
+    let mut other = Peer::ready(&node);
+    assert!(!was_sent(&settle(&mut other), "getheaders"));
+    let blocks = made_up(HEADERS_MAX + 1);
+    poor.send("headers", &headers(&blocks[..HEADERS_MAX]));
+    poor.expect("getheaders");
+    poor.send("headers", &headers(&blocks[HEADERS_MAX..]));
+    poor.settle();
+    assert!(!was_sent(&settle(&mut other), "getheaders"), "it might announce something yet");
+    node.call("setmocktime", &["1700000011"]);
+    other.expect("getheaders");
 }
 
 #[test]

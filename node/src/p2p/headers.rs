@@ -93,6 +93,7 @@ impl PeerManager {
         }
         self.report_presync(peer);
         if passed.headers.is_empty() {
+            self.end_if_over(peer);
             return Ok(());
         }
         self.take_in_headers(peer, passed.headers, passed.checked, full)
@@ -153,6 +154,7 @@ impl PeerManager {
                 if let Some(locator) = ask {
                     self.ask_headers(peer, locator);
                 }
+                self.end_if_over(peer);
                 Ok(())
             }
             HeadersOutcome::Worthless(height) => {
@@ -161,9 +163,20 @@ impl PeerManager {
                 Ok(())
             }
             HeadersOutcome::Rejected(rejection) => {
-                blame(peer, &rejection, false, "invalid header received")
+                blame(peer, &rejection, false, "invalid header received")?;
+                // Whoever keeps the connection is asked for no more either.
+                self.sync().headers.ended(peer.id, false, self.clock.now());
+                Ok(())
             }
             HeadersOutcome::Unconnected(_) => Ok(()),
+        }
+    }
+
+    /// Notes that a peer has no more headers if its chain has ended with too little work, or turned
+    /// out to be none: it is asked for no more, and the others must not wait for it.
+    fn end_if_over(&self, peer: &Peer) {
+        if peer.gate().sync().is_none() {
+            self.sync().headers.ended(peer.id, false, self.clock.now());
         }
     }
 
