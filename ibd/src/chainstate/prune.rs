@@ -188,7 +188,7 @@ impl Chainstate {
             }
             path.truncate(missing);
             path.reverse();
-            self.candidates.wait_for_pruned(&self.headers, &path);
+            self.candidates.wait_for_pruned(&mut self.headers, &path);
         }
     }
 }
@@ -196,12 +196,14 @@ impl Chainstate {
 #[cfg(test)]
 #[cfg(feature = "kernel")]
 mod tests {
+    use bitcoin::Block;
     use bitcoin::consensus::serialize;
 
     use super::*;
     use crate::chainstate::BlockAccepted;
     use crate::chainstate::tests::{advance, open_with_files};
     use crate::params::{ChainParams, Network};
+    use crate::sync::missing_blocks;
     use crate::testing::ModelChain;
 
     const NOW: u32 = 1_767_225_600;
@@ -211,8 +213,16 @@ mod tests {
         files.iter().map(|file| file.number).collect()
     }
 
-    #[test]
-    fn a_fork_with_pruned_blocks_wins_when_they_are_stored_again() {
+    /// A branch of four blocks that is connected, and one of three that is not, and what would make
+    /// it the longer one; each block has a file of its own.
+    struct Branches {
+        _dir: tempfile::TempDir,
+        chain: Chainstate,
+        other: Vec<Block>,
+        more: Vec<Block>,
+    }
+
+    fn branches() -> Branches {
         let dir = tempfile::tempdir().expect("temporary");
         let params = ChainParams::new(Network::Regtest);
         let mut chain = open_with_files(params, dir.path(), crate::FileSize::Bytes(300));
@@ -223,25 +233,32 @@ mod tests {
             let blocks = (0..len).map(|_| {
                 let block = model.random_block(&mut random, 2);
                 model.connect(&block);
-                serialize(&block)
+                block
             });
-            let blocks: Vec<Vec<u8>> = blocks.collect();
+            let blocks: Vec<Block> = blocks.collect();
             (blocks, model)
         };
-        let (a, _) = grow(&model, 4);
-        let (b, b_end) = grow(&model, 3);
-        let (more_b, _) = grow(&b_end, 3);
-        let give = |chain: &mut Chainstate, blocks: &[Vec<u8>]| {
-            for raw in blocks {
-                let accepted = chain.accept_block(raw.clone(), NOW).expect("works");
-                assert!(!matches!(accepted, BlockAccepted::Rejected(_)), "{accepted:?}");
-            }
-            advance(chain).connected
-        };
-        let base: Vec<Vec<u8>> = base.iter().map(serialize).collect();
+        let (main, _) = grow(&model, 4);
+        let (other, end) = grow(&model, 3);
+        let (more, _) = grow(&end, 3);
         give(&mut chain, &base);
-        give(&mut chain, &b);
-        assert_eq!(give(&mut chain, &a), 4, "the longer branch");
+        give(&mut chain, &other);
+        assert_eq!(give(&mut chain, &main), 4, "the longer branch");
+        Branches { _dir: dir, chain, other, more }
+    }
+
+    /// Returns how many blocks were connected then.
+    fn give(chain: &mut Chainstate, blocks: &[Block]) -> u32 {
+        for block in blocks {
+            let accepted = chain.accept_block(serialize(block), NOW).expect("works");
+            assert!(!matches!(accepted, BlockAccepted::Rejected(_)), "{accepted:?}");
+        }
+        advance(chain).connected
+    }
+
+    #[test]
+    fn what_disconnects_pruned_blocks_waits() {
+        let Branches { _dir, mut chain, more, .. } = branches();
         let tip = chain.tip();
         let files = all_but_last(&chain);
         chain.prune_files(&files).expect("works");
@@ -252,9 +269,29 @@ mod tests {
             None
         );
         // More work than the tip, and the blocks below are gone.
-        assert_eq!(give(&mut chain, &more_b), 0);
+        assert_eq!(give(&mut chain, &more), 0);
         assert_eq!(chain.tip(), tip);
-        // The blocks of `a` are needed to disconnect them: only the last is there.
+        // The blocks of the connected branch are needed to disconnect them: only the last is there.
         assert_eq!(advance(&mut chain).disconnected, 0);
+    }
+
+    #[test]
+    fn a_fork_with_pruned_blocks_wins_when_they_are_asked_for_and_stored_again() {
+        let Branches { _dir, mut chain, other, more } = branches();
+        let refs = |blocks: &[Block], chain: &Chainstate| -> Vec<_> {
+            let find = |block: &Block| chain.headers().get(&block.block_hash()).expect("known");
+            blocks.iter().map(find).collect()
+        };
+        let file = |&at: &HeaderRef| chain.headers().entry(at).block.expect("stored").position.file;
+        let files = refs(&other, &chain).iter().map(file).collect();
+        chain.prune_files(&files).expect("works");
+        assert!(other.iter().all(|block| chain.is_pruned(&block.block_hash())));
+        assert_eq!(give(&mut chain, &more), 0);
+        let best = refs(&more, &chain)[2];
+        let missing = missing_blocks(chain.headers(), chain.tip_ref(), best, false).blocks;
+        let missing: Vec<BlockHash> = missing.iter().map(|block| block.hash).collect();
+        assert_eq!(missing, other.iter().map(Block::block_hash).collect::<Vec<_>>());
+        assert_eq!(give(&mut chain, &other), 6);
+        assert_eq!(chain.tip().hash, more[2].block_hash());
     }
 }

@@ -94,7 +94,7 @@ impl Candidates {
     fn complete(&mut self, tree: &mut HeaderTree, at: HeaderRef) -> Vec<HeaderRef> {
         let parent = tree.entry(at).parent;
         if let Some(parent) = parent.filter(|&parent| !self.is_complete(tree, parent)) {
-            self.waiting.entry(parent).or_default().push(at);
+            self.wait_for(parent, at);
             return Vec::new();
         }
         // First in, first out, as in Core's ReceivedBlockTransactions: of two branches of equal work
@@ -123,17 +123,25 @@ impl Candidates {
         self.order.last().map(|&(_, Reverse((_, at)))| at)
     }
 
-    /// Takes back that the blocks of `path` are candidates, each the child of the one before: the
-    /// first one was pruned, and the others wait for it.
-    pub(crate) fn wait_for_pruned(&mut self, tree: &HeaderTree, path: &[HeaderRef]) {
+    /// Takes back that the blocks of `path` are complete, each the child of the one before: the
+    /// first one was pruned, and the others wait for it. So all that was pruned is missing again.
+    pub(crate) fn wait_for_pruned(&mut self, tree: &mut HeaderTree, path: &[HeaderRef]) {
         self.remove(tree, path);
+        for &at in path {
+            tree.set_chain_tx_count(at, 0);
+        }
         for pair in path.windows(2) {
             if let [parent, child] = pair {
-                let waiting = self.waiting.entry(*parent).or_default();
-                if !waiting.contains(child) {
-                    waiting.push(*child);
-                }
+                self.wait_for(*parent, *child);
             }
+        }
+    }
+
+    fn wait_for(&mut self, parent: HeaderRef, child: HeaderRef) {
+        let waiting = self.waiting.entry(parent).or_default();
+        // One that was pruned as well waits already when it is stored again.
+        if !waiting.contains(&child) {
+            waiting.push(child);
         }
     }
 
@@ -215,6 +223,22 @@ mod tests {
         candidates.block_stored(&mut tree, a1);
         assert_eq!(candidates.best(), Some(a3));
         assert!(candidates.is_complete(&tree, a2));
+    }
+
+    #[test]
+    fn a_branch_with_pruned_blocks_waits_until_they_are_stored_again() {
+        let (mut tree, mut candidates, [a1, a2, a3, ..]) = forked();
+        for at in [a1, a2, a3] {
+            candidates.block_stored(&mut tree, at);
+        }
+        candidates.wait_for_pruned(&mut tree, &[a1, a2, a3]);
+        assert_eq!(candidates.best(), Some(tree.genesis()));
+        assert!(![a1, a2, a3].iter().any(|&at| candidates.is_complete(&tree, at)));
+        candidates.block_stored(&mut tree, a2);
+        assert_eq!(candidates.best(), Some(tree.genesis()), "the other is still missing");
+        candidates.block_stored(&mut tree, a1);
+        assert_eq!(candidates.best(), Some(a3));
+        assert_eq!(tree.entry(a3).chain_tx_count, 4);
     }
 
     #[test]
