@@ -6,7 +6,8 @@
 //! doubles with each peer dropped (our own line may be the slow one) and decays with each block.
 //! Shape and constants are those of Bitcoin Core's `net_processing.cpp`; beyond them, what is in
 //! flight is bounded in bytes too ([`IN_FLIGHT_BYTES_MAX`]). Each peer has a part of these bytes, and
-//! what is late changes hands: whoever is silent holds only his part, and not for long.
+//! what is late changes hands: whoever is silent holds only his part, and not for long. Whoever lost
+//! a block so starts again with one at a time: slow peers do not pass the same blocks on for ever.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -133,6 +134,16 @@ struct Peer {
     delivered: Option<Duration>,
     /// Until when it is asked for nothing, since it did not have what it announced.
     paused_until: Duration,
+    /// How many blocks less than others it may owe: once it lost one to another peer it starts again
+    /// with one at a time, and one more for each it sends (the slow start of RFC 5681).
+    held_back: usize,
+}
+
+impl Peer {
+    /// Returns how many blocks it may owe.
+    const fn blocks_max(&self) -> usize {
+        BLOCKS_IN_FLIGHT_MAX - self.held_back
+    }
 }
 
 /// What a peer may be asked for.
@@ -176,7 +187,7 @@ impl DownloadScheduler {
         if now < entry.paused_until {
             return BlockRequest::default();
         }
-        let is_idle = entry.owed.is_empty();
+        let (is_idle, blocks_max) = (entry.owed.is_empty(), entry.blocks_max());
         let Room { mut blocks, is_tight } = self.room(peer, now);
         let (has_room, mut has_left_out) = (blocks > 0, false);
         let mut done = BlockRequest::default();
@@ -188,7 +199,7 @@ impl DownloadScheduler {
             }
             if let Some(asked) = self.in_flight.get(&block.hash).copied() {
                 first = first.or(Some(asked.peer));
-                if late.len() < BLOCKS_IN_FLIGHT_MAX && self.may_take_over(peer, asked, now) {
+                if late.len() < blocks_max && self.may_take_over(peer, asked, now) {
                     late.push((block.hash, asked.peer));
                 }
             } else if block.height > missing.window_end {
@@ -207,7 +218,7 @@ impl DownloadScheduler {
             }
         }
         if is_idle && (done.blocks.is_empty() || is_tight) {
-            late.truncate(BLOCKS_IN_FLIGHT_MAX.saturating_sub(done.blocks.len()));
+            late.truncate(blocks_max.saturating_sub(done.blocks.len()));
             self.take_over(peer, late, now, &mut done);
         }
         done
@@ -218,8 +229,9 @@ impl DownloadScheduler {
     /// at most: silent ones, however many, leave the rest to who sends.
     fn room(&self, peer: PeerId, now: Duration) -> Room {
         let owed = self.owed_by(peer).len();
+        let blocks_max = self.peers.get(&peer).map_or(BLOCKS_IN_FLIGHT_MAX, Peer::blocks_max);
         let Some(most) = IN_FLIGHT_BYTES_MAX.checked_div(self.mean_bytes) else {
-            let blocks = BLOCKS_IN_FLIGHT_MAX.saturating_sub(owed);
+            let blocks = blocks_max.saturating_sub(owed);
             return Room { blocks, is_tight: false };
         };
         let most = usize::try_from(most).unwrap_or(usize::MAX).max(1);
@@ -240,7 +252,7 @@ impl DownloadScheduler {
         } else {
             free = free.min(half.saturating_sub(held_by_unproven));
         }
-        let wanted = part.clamp(1, BLOCKS_IN_FLIGHT_MAX).saturating_sub(owed);
+        let wanted = part.clamp(1, blocks_max).saturating_sub(owed);
         Room { blocks: wanted.min(free), is_tight: free < wanted }
     }
 
@@ -258,6 +270,7 @@ impl DownloadScheduler {
             if let Some(owner) = self.peers.get_mut(&owner) {
                 owner.delivered = None;
                 owner.paused_until = now + PAUSE_OF_SLOW;
+                owner.held_back = BLOCKS_IN_FLIGHT_MAX - 1;
             }
             self.assign(peer, hash, now);
             done.blocks.push(hash);
@@ -310,6 +323,7 @@ impl DownloadScheduler {
         let is_owed = owner == Some(peer);
         if let Some(entry) = self.peers.get_mut(&peer).filter(|_| is_owed) {
             entry.delivered = Some(now);
+            entry.held_back = entry.held_back.saturating_sub(1);
         }
         is_owed
     }
@@ -593,6 +607,22 @@ mod tests {
         assert!(scheduler.received(3, &hash(6), 100, at(21)));
         assert!(ask(&mut scheduler, 3, &tip, 29).is_empty());
         assert_eq!(ask(&mut scheduler, 3, &tip, 30), [hash(5)]);
+    }
+
+    #[test]
+    fn who_lost_a_block_to_another_starts_again_with_one_at_a_time() {
+        let mut scheduler = DownloadScheduler::default();
+        assert_eq!(ask(&mut scheduler, 1, &missing(1..=16, 1024), 0).len(), 16);
+        assert_eq!(ask(&mut scheduler, 2, &missing(1..=16, 1024), 20), hashes(1..=16));
+        let more = missing(17..=99, 1024);
+        assert_eq!(ask(&mut scheduler, 1, &more, 80), [hash(17)]);
+        // Each that it sends is one more it may owe, and others' that are late count alike.
+        assert!(scheduler.received(1, &hash(17), 100, at(81)));
+        assert_eq!(ask(&mut scheduler, 1, &missing(1..=16, 1024), 81), [hash(1), hash(2)]);
+        for (sent, second) in (1..=2).zip(82..) {
+            assert!(scheduler.received(1, &hash(sent), 100, at(second)));
+        }
+        assert_eq!(ask(&mut scheduler, 1, &more, 84), hashes(17..=20));
     }
 
     #[test]

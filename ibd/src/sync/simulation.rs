@@ -241,10 +241,7 @@ fn one_honest_peer_suffices_and_each_other_costs_four_seconds_and_the_end_half_a
 fn eight_others_slow_a_long_sync_down_by_a_tenth_at_most() {
     for bytes in SIZES {
         let alone = Simulation::long(&[Behaviour::Honest], bytes, 0).run();
-        // Before the size of big blocks is known, more are asked for than their bytes allow, and who
-        // sends a few of them keeps the rest for half a minute.
-        let start = if bytes == SIZES[0] { Duration::ZERO } else { Duration::from_secs(30) };
-        let allowed = alone.mul_f64(1.1) + start;
+        let allowed = alone.mul_f64(1.1);
         for behaviour in HOSTILE {
             for seed in 0..effort().pick(2, 20, 100) {
                 let mut all = vec![behaviour; 8];
