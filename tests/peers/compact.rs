@@ -8,6 +8,7 @@ use bitcoin::script::Builder;
 use bitcoin::{
     Amount, Block, OutPoint, ScriptBuf, Transaction, TxIn, TxOut, absolute, transaction,
 };
+use cofferdam_tests::data;
 use serde_json::json;
 
 use super::fixture::{Logged, Peer};
@@ -263,4 +264,26 @@ fn a_node_of_blocks_only_takes_no_compact_blocks_and_serves_them() {
     let (_, payload) = peer.expect("cmpctblock");
     let served: HeaderAndShortIds = deserialize(&payload).expect("a compact block");
     assert_eq!(served.header, first.header);
+}
+
+/// Where no transactions of peers are taken, a compact block would have to be fetched whole, and of
+/// several peers.
+#[test]
+fn where_no_transactions_wait_nobody_announces_by_compact_blocks() {
+    let raw = data::blocks("signet/chain-0-120.blkdat");
+    let block = |height: usize| deserialize::<Block>(&raw[height]).expect("a block");
+    let (first, second) = (block(1), block(2));
+    // These blocks are from 2020, and the sync is over all the same.
+    let node = Logged::on_signet(&["-minimumchainwork=0", "-maxtipage=9999999999"]);
+    let mut peer = sender(&node);
+    peer.send("headers", &headers(std::slice::from_ref(&first)));
+    let (_, payload) = peer.expect("getdata");
+    assert_eq!(requested(&payload), [Inventory::WitnessBlock(first.block_hash())]);
+    peer.send("block", &raw[1]);
+    assert!(!was_sent(&settle(&mut peer), "sendcmpct"));
+    assert!(is_tip(&node, &first));
+    peer.send("cmpctblock", &compact(&second));
+    peer.settle();
+    assert!(!is_tip(&node, &second));
+    node.logged("sent us a compact block even though we are blocksonly!");
 }

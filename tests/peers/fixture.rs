@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bitcoin::hashes::{Hash as _, sha256d};
@@ -10,6 +11,7 @@ use serde_json::Value;
 
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_cofferdam-under-test");
 const MAGIC: [u8; 4] = [0xfa, 0xbf, 0xb5, 0xda];
+const MAGIC_OF_SIGNET: [u8; 4] = [0x0a, 0x03, 0xcf, 0x40];
 
 /// How long a peer waits for bytes before the test has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -18,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct Logged {
     pub(crate) node: Node,
     dir: tempfile::TempDir,
+    chain: &'static str,
     /// Whether it opens connections by itself.
     is_automatic: bool,
 }
@@ -25,31 +28,46 @@ pub(crate) struct Logged {
 impl Logged {
     /// Starts a node that connects only to whom it is told to.
     pub(crate) fn start(args: &[&str]) -> Self {
-        Self::start_in(tempfile::tempdir().expect("a temporary directory"), false, args)
+        Self::start_in(tempfile::tempdir().expect("a temporary directory"), "regtest", false, args)
+    }
+
+    /// As [`Logged::start`], on signet.
+    pub(crate) fn on_signet(args: &[&str]) -> Self {
+        Self::start_in(tempfile::tempdir().expect("a temporary directory"), "signet", false, args)
     }
 
     /// Starts a node that opens connections by itself.
     pub(crate) fn automatic(args: &[&str]) -> Self {
-        Self::start_in(tempfile::tempdir().expect("a temporary directory"), true, args)
+        Self::start_in(tempfile::tempdir().expect("a temporary directory"), "regtest", true, args)
     }
 
-    fn start_in(dir: tempfile::TempDir, is_automatic: bool, args: &[&str]) -> Self {
+    fn start_in(
+        dir: tempfile::TempDir,
+        chain: &'static str,
+        is_automatic: bool,
+        args: &[&str],
+    ) -> Self {
         let mut all = vec!["-backend=sled", "-debug", "-loglevel=trace"];
         all.extend((!is_automatic).then_some("-connect=0"));
         all.extend(args);
-        let node = Node::start(BINARY, dir.path(), &all);
-        Self { node, dir, is_automatic }
+        let node = Node::start_on(chain, BINARY, dir.path(), &all);
+        Self { node, dir, chain, is_automatic }
     }
 
     /// Stops the node and starts it again with other options.
     pub(crate) fn restart(self, args: &[&str]) -> Self {
         self.node.stop();
-        Self::start_in(self.dir, self.is_automatic, args)
+        Self::start_in(self.dir, self.chain, self.is_automatic, args)
     }
 
     /// Returns the whole log.
     pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("regtest/debug.log")).expect("a log")
+        std::fs::read_to_string(self.file("debug.log")).expect("a log")
+    }
+
+    /// Returns the path of a file of the chain's folder.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(self.chain).join(name)
     }
 
     /// Waits until a line with this text is in the log.
@@ -92,18 +110,23 @@ impl Logged {
 }
 
 /// The other end of a connection.
-pub(crate) struct Peer(TcpStream);
+pub(crate) struct Peer {
+    stream: TcpStream,
+    magic: [u8; 4],
+}
 
 impl Peer {
     pub(crate) fn new(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).expect("a socket");
-        Self(stream)
+        Self { stream, magic: MAGIC }
     }
 
     /// Connects to a node, and says nothing.
     pub(crate) fn connect(node: &Logged) -> Self {
         let port = node.node.p2p_port;
-        Self::new(TcpStream::connect(("127.0.0.1", port)).expect("the node listens"))
+        let stream = TcpStream::connect(("127.0.0.1", port)).expect("the node listens");
+        let magic = if node.chain == "signet" { MAGIC_OF_SIGNET } else { MAGIC };
+        Self { magic, ..Self::new(stream) }
     }
 
     /// Connects and shakes hands.
@@ -123,32 +146,32 @@ impl Peer {
     }
 
     pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
-        self.0.write_all(bytes).expect("the node reads");
+        self.stream.write_all(bytes).expect("the node reads");
     }
 
     pub(crate) fn send(&mut self, command: &str, payload: &[u8]) {
-        self.send_raw(&frame(command, payload));
+        self.send_raw(&frame_of(self.magic, command, payload));
     }
 
     /// As [`Peer::send_raw`]; none if the node has hung up.
     pub(crate) fn try_send_raw(&mut self, bytes: &[u8]) -> Option<()> {
-        self.0.write_all(bytes).ok()
+        self.stream.write_all(bytes).ok()
     }
 
     /// As [`Peer::send`]; none if the node has hung up.
     pub(crate) fn try_send(&mut self, command: &str, payload: &[u8]) -> Option<()> {
-        self.try_send_raw(&frame(command, payload))
+        self.try_send_raw(&frame_of(self.magic, command, payload))
     }
 
     /// Reads a message; none if the node hung up.
     pub(crate) fn read(&mut self) -> Option<(String, Vec<u8>)> {
         let mut header = [0; 24];
-        self.0.read_exact(&mut header).ok()?;
-        assert_eq!(header[..4], MAGIC);
+        self.stream.read_exact(&mut header).ok()?;
+        assert_eq!(header[..4], self.magic);
         let command = String::from_utf8_lossy(&header[4..16]).trim_matches('\0').to_owned();
         let length = u32::from_le_bytes(header[16..20].try_into().expect("four bytes"));
         let mut payload = vec![0; usize::try_from(length).expect("small")];
-        self.0.read_exact(&mut payload).ok()?;
+        self.stream.read_exact(&mut payload).ok()?;
         assert_eq!(header[20..], checksum(&payload));
         Some((command, payload))
     }
@@ -190,7 +213,11 @@ pub(crate) fn version(number: u32, services: u64) -> Vec<u8> {
 }
 
 pub(crate) fn frame(command: &str, payload: &[u8]) -> Vec<u8> {
-    let mut frame = MAGIC.to_vec();
+    frame_of(MAGIC, command, payload)
+}
+
+fn frame_of(magic: [u8; 4], command: &str, payload: &[u8]) -> Vec<u8> {
+    let mut frame = magic.to_vec();
     frame.extend(command.bytes().chain(std::iter::repeat(0)).take(12));
     frame.extend(u32::try_from(payload.len()).expect("small").to_le_bytes());
     frame.extend(checksum(payload));

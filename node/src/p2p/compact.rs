@@ -90,7 +90,7 @@ impl PeerManager {
         peer: &Arc<Peer>,
         compact: HeaderAndShortIds,
     ) -> Result<(), End> {
-        if self.config.blocks_only {
+        if !self.relays_transactions() {
             // There are no transactions here to put it together from.
             tracing::debug!(
                 "peer={} sent us a compact block even though we are blocksonly!",
@@ -317,8 +317,9 @@ impl PeerManager {
     /// Asks the peer that sent a block first to announce the next ones by compact blocks, and no
     /// longer the one that did so least lately; one that we chose stays (`MaybeSetPeerAsAnnouncingHeaderAndIDs`).
     pub(super) fn prefer_announcer(&self, id: PeerId) {
-        if self.config.blocks_only {
-            // Who has no transactions to put a block together from gains nothing.
+        if !self.relays_transactions() {
+            // Who has no transactions to put a block together from gains nothing, and would fetch
+            // all of it from each of several peers.
             return;
         }
         let Some(peer) = self.peer(id).filter(|peer| peer.state().provides_compact) else {

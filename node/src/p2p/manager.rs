@@ -221,8 +221,9 @@ impl PeerManager {
         self.config.v2_transport
     }
 
-    /// Returns whether transactions are asked for. They are of no use here; suites that were
-    /// written for `bitcoind` see on regtest what it says, and peers elsewhere save the traffic.
+    /// Returns whether transactions are asked for, and so whether a block may be put together of what
+    /// waits here. They are of no use here; suites that were written for `bitcoind` see on regtest what
+    /// it says, and peers elsewhere save the traffic.
     pub(crate) fn relays_transactions(&self) -> bool {
         self.chain.params().network == Network::Regtest && !self.config.blocks_only
     }

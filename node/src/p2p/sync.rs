@@ -191,7 +191,7 @@ impl PeerManager {
         for BlockRef { height, hash } in &order.blocks {
             tracing::debug!("Requesting block {hash} ({height}) peer={}", peer.id);
         }
-        let compact = order.compact && !self.config.blocks_only;
+        let compact = order.compact && self.relays_transactions();
         let kind = if compact { Inventory::CompactBlock } else { Inventory::WitnessBlock };
         let items = order.blocks.into_iter().map(|block| kind(block.hash)).collect();
         peer.send(Message::GetData(items), self.clock.now());
