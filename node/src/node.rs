@@ -226,7 +226,7 @@ impl Node {
         let peers = PeerManager::start(
             config.p2p.clone(),
             self.chain.clone(),
-            clock.clone(),
+            (clock.clone(), warnings.clone()),
             config.indexes.serve_filters.then(|| Arc::clone(&self.indexes)),
             self.shutdown.clone(),
             self.data_dir.chain_dir(),

@@ -28,8 +28,10 @@ const SHUTDOWN_WAIT: Duration = Duration::from_secs(30);
 /// Blocks by which a chain that is not valid has to be longer before it is alarming.
 const ALARMING_BLOCKS: u32 = 6;
 const INVALID_CHAIN_WARNING: &str = "Warning: Found invalid chain more than 6 blocks longer than our best chain. This could be due to database corruption or consensus incompatibility with peers.";
+/// What is said of a clock that is off (`TimeOffsets::WarnIfOutOfSync`).
+pub(crate) const CLOCK_WARNING: &str = "Your computer's date and time appear to be more than 10 minutes out of sync with the network, this may lead to consensus failure. After you've confirmed your computer's clock, this message should no longer appear when you restart your node. Without a restart, it should stop showing automatically after you've connected to a sufficient number of new outbound peers, which may take some time. You can inspect the `timeoffset` field of the `getpeerinfo` and `getnetworkinfo` RPC methods to get more info.";
 
-/// What is wrong with the chain, for RPC; clones share it.
+/// What is wrong with the chain or the clock, for RPC; clones share it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Warnings(Arc<Mutex<Found>>);
 
@@ -38,6 +40,7 @@ struct Found {
     /// Rules that are unknown here hold: never taken back, as in Core.
     new_rules: Option<String>,
     invalid_chain: bool,
+    clock_is_off: bool,
     /// The best block that is known to break a rule (Core's `m_best_invalid`).
     best_invalid: Option<HeaderRef>,
 }
@@ -47,13 +50,20 @@ impl Warnings {
     pub(crate) fn texts(&self) -> Vec<String> {
         let found = self.found();
         let invalid_chain = found.invalid_chain.then(|| INVALID_CHAIN_WARNING.to_owned());
-        found.new_rules.iter().cloned().chain(invalid_chain).collect()
+        let clock = found.clock_is_off.then(|| CLOCK_WARNING.to_owned());
+        found.new_rules.iter().cloned().chain(invalid_chain).chain(clock).collect()
     }
 
     /// Sets the warning of an invalid chain or takes it back; returns whether it is set and new.
     fn set_invalid_chain(&self, is_there: bool) -> bool {
         let was_there = std::mem::replace(&mut self.found().invalid_chain, is_there);
         is_there && !was_there
+    }
+
+    /// Sets the warning of a clock that is off or takes it back. No command of the user's is run for
+    /// it, as in Core.
+    pub(crate) fn set_clock_is_off(&self, is_off: bool) {
+        self.found().clock_is_off = is_off;
     }
 
     /// Sets the warning of new rules, if there is none; returns whether it is new.
@@ -105,7 +115,7 @@ impl Notifier {
         Ok(notifier)
     }
 
-    /// Returns what is wrong with the chain, as it is kept up to date.
+    /// Returns what is wrong with the chain or the clock, as it is kept up to date.
     pub(crate) fn warnings(&self) -> Warnings {
         self.warnings.clone()
     }
@@ -315,7 +325,9 @@ mod tests {
         assert!(!warnings.set_invalid_chain(true));
         assert_eq!(warnings.texts(), [INVALID_CHAIN_WARNING]);
         assert!(warnings.set_new_rules("rules") && !warnings.set_new_rules("others"));
-        assert_eq!(warnings.texts(), ["rules", INVALID_CHAIN_WARNING]);
+        warnings.set_clock_is_off(true);
+        assert_eq!(warnings.texts(), ["rules", INVALID_CHAIN_WARNING, CLOCK_WARNING]);
+        warnings.set_clock_is_off(false);
         assert!(!warnings.set_invalid_chain(false));
         assert_eq!(warnings.texts(), ["rules"]);
         assert!(warnings.set_invalid_chain(true));

@@ -1,5 +1,7 @@
 //! What is said before two are ready, by each kind of connection.
 
+use serde_json::json;
+
 use crate::fixture::{Logged, Peer, version};
 
 #[test]
@@ -98,4 +100,44 @@ fn the_addresses_of_peers_are_in_the_log_for_those_who_want_them() {
         }
         node.node.stop();
     }
+}
+
+#[test]
+fn a_clock_that_is_off_is_warned_of_until_new_peers_say_otherwise() {
+    const NOW: i64 = 1_800_000_000;
+    let node = Logged::start(&["-v2transport=0", &format!("-mocktime={NOW}")]);
+    let said = |offset: i64| {
+        let mut said = version(70_016, 9);
+        said[12..20].copy_from_slice(&(NOW + offset).to_le_bytes());
+        said
+    };
+    let warnings = |method: &str| node.node.rpc(method, &[])["warnings"].clone();
+    let probe = |offset: i64| {
+        let mut peer = node.connects("feeler");
+        peer.expect("version");
+        peer.send("version", &said(offset));
+        peer.wait_for_end();
+    };
+    // Who comes may say anything.
+    for _ in 0..5 {
+        let mut peer = Peer::connect(&node);
+        peer.send("version", &said(3600));
+        peer.expect("verack");
+    }
+    for _ in 0..4 {
+        probe(601);
+    }
+    assert_eq!(warnings("getnetworkinfo"), json!([]));
+    probe(601);
+    for method in ["getnetworkinfo", "getblockchaininfo", "getmininginfo"] {
+        let text = warnings(method)[0].to_string();
+        assert!(text.contains("more than 10 minutes out of sync with the network"), "{text}");
+    }
+    // Those who said so have gone.
+    assert_eq!(node.node.rpc("getnetworkinfo", &[])["timeoffset"], 601);
+    for _ in 0..6 {
+        probe(600);
+    }
+    assert_eq!(warnings("getnetworkinfo"), json!([]));
+    assert_eq!(node.node.rpc("getnetworkinfo", &[])["timeoffset"], 600);
 }

@@ -265,9 +265,15 @@ impl PeerManager {
             "receive version message: {agent}: version {number}, blocks={start_height}, us={us}, txrelay={relay}, {}",
             peer.in_log()
         );
-        let mut state = peer.state();
-        state.time_offset = version.time.saturating_sub(seconds(self.clock.now()));
-        state.version = Some(version);
+        let offset = version.time.saturating_sub(seconds(self.clock.now()));
+        {
+            let mut state = peer.state();
+            state.time_offset = offset;
+            state.version = Some(version);
+        }
+        if !peer.is_inbound() {
+            self.note_clock(offset);
+        }
     }
 
     fn on_ready(&self, peer: &Arc<Peer>) {

@@ -32,12 +32,14 @@ use super::outbound::Outbound;
 use super::peer::{Kind, NewPeer, Peer, Totals};
 use super::permissions::Permissions;
 use super::subnet::Subnet;
+use super::time_offsets::TimeOffsets;
 use super::upload::Upload;
 use crate::chain::ChainHandle;
 use crate::clock::Clock;
 use crate::config::{P2pConfig, ProxyConfig, PruneMode};
 use crate::data_dir::random_bytes;
 use crate::index::Indexes;
+use crate::notify::Warnings;
 use crate::shutdown::Shutdown;
 
 /// How often the time is looked at.
@@ -63,6 +65,9 @@ pub(crate) struct PeerManager {
     /// The folder of the network's files.
     chain_dir: PathBuf,
     outbound: Mutex<Outbound>,
+    time_offsets: Mutex<TimeOffsets>,
+    /// Where it is said that our clock is off.
+    pub(super) warnings: Warnings,
     pub(super) shutdown: Shutdown,
     pub(super) default_port: u16,
     pub(super) totals: Arc<Totals>,
@@ -100,7 +105,7 @@ impl PeerManager {
     pub(crate) fn start(
         config: P2pConfig,
         chain: ChainHandle,
-        clock: Clock,
+        (clock, warnings): (Clock, Warnings),
         filters: Option<Arc<Indexes>>,
         shutdown: Shutdown,
         chain_dir: &Path,
@@ -123,6 +128,8 @@ impl PeerManager {
             addresses: AddressBook::new(random_bytes()?),
             chain_dir: chain_dir.to_owned(),
             outbound: Mutex::new(Outbound::default()),
+            time_offsets: Mutex::default(),
+            warnings,
             shutdown,
             default_port,
             totals: Arc::new(Totals { received: AtomicU64::new(0), upload }),
@@ -346,6 +353,11 @@ impl PeerManager {
     /// Returns when to open which connection.
     pub(super) fn outbound(&self) -> MutexGuard<'_, Outbound> {
         self.outbound.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns how far the clocks of others are ahead; the lock is for a few lines.
+    pub(super) fn time_offsets(&self) -> MutexGuard<'_, TimeOffsets> {
+        self.time_offsets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn peer_table(&self) -> MutexGuard<'_, BTreeMap<PeerId, Arc<Peer>>> {

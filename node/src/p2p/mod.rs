@@ -46,6 +46,7 @@ mod session;
 mod socks5;
 mod subnet;
 mod sync;
+mod time_offsets;
 mod transactions;
 mod transport;
 mod upkeep;

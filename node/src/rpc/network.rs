@@ -137,7 +137,7 @@ fn disconnect_node(context: &Context, args: &Args) -> RpcResult {
     let id: Option<i64> = args.optional_integer(1)?;
     let (reason, peer) = match (address, id) {
         (Some(address), None) => {
-            let is_it = |peer: &&std::sync::Arc<Peer>| peer.name == address;
+            let is_it = |peer: &&Arc<Peer>| peer.name == address;
             ("disconnect by address match", context.peers.peers().iter().find(is_it).cloned())
         }
         (None | Some(""), Some(id)) => {
@@ -227,7 +227,7 @@ fn get_network_info(context: &Context, _: &Args) -> RpcResult {
         "localservices": format!("{services:016x}"),
         "localservicesnames": service_names(services),
         "localrelay": context.peers.relays_transactions(),
-        "timeoffset": time_offset(&peers),
+        "timeoffset": context.peers.time_offset(),
         "networkactive": context.peers.is_active(),
         "connections": peers.len(),
         "connections_in": inbound,
@@ -238,17 +238,6 @@ fn get_network_info(context: &Context, _: &Args) -> RpcResult {
         "localaddresses": own,
         "warnings": context.warnings.texts(),
     }))
-}
-
-/// Returns how far the clocks of peers that we chose are ahead, in the middle; 0 if they are too few
-/// to say (Bitcoin Core's `TimeOffsets::Median`, which remembers peers that have gone).
-fn time_offset(peers: &[Arc<Peer>]) -> i64 {
-    const PEERS_MIN: usize = 5;
-    let chosen = peers.iter().filter(|peer| !peer.is_inbound() && peer.is_ready());
-    let mut offsets: Vec<i64> = chosen.map(|peer| peer.state().time_offset).collect();
-    offsets.sort_unstable();
-    let middle = offsets.get(offsets.len() / 2).copied().unwrap_or(0);
-    if offsets.len() < PEERS_MIN { 0 } else { middle }
 }
 
 fn send_message(context: &Context, args: &Args) -> RpcResult {
