@@ -1,5 +1,7 @@
 //! What a node serves, to whom, and whom it hangs up on for asking.
 
+use std::fs::File;
+
 use bitcoin::BlockHash;
 use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::hashes::Hash as _;
@@ -131,5 +133,39 @@ fn a_node_that_prunes_names_only_blocks_that_it_will_still_have() {
         assert!(ask(from).is_empty(), "{from}");
         let hash = blocks[next - 1];
         node.logged(&format!(" getblocks stopping, pruned or too old block at {next} {hash}"));
+    }
+}
+
+/// Whoever asks again costs no work of the chain's thread, and no disk.
+#[test]
+fn the_tip_is_read_once_for_all_who_want_it_compact_or_in_part() {
+    for is_announced in [true, false] {
+        let node = Logged::start(&[]);
+        let known = mine(&node, 1)[0];
+        let mut peer = Peer::ready(&node);
+        peer.send("sendcmpct", &[u8::from(is_announced), 2, 0, 0, 0, 0, 0, 0, 0]);
+        let locator = GetBlocksMessage::new(vec![known], BlockHash::all_zeros());
+        peer.send("getheaders", &serialize(&locator));
+        peer.settle();
+        let tip = mine(&node, 1)[0];
+        let coinbase = [&tip.to_byte_array()[..], &[1, 0]].concat();
+        if is_announced {
+            peer.expect("cmpctblock");
+        } else {
+            peer.send("getblocktxn", &coinbase);
+            peer.expect("blocktxn");
+        }
+        let file = File::options().write(true).open(node.file("blocks/blk00000.dat"));
+        file.and_then(|file| file.set_len(0)).expect("a block file");
+        for (item, command) in [
+            (Inventory::CompactBlock(tip), "cmpctblock"),
+            (Inventory::WitnessBlock(tip), "block"),
+            (Inventory::Block(tip), "block"),
+        ] {
+            peer.send("getdata", &inventory(&[item]));
+            peer.expect(command);
+        }
+        peer.send("getblocktxn", &coinbase);
+        peer.expect("blocktxn");
     }
 }

@@ -1,13 +1,10 @@
 //! What others are told unasked: new blocks, and who sent a block that breaks a rule.
 
-use bitcoin::bip152::HeaderAndShortIds;
 use bitcoin::p2p::message_blockdata::Inventory;
 use cofferdam_ibd::{Chainstate, HeaderRef, HeaderTree};
 
-use super::compact::make_compact;
 use super::manager::PeerManager;
 use super::message::Message;
-use super::relay_message::RelayMessage;
 use super::sync::learn_unknown;
 use crate::chain::ChainEvent;
 
@@ -87,16 +84,17 @@ impl PeerManager {
             let parent = missing.first().and_then(|first| headers.entry(*first).parent);
             let joins = parent.is_some_and(has);
             let wants_compact = joins && missing.len() == 1 && peer.state().wants_compact_unasked;
-            let block = if wants_compact {
-                compact.get_or_insert_with(|| compact_tip(chain)).clone()
-            } else {
-                None
-            };
             let hash = headers.entry(tip).hash;
-            let message = if let Some(block) = block {
+            if wants_compact
+                && let Some(block) = compact.get_or_insert_with(|| self.read_tip(chain))
+                && let Some(content) = block.compact()
+            {
                 tracing::debug!("sending header-and-ids {hash} to peer={}", peer.id);
-                Message::Relay(RelayMessage::CompactBlock(Box::new(block)))
-            } else if joins && prefers_headers {
+                peer.state().best_sent = Some(tip);
+                peer.send_bytes("cmpctblock".into(), content.to_vec());
+                continue;
+            }
+            let message = if joins && prefers_headers {
                 Message::Headers(missing.iter().map(|at| headers.entry(*at).header).collect())
             } else {
                 Message::Inv(vec![Inventory::Block(hash)])
@@ -107,10 +105,6 @@ impl PeerManager {
             peer.send(message, self.clock.now());
         }
     }
-}
-
-fn compact_tip(chain: &Chainstate) -> Option<HeaderAndShortIds> {
-    make_compact(&chain.read_block(&chain.tip().hash).ok()??)
 }
 
 /// Lists the blocks of the chain that ends in `tip` and not of the one that ends in `from`; none

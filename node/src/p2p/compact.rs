@@ -1,4 +1,4 @@
-//! Compact blocks (BIP-0152): made, put together again, and who announces new blocks by them.
+//! Compact blocks (BIP-0152): put together again, and who announces new blocks by them.
 //!
 //! A compact block names transactions by short hashes that collide easily: whatever is put
 //! together is checked as any other block is, and a failure to do so is nobody's fault.
@@ -8,13 +8,13 @@ use std::sync::Arc;
 use bitcoin::bip152::{BlockTransactions, BlockTransactionsRequest, HeaderAndShortIds};
 use bitcoin::block::Header;
 use bitcoin::p2p::message_blockdata::Inventory;
-use bitcoin::{Block, BlockHash, Transaction};
+use bitcoin::{BlockHash, Transaction};
 use cofferdam_ibd::pow::{block_work, check_proof_of_work};
 use cofferdam_ibd::sync::{BLOCKS_IN_FLIGHT_MAX, PeerId, work_threshold};
 use cofferdam_ibd::{BlockRef, Chainstate, HeaderRef, RawBlock, Rejection, RejectionScope};
 
 use super::dispatch::End;
-use super::manager::{PeerManager, random_nonce};
+use super::manager::PeerManager;
 use super::message::Message;
 use super::partial_block::{PartialBlock, PartialError};
 use super::peer::Peer;
@@ -427,12 +427,6 @@ fn take_header(
         near: can_direct_fetch(chain, now),
         next: entry.height <= tip.height.saturating_add(AHEAD_MAX),
     }))
-}
-
-/// Makes the compact block of a block's bytes, with its coinbase.
-pub(super) fn make_compact(raw: &[u8]) -> Option<HeaderAndShortIds> {
-    let block: Block = bitcoin::consensus::deserialize(raw).ok()?;
-    HeaderAndShortIds::from_block(&block, random_nonce(), 2, &[]).ok()
 }
 
 #[cfg(test)]

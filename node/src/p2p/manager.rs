@@ -31,6 +31,7 @@ use super::net_group::NetGroups;
 use super::outbound::Outbound;
 use super::peer::{Kind, NewPeer, Peer, Totals};
 use super::permissions::Permissions;
+use super::recent::Recent;
 use super::subnet::Subnet;
 use super::time_offsets::TimeOffsets;
 use super::upload::Upload;
@@ -59,6 +60,8 @@ pub(crate) struct PeerManager {
     pub(super) chain: ChainHandle,
     pub(super) clock: Clock,
     pub(super) sync: Arc<Mutex<SyncState>>,
+    /// The tip, for all who ask for it.
+    pub(super) recent: Recent,
     /// Where filters are that are served.
     pub(super) filters: Option<Arc<Indexes>>,
     pub(super) addresses: AddressBook,
@@ -124,6 +127,7 @@ impl PeerManager {
             chain,
             clock,
             sync: Arc::default(),
+            recent: Recent::default(),
             filters,
             addresses: AddressBook::new(random_bytes()?),
             chain_dir: chain_dir.to_owned(),

@@ -38,6 +38,7 @@ mod peers_file;
 mod permissions;
 mod ping;
 mod rate;
+mod recent;
 mod relay;
 mod relay_message;
 mod seeds;

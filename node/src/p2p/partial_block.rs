@@ -150,7 +150,6 @@ mod tests {
     use bitcoin::bip152::PrefilledTransaction;
     use bitcoin::{Network, absolute, transaction};
 
-    use super::super::compact::make_compact;
     use super::*;
 
     fn block(transactions: u32) -> Block {
@@ -167,7 +166,7 @@ mod tests {
     }
 
     fn compact(block: &Block) -> HeaderAndShortIds {
-        make_compact(&bitcoin::consensus::serialize(block)).expect("a block")
+        HeaderAndShortIds::from_block(block, 5, 2, &[]).expect("a block")
     }
 
     fn known(block: &Block, index: usize) -> (Wtxid, &Transaction) {

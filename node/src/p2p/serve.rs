@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bitcoin::bip152::{BlockTransactions, BlockTransactionsRequest};
+use bitcoin::bip152::BlockTransactionsRequest;
 use bitcoin::block::Header;
 use bitcoin::p2p::message_blockdata::Inventory;
 use bitcoin::{Block, BlockHash, Work};
@@ -11,15 +11,14 @@ use cofferdam_ibd::pow::block_work;
 use cofferdam_ibd::sync::HEADERS_MAX;
 use cofferdam_ibd::{Chainstate, HeaderRef};
 
-use super::compact::make_compact;
 use super::dispatch::End;
 use super::handshake::NETWORK;
 use super::manager::PeerManager;
 use super::message::{Message, no_stop};
 use super::peer::Peer;
 use super::permissions::Permissions;
-use super::relay_message::RelayMessage;
-use super::sync::can_direct_fetch;
+use super::recent::RecentBlock;
+use super::sync::{can_direct_fetch, is_recent};
 use super::upload::HISTORICAL_AGE_SECONDS;
 use crate::chain::{Stopped, describe};
 use crate::config::PruneMode;
@@ -163,6 +162,11 @@ impl PeerManager {
     }
 
     fn serve_block(&self, peer: &Arc<Peer>, hash: BlockHash, form: Form) -> Result<(), Stopped> {
+        if let Some(block) = self.recent_tip(&hash) {
+            self.send_recent(peer, &block, form);
+            self.go_on(peer, hash, hash);
+            return Ok(());
+        }
         let now = self.clock.now();
         let is_limited = !peer.may(Permissions::NO_BAN) && self.services() & NETWORK == 0;
         let found = self.chain.query(move |chain| {
@@ -188,21 +192,53 @@ impl PeerManager {
             }
             Found::Bytes { raw, compact, tip } => (raw, compact, tip),
         };
-        let message = match form {
-            Form::WithoutWitness => without_witness(&raw).map(Message::Block),
-            Form::Compact if compact => make_compact(&raw)
-                .map(|block| Message::Relay(RelayMessage::CompactBlock(Box::new(block)))),
-            Form::WithWitness | Form::Compact => Some(Message::Block(raw)),
-        };
-        if let Some(message) = message {
-            peer.send(message, now);
+        match form {
+            Form::Compact if compact => {
+                if let Some(block) = self.look_through(raw, tip == hash) {
+                    send_compact(peer, &block);
+                }
+            }
+            Form::WithoutWitness | Form::WithWitness | Form::Compact => {
+                self.send_block(peer, raw, form);
+            }
         }
+        self.go_on(peer, hash, tip);
+        Ok(())
+    }
+
+    /// Sends the tip as it is kept.
+    fn send_recent(&self, peer: &Peer, block: &RecentBlock, form: Form) {
+        let is_near = is_recent(block.header().time, self.chain.params(), self.clock.now());
+        if form == Form::Compact && is_near {
+            send_compact(peer, block);
+        } else {
+            self.send_block(peer, block.bytes().to_vec(), form);
+        }
+    }
+
+    fn send_block(&self, peer: &Peer, raw: Vec<u8>, form: Form) {
+        let raw = if form == Form::WithoutWitness { without_witness(&raw) } else { Some(raw) };
+        if let Some(raw) = raw {
+            peer.send(Message::Block(raw), self.clock.now());
+        }
+    }
+
+    /// Tells who has fetched the last block of a list of our tip: it asks for the next blocks when it
+    /// hears of one that it does not have.
+    fn go_on(&self, peer: &Peer, hash: BlockHash, tip: BlockHash) {
         let goes_on = peer.link().continuation.take_if(|last| *last == hash).is_some();
         if goes_on {
-            // The peer asks for the next blocks when it hears of one that it does not have.
-            peer.send(Message::Inv(vec![Inventory::Block(tip)]), now);
+            peer.send(Message::Inv(vec![Inventory::Block(tip)]), self.clock.now());
         }
-        Ok(())
+    }
+
+    /// Looks a block through that was read, and keeps it if it is the tip.
+    fn look_through(&self, raw: Vec<u8>, is_tip: bool) -> Option<Arc<RecentBlock>> {
+        let block = RecentBlock::new(raw)?;
+        if is_tip {
+            self.recent.keep(&block);
+        }
+        Some(block)
     }
 
     /// Answers `getblocktxn`.
@@ -211,35 +247,47 @@ impl PeerManager {
         peer: &Arc<Peer>,
         request: &BlockTransactionsRequest,
     ) -> Result<(), End> {
-        let hash = request.block_hash;
+        let block = match self.recent_tip(&request.block_hash) {
+            Some(block) => Some(block),
+            None => self.read_for_transactions(peer, request.block_hash)?,
+        };
+        let Some(block) = block else { return Ok(()) };
+        let answer = block
+            .transactions(request)
+            .ok_or_else(|| String::from("getblocktxn with out-of-bounds tx indices"))?;
+        peer.send_bytes("blocktxn".into(), answer);
+        Ok(())
+    }
+
+    /// Reads a block whose transactions are asked for one by one; of one that is too deep all is sent.
+    fn read_for_transactions(
+        &self,
+        peer: &Arc<Peer>,
+        hash: BlockHash,
+    ) -> Result<Option<Arc<RecentBlock>>, Stopped> {
         let found = self.chain.query(move |chain| {
             let headers = chain.headers();
             let entry = headers.get(&hash).map(|at| headers.entry(at));
             let entry = entry.filter(|entry| entry.block.is_some())?;
             let near = entry.height >= chain.tip().height.saturating_sub(TRANSACTIONS_DEPTH);
-            Some(if near { chain.read_block(&hash).ok().flatten() } else { None })
+            let raw = if near { chain.read_block(&hash).ok().flatten() } else { None };
+            Some(raw.map(|raw| (raw, chain.tip().hash == hash)))
         })?;
-        let raw = match found {
+        match found {
             None => {
                 let text = "sent us a getblocktxn for a block we don't have";
                 tracing::debug!("Peer {} {text}", peer.id);
-                return Ok(());
+                Ok(None)
             }
             Some(None) => {
                 // Reading costs us more than asking costs the peer, unless it gets all of it.
                 let text = "sent us a getblocktxn for a block";
                 tracing::debug!("Peer {} {text} > {TRANSACTIONS_DEPTH} deep", peer.id);
-                return Ok(self.serve_block(peer, hash, Form::WithWitness)?);
+                self.serve_block(peer, hash, Form::WithWitness)?;
+                Ok(None)
             }
-            Some(Some(raw)) => raw,
-        };
-        let Ok(block) = bitcoin::consensus::deserialize::<Block>(&raw) else {
-            return Ok(());
-        };
-        let answer = BlockTransactions::from_request(request, &block)
-            .map_err(|_| String::from("getblocktxn with out-of-bounds tx indices"))?;
-        peer.send(Message::Relay(RelayMessage::BlockTxn(answer)), self.clock.now());
-        Ok(())
+            Some(Some((raw, is_tip))) => Ok(self.look_through(raw, is_tip)),
+        }
     }
 }
 
@@ -360,6 +408,13 @@ fn may_be_told(chain: &Chainstate, at: HeaderRef) -> bool {
 fn low_bits(work: Work) -> u128 {
     let [.., a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = work.to_be_bytes();
     u128::from_be_bytes([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p])
+}
+
+/// Sends a compact block.
+fn send_compact(peer: &Peer, block: &RecentBlock) {
+    if let Some(content) = block.compact() {
+        peer.send_bytes("cmpctblock".into(), content.to_vec());
+    }
 }
 
 /// Returns a block as nodes from before witnesses know it.

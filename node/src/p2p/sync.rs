@@ -7,7 +7,8 @@ use bitcoin::BlockHash;
 use bitcoin::p2p::message_blockdata::Inventory;
 use cofferdam_ibd::sync::{Missing, PeerId, missing_blocks};
 use cofferdam_ibd::{
-    BlockAccepted, BlockRef, Chainstate, HeaderRef, RawBlock, Rejection, RejectionScope,
+    BlockAccepted, BlockRef, ChainParams, Chainstate, HeaderRef, RawBlock, Rejection,
+    RejectionScope,
 };
 
 use super::SyncState;
@@ -385,8 +386,13 @@ fn wanted_from(chain: &Chainstate, best: HeaderRef, limited: bool, now: Duration
 /// Returns whether the tip is recent enough for new blocks to be fetched as they are announced.
 pub(super) fn can_direct_fetch(chain: &Chainstate, now: Duration) -> bool {
     let tip = chain.headers().entry(chain.tip_ref()).header.time;
-    let age = DIRECT_FETCH_BLOCKS.saturating_mul(chain.params().pow_target_spacing);
-    u64::from(tip).saturating_add(u64::from(age)) > now.as_secs()
+    is_recent(tip, chain.params(), now)
+}
+
+/// Returns whether a tip of that time is.
+pub(super) fn is_recent(time: u32, params: &ChainParams, now: Duration) -> bool {
+    let age = DIRECT_FETCH_BLOCKS.saturating_mul(params.pow_target_spacing);
+    u64::from(time).saturating_add(u64::from(age)) > now.as_secs()
 }
 
 /// Disconnects the sender of something that breaks a rule, unless the fault may be ours, or, of a
