@@ -6,11 +6,16 @@ use std::io::Write as _;
 use std::net::TcpStream;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// With more than this waiting the peer is given up: a block and what may be announced on top.
-const BYTES_MAX: usize = 12_000_000;
+/// With so much waiting beyond what makes a peer wait it is given up: a block that was read while
+/// there was room, and what may be announced on top.
+const BEYOND_PAUSE_BYTES: usize = 11_000_000;
 
 /// Messages waiting that are given up on; far more than any burst of announcements.
 const MESSAGES_MAX: usize = 10_000;
+
+/// With more messages than this waiting the peer's next one is not read either, however short they
+/// are: more than the smallest blocks that the default of a megabyte holds.
+const PAUSE_MESSAGES: usize = MESSAGES_MAX / 2;
 
 /// A message that waits; bytes without a command go out as they are, before any message.
 #[derive(Debug)]
@@ -41,8 +46,6 @@ pub(crate) struct SendQueue {
 impl SendQueue {
     /// Creates a queue in which more than that many bytes make whoever asks for much wait.
     pub(crate) fn new(pause_bytes: usize) -> Self {
-        // Beyond the most that may wait it would mean nothing.
-        let pause_bytes = pause_bytes.min(BYTES_MAX);
         Self { pause_bytes, waiting: Mutex::default(), changed: Condvar::new() }
     }
 
@@ -65,8 +68,9 @@ impl SendQueue {
     fn add(&self, outgoing: Outgoing) -> bool {
         let mut waiting = self.waiting();
         let bytes = waiting.bytes + outgoing.payload.len();
+        let bytes_max = self.pause_bytes.saturating_add(BEYOND_PAUSE_BYTES);
         // One message alone may be larger: a user sends what they like.
-        let fits = (bytes <= BYTES_MAX || waiting.frames.is_empty())
+        let fits = (bytes <= bytes_max || waiting.frames.is_empty())
             && waiting.frames.len() < MESSAGES_MAX;
         if waiting.closed || !fits {
             return false;
@@ -138,8 +142,9 @@ impl SendQueue {
         waiting.frames.remove(index)
     }
 
-    const fn is_full(&self, waiting: &Waiting) -> bool {
-        waiting.bytes > self.pause_bytes && !waiting.closed
+    fn is_full(&self, waiting: &Waiting) -> bool {
+        let is_much = waiting.bytes > self.pause_bytes || waiting.frames.len() > PAUSE_MESSAGES;
+        is_much && !waiting.closed
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
@@ -158,10 +163,29 @@ mod tests {
         while queue.push("block".into(), vec![0; 100_000]) {
             pushed += 1;
         }
-        assert_eq!(pushed, BYTES_MAX / 100_000);
+        assert_eq!(pushed, (1_000_000 + BEYOND_PAUSE_BYTES) / 100_000);
         queue.close();
         assert!(!queue.wait_for_room());
         assert!(!queue.push("ping".into(), vec![0]));
+    }
+
+    #[test]
+    fn a_block_fits_behind_as_much_as_the_user_lets_wait() {
+        for pause_bytes in [5000, 11_000_000, 50_000_000] {
+            let queue = SendQueue::new(pause_bytes);
+            assert!(queue.push("block".into(), vec![0; pause_bytes]));
+            assert!(queue.wait_for_room());
+            assert!(queue.push("block".into(), vec![0; 4_000_000]), "{pause_bytes}");
+        }
+        assert!(SendQueue::new(usize::MAX).push("block".into(), vec![0]));
+    }
+
+    #[test]
+    fn small_blocks_wait_for_room_before_there_are_too_many() {
+        let queue = SendQueue::new(50_000_000);
+        while !queue.is_full(&queue.waiting()) {
+            assert!(queue.push("block".into(), vec![0; 215]));
+        }
     }
 
     #[test]
@@ -173,6 +197,5 @@ mod tests {
         assert!(queue.is_full(&queue.waiting()));
         queue.close();
         assert!(!queue.wait_for_room());
-        assert_eq!(SendQueue::new(usize::MAX).pause_bytes, BYTES_MAX);
     }
 }
