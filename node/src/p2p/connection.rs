@@ -103,19 +103,20 @@ impl SendQueue {
     }
 
     /// Sends until the queue is closed or the connection fails: `encode` makes a frame of command
-    /// and payload, `sent` hears of what has gone out.
+    /// and payload, `sent` hears of what has gone out. Whoever does not read has the frame held for
+    /// as long as that takes, and so the payload, which it replaces, is not kept beside it.
     pub(crate) fn drain(
         &self,
         mut stream: &TcpStream,
-        encode: impl Fn(&str, &[u8]) -> Vec<u8>,
+        encode: impl Fn(&str, Vec<u8>) -> Vec<u8>,
         sent: impl Fn(Option<&str>, usize),
     ) {
-        while let Some(outgoing) = self.next() {
-            let size = outgoing.payload.len();
-            let command = outgoing.command.as_deref();
+        while let Some(Outgoing { command, payload }) = self.next() {
+            let size = payload.len();
+            let command = command.as_deref();
             let frame = match command {
-                Some(command) => encode(command, &outgoing.payload),
-                None => outgoing.payload,
+                Some(command) => encode(command, payload),
+                None => payload,
             };
             let is_sent = stream.write_all(&frame).is_ok();
             if is_sent {

@@ -391,7 +391,7 @@ impl Peer {
             &self.stream,
             |command, payload| {
                 let mut encoder = self.encoder.lock().unwrap_or_else(PoisonError::into_inner);
-                encoder.encode(command, payload)
+                encoder.encode(command, &payload)
             },
             |command, bytes| {
                 let (bytes, now) = (u64::try_from(bytes).unwrap_or(u64::MAX), self.clock.now());
