@@ -82,6 +82,30 @@ fn filters_are_served_and_who_asks_for_what_is_not_is_dropped() {
 }
 
 #[test]
+fn filters_of_blocks_that_are_no_longer_in_the_chain_are_served_for_a_month() {
+    let day = 24 * 60 * 60;
+    let start = 1_800_000_000_u32;
+    let node = Logged::start(&["-blockfilterindex", "-peerblockfilters", "-peertimeout=999999999"]);
+    let set_day = |number: u32| node.call("setmocktime", &[&(start + number * day).to_string()]);
+    set_day(0);
+    let stale = mine(&node, 1)[0];
+    wait_for("the index", || node.node.try_rpc("getblockfilter", &[&stale.to_string()]).ok());
+    node.call("invalidateblock", &[&stale.to_string()]);
+    set_day(29);
+    mine(&node, 2);
+    node.call("reconsiderblock", &[&stale.to_string()]);
+    let request = serialize(&(0_u8, 1_u32, stale));
+    let mut peer = Peer::ready(&node);
+    peer.send("getcfilters", &request);
+    peer.expect("cfilter");
+    set_day(31);
+    mine(&node, 1);
+    peer.send("getcfilters", &request);
+    peer.wait_for_end();
+    node.logged(&format!("peer requested invalid block hash: {stale}, disconnecting peer=0"));
+}
+
+#[test]
 fn old_blocks_are_not_served_beyond_the_target_but_to_who_has_permission() {
     let start = 1_800_000_000_u32;
     let args = ["-maxuploadtarget=1", "-peertimeout=999999999"];

@@ -6,13 +6,13 @@ use bitcoin::BlockHash;
 use bitcoin::bip158::{FilterHash, FilterHeader};
 use bitcoin::consensus::encode::{VarInt, serialize};
 use bitcoin::hashes::Hash as _;
-use cofferdam_ibd::headers::HeaderStatus;
-use cofferdam_ibd::{BlockRef, Chainstate, HeaderRef};
+use cofferdam_ibd::{BlockRef, Chainstate};
 
 use super::manager::PeerManager;
 use super::message::Message;
 use super::payload::item;
 use super::peer::Peer;
+use super::serve::may_be_told;
 use crate::chain::Stopped;
 use crate::index::BlockFilters;
 
@@ -198,10 +198,7 @@ fn asked(
     step: u32,
 ) -> Result<Asked, String> {
     let headers = chain.headers();
-    let allowed = |at: &HeaderRef| {
-        chain.is_connected(*at) || headers.entry(*at).status.has(HeaderStatus::VALID)
-    };
-    let last = headers.get(&stop).filter(allowed);
+    let last = headers.get(&stop).filter(|at| may_be_told(chain, *at));
     let last = last.ok_or_else(|| format!("peer requested invalid block hash: {stop}"))?;
     let stop_height = headers.entry(last).height;
     if start > stop_height {

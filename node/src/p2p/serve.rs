@@ -389,7 +389,7 @@ fn find_block(chain: &Chainstate, hash: BlockHash, near: bool, is_limited: bool)
 
 /// Returns whether others may know that we have a block: it is part of the connected chain, or was
 /// and is young (`BlockRequestAllowed`).
-fn may_be_told(chain: &Chainstate, at: HeaderRef) -> bool {
+pub(super) fn may_be_told(chain: &Chainstate, at: HeaderRef) -> bool {
     if chain.is_connected(at) {
         return true;
     }
