@@ -1,5 +1,8 @@
 //! Peers that the node chose: which of them it gives up, and what it keeps of them.
 
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+
 use bitcoin::Block;
 use bitcoin::BlockHash;
 use bitcoin::consensus::serialize;
@@ -105,7 +108,7 @@ fn a_start_that_ends_since_it_cannot_listen_takes_no_anchors() {
     let anchors = dir.path().join("regtest/anchors.dat");
     std::fs::create_dir(dir.path().join("regtest")).expect("a folder");
     std::fs::write(&anchors, "kept").expect("written");
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("binds");
     let bind = format!("-bind={}", taken.local_addr().expect("bound"));
     let output = run(BINARY, dir.path(), &["-regtest", "-backend=sled", "-server=0", &bind]);
     assert!(said(&output).contains("Unable to bind to 127.0.0.1:"), "{}", said(&output));
@@ -141,7 +144,7 @@ fn fixed_seeds_are_used_at_once_by_who_asks_nobody_and_else_after_a_minute() {
 
 #[test]
 fn a_network_that_is_off_at_the_start_has_no_peers_until_it_is_switched_on() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
     let option = format!("-addnode={}", listener.local_addr().expect("bound"));
     let node = Logged::start(&["-networkactive=0", &option]);
     node.logged("SetNetworkActive: false");
@@ -158,9 +161,13 @@ fn a_network_that_is_off_at_the_start_has_no_peers_until_it_is_switched_on() {
 }
 
 /// What a proxy without a user is asked for, and the connection to it.
-fn proxied(proxy: &std::net::TcpListener) -> (Vec<u8>, std::net::TcpStream) {
-    use std::io::{Read as _, Write as _};
+fn proxied(proxy: &TcpListener) -> (Vec<u8>, TcpStream) {
     let (mut stream, _) = proxy.accept().expect("a connection");
+    (answered(&mut stream), stream)
+}
+
+/// What a proxy without a user is asked for on a connection.
+fn answered(stream: &mut TcpStream) -> Vec<u8> {
     // With a name and a password of its own, if the proxy likes.
     let mut methods = [0; 4];
     stream.read_exact(&mut methods).expect("asked");
@@ -172,12 +179,28 @@ fn proxied(proxy: &std::net::TcpListener) -> (Vec<u8>, std::net::TcpStream) {
     let mut host = vec![0; usize::from(head[4]) + 2];
     stream.read_exact(&mut host).expect("asked");
     stream.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).expect("answered");
-    (host, stream)
+    host
+}
+
+#[test]
+fn a_connection_that_was_under_way_when_the_network_went_off_ends() {
+    let proxy = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let option = format!("-proxy={}", proxy.local_addr().expect("bound"));
+    let node = Logged::start(&[&option, "-v2transport=0"]);
+    std::thread::scope(|scope| {
+        // The call returns when the proxy has answered.
+        scope.spawn(|| node.call("addnode", &["node.noumenon:8333", "onetry"]));
+        let (mut stream, _) = proxy.accept().expect("a connection");
+        node.call("setnetworkactive", &["false"]);
+        answered(&mut stream);
+        assert_eq!(stream.read(&mut [0]).expect("a socket"), 0, "the node talks");
+    });
+    node.wait_for_peers(0);
 }
 
 #[test]
 fn connections_go_through_the_proxy_and_names_are_left_to_it() {
-    let proxy = std::net::TcpListener::bind("127.0.0.1:0").expect("binds");
+    let proxy = TcpListener::bind("127.0.0.1:0").expect("binds");
     let option = format!("-proxy={}", proxy.local_addr().expect("bound"));
     let node = Logged::start(&[&option, "-v2transport=0"]);
     for name in ["node.noumenon:8333", "15.61.23.23:1234"] {

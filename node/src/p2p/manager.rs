@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use cofferdam_ibd::params::Network;
 use cofferdam_ibd::sync::PeerId;
 
@@ -298,17 +298,22 @@ impl PeerManager {
         let peer = Arc::new(Peer::new(new, stream)?);
         self.peer_table().insert(peer.id, Arc::clone(&peer));
         tracing::debug!("Added connection peer={}", peer.id);
-        let (reader, sender) = (Arc::clone(&peer), Arc::clone(&peer));
-        let manager = Arc::clone(self);
-        let id = peer.id;
-        let started = self
-            .spawn(&format!("peer-{id}-send"), move || sender.run_sender())
-            .and_then(|()| self.spawn(&format!("peer-{id}"), move || manager.run_peer(&reader)));
-        if let Err(error) = started {
+        if let Err(error) = self.start_threads(&peer) {
             self.remove(&peer);
             return Err(error);
         }
         Ok(peer)
+    }
+
+    fn start_threads(self: &Arc<Self>, peer: &Arc<Peer>) -> Result<()> {
+        // Dialling takes its time, and who switches the network off ends only what is in the table
+        // by then; what came into it later sees here that it is off.
+        ensure!(self.is_active(), "the network is not active");
+        let (reader, sender) = (Arc::clone(peer), Arc::clone(peer));
+        let manager = Arc::clone(self);
+        let id = peer.id;
+        self.spawn(&format!("peer-{id}-send"), move || sender.run_sender())?;
+        self.spawn(&format!("peer-{id}"), move || manager.run_peer(&reader))
     }
 
     /// Forgets a connection that has ended.
