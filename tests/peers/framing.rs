@@ -1,5 +1,7 @@
 //! Bytes that are no message, and messages that are too long.
 
+use cofferdam_tests::process::wait_for;
+
 use crate::fixture::{Logged, Peer, frame};
 
 #[test]
@@ -104,8 +106,31 @@ fn two_nodes_that_send_much_at_once_do_not_wait_for_each_other() {
         }
     });
     nodes[0].call("generatetodescriptor", &["1", "raw(51)"]);
-    cofferdam_tests::process::wait_for("the block", || (nodes[1].node.height() == 1).then_some(()));
+    wait_for("the block", || (nodes[1].node.height() == 1).then_some(()));
     for node in nodes {
         node.node.stop();
     }
+}
+
+#[test]
+fn messages_that_use_the_memory_up_cost_who_holds_much_and_not_who_was_first() {
+    let node = Logged::start(&[]);
+    let ping = frame("ping", &77_u64.to_le_bytes());
+    let (begun, rest) = ping.split_at(28);
+    let mut honest = Peer::ready(&node);
+    let received = || node.peer()["bytesrecv"].as_u64().expect("a number");
+    honest.settle();
+    let before = received();
+    honest.send_raw(begun);
+    wait_for("half a message", || (received() == before + 28).then_some(()));
+    let block = frame("block", &vec![0; 4_000_000]);
+    let mut hogs: Vec<Peer> = (0..17).map(|_| Peer::ready(&node)).collect();
+    for hog in &mut hogs {
+        hog.send_raw(&block[..3_999_000]);
+    }
+    let line = node.line("receive memory is exhausted and this message began first");
+    assert!(!line.ends_with("peer=0"), "{line}");
+    honest.send_raw(rest);
+    assert_eq!(honest.expect("pong").1, 77_u64.to_le_bytes());
+    node.node.stop();
 }

@@ -2,7 +2,9 @@
 //!
 //! Each connection alone may hold one message of four megabytes. Many that hold one each must not
 //! hold the node's memory, so of those that may be refused the one goes whose message began first:
-//! who sends a byte a second loses, who sends a block is done long before.
+//! who sends a byte a second loses, who sends a block is done long before. Who holds little stays:
+//! a question for blocks is held until its answer has been read, and without it nothing would be
+//! free.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -12,6 +14,10 @@ use cofferdam_ibd::sync::PeerId;
 /// Most bytes of messages from peers that connected to us. Those that we chose are few, and are
 /// not refused: with one message each they add some 80 MB at the very most.
 const INBOUND_BYTES_MAX: usize = 64 << 20;
+
+/// A peer that holds no more than this stays. A thousand of them are within the bound, and each
+/// has as much again to read into.
+const SPARED_BYTES: usize = 64 << 10;
 
 #[derive(Debug, Default)]
 struct Held {
@@ -42,8 +48,8 @@ impl ReceiveBudget {
         state.total += bytes;
         let mut losers = Vec::new();
         while state.total > INBOUND_BYTES_MAX {
-            let oldest = state.held.iter().min_by_key(|(_, held)| held.began);
-            let Some(loser) = oldest.map(|(id, _)| *id) else {
+            let large = state.held.iter().filter(|(_, held)| held.bytes > SPARED_BYTES);
+            let Some(loser) = large.min_by_key(|(_, held)| held.began).map(|(id, _)| *id) else {
                 break;
             };
             // What it holds is free as soon as its thread hears of it.
@@ -73,10 +79,25 @@ mod tests {
         for peer in 2..18 {
             assert!(budget.take(peer, 4_000_000).is_empty());
         }
-        assert_eq!(budget.take(99, 4_000_000), [1, 2]);
+        assert_eq!(budget.take(99, 4_000_000), [2]);
         assert_eq!(budget.take(100, 4_000_000), [3]);
         budget.give_back(4);
         assert!(budget.take(101, 4_000_000).is_empty());
+    }
+
+    #[test]
+    fn who_holds_little_stays_however_long() {
+        let budget = ReceiveBudget::default();
+        // Each waits until it has read what it asked for.
+        for peer in 0..100 {
+            assert!(budget.take(peer, 600).is_empty());
+        }
+        let losers: Vec<PeerId> = (0..64_000).flat_map(|_| budget.take(100, 4000)).collect();
+        assert_eq!(losers, [100; 3]);
+        budget.give_back(100);
+        for peer in 200..2000 {
+            assert!(budget.take(peer, 64 << 10).is_empty());
+        }
     }
 
     #[test]

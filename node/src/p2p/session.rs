@@ -54,6 +54,10 @@ impl Source for Inbox<'_> {
         Ok(())
     }
 
+    fn give_back(&mut self) {
+        self.manager.budget.give_back(self.peer.id);
+    }
+
     fn has_more(&self) -> bool {
         !self.stream.buffer().is_empty()
     }

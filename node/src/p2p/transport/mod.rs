@@ -42,6 +42,9 @@ pub(super) trait Source: Read {
     /// Returns an error if there is none for this connection.
     fn claim(&mut self, bytes: usize) -> io::Result<()>;
 
+    /// Gives back all that was taken: what came is held no longer.
+    fn give_back(&mut self) {}
+
     /// Returns whether bytes are here that a read would not have to wait for.
     fn has_more(&self) -> bool {
         false

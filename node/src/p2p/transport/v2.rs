@@ -235,7 +235,10 @@ fn receive_version(
         })?;
         let mut packet = read_payload(&mut stream, length)?;
         match handshake.receive_version(&mut packet) {
-            Ok(VersionResult::Decoy(next)) => handshake = next,
+            Ok(VersionResult::Decoy(next)) => {
+                handshake = next;
+                stream.give_back();
+            }
             Ok(VersionResult::Complete { cipher }) => {
                 let session_id = cipher.id().to_lower_hex_string();
                 let (inbound, outbound) = cipher.into_split();
@@ -277,6 +280,7 @@ impl Reader {
                 packet.truncate(length - TAG_BYTES);
                 return message(packet, FLAGS_BYTES, length + LENGTH_BYTES);
             }
+            stream.give_back();
         }
     }
 }
@@ -373,6 +377,10 @@ impl<S: Source> io::Read for Rest<'_, S> {
 impl<S: Source> Source for Rest<'_, S> {
     fn claim(&mut self, bytes: usize) -> io::Result<()> {
         self.stream.claim(bytes)
+    }
+
+    fn give_back(&mut self) {
+        self.stream.give_back();
     }
 
     fn has_more(&self) -> bool {
@@ -488,6 +496,72 @@ mod tests {
         a.write_all(&[0; 100]).unwrap();
         a.shutdown(std::net::Shutdown::Write).unwrap();
         assert!(theirs.reader.read_frame(&mut b).is_err());
+    }
+
+    /// A stream that counts what is held at a time.
+    struct Metered {
+        stream: TcpStream,
+        held: usize,
+        most: usize,
+    }
+
+    impl io::Read for Metered {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.stream.read(buffer)
+        }
+    }
+
+    impl Source for Metered {
+        fn claim(&mut self, bytes: usize) -> io::Result<()> {
+            self.held += bytes;
+            self.most = self.most.max(self.held);
+            Ok(())
+        }
+
+        fn give_back(&mut self) {
+            self.held = 0;
+        }
+    }
+
+    /// Opens a connection with decoys before the version.
+    fn session_after_decoys(mut stream: TcpStream, decoys: &[&[u8]]) -> Session {
+        let (mut key, secp) = (vec![0; KEY_BYTES], Secp256k1::signing_only());
+        let role = Role::Initiator;
+        let mut seed = Seed::new().unwrap();
+        let keys = Handshake::<Initialized>::new_with_rng(MAGIC, role, &mut seed, &secp).unwrap();
+        let keys = keys.send_key(None, &mut key).unwrap();
+        stream.write_all(&key).unwrap();
+        let keys = keys.receive_key(read_key(&mut stream, true, Vec::new()).unwrap()).unwrap();
+        let mut bytes = vec![0; Handshake::<ReceivedKey<'_>>::send_version_len(Some(decoys))];
+        let sent = keys.send_version(&mut bytes, Some(decoys)).unwrap();
+        stream.write_all(&bytes).unwrap();
+        receive_version(&mut stream, sent).unwrap()
+    }
+
+    #[test]
+    fn decoys_take_no_memory_once_they_were_read() {
+        let (mut a, b) = pair();
+        let decoy = [0; 50_000];
+        let mut theirs = Metered { stream: b, held: 0, most: 0 };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut ours = session_after_decoys(a.try_clone().unwrap(), &[&decoy[..]; 3]);
+                for _ in 0..3 {
+                    let length = OutboundCipher::encryption_buffer_len(decoy.len());
+                    let (cipher, mut packet) = (&mut ours.writer.0, vec![0; length]);
+                    cipher.encrypt(&decoy, &mut packet, PacketType::Decoy, None).unwrap();
+                    a.write_all(&packet).unwrap();
+                }
+                a.write_all(&ours.writer.encode("ping", &[7; 8])).unwrap();
+            });
+            let mut writer = theirs.stream.try_clone().unwrap();
+            let send = |bytes: Vec<u8>| writer.write_all(&bytes).unwrap();
+            let Ok(Opened::Encrypted(mut session)) = open(&mut theirs, MAGIC, false, send) else {
+                panic!("no session");
+            };
+            assert_eq!(session.reader.read_frame(&mut theirs).unwrap().command, "ping");
+        });
+        assert!(theirs.most < 2 * decoy.len(), "{}", theirs.most);
     }
 
     #[test]
