@@ -1,7 +1,7 @@
 //! Options that choose the network and its rules.
 
-use super::Rule::{DebugOnly, NoNegation};
-use super::{OptionSpec, ignored, option};
+use super::Rule::{DebugOnly, Ignored, NoNegation};
+use super::{OptionSpec, option};
 
 pub(super) const OPTIONS: &[OptionSpec] = &[
     option(
@@ -26,5 +26,5 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "Times and least height of a version-bits deployment; regtest only",
         &[DebugOnly],
     ),
-    ignored("signetseednode"),
+    option("signetseednode", "", "Accepted and ignored", &[NoNegation, Ignored]),
 ];

@@ -96,7 +96,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "whitebind",
         "[permissions@]addr:port",
         "Listen here too, with permissions for peers that connect there. May be repeated",
-        &[NetworkOnly],
+        &[],
     ),
     option(
         "whitelist",

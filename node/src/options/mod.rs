@@ -121,6 +121,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_for_one_network_only_is_what_core_says() {
+        let all = SECTIONS.iter().flat_map(|section| section.options);
+        let mut names: Vec<&str> =
+            all.filter(|spec| spec.has(Rule::NetworkOnly)).map(|spec| spec.name).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["addnode", "bind", "connect", "port", "rpcbind", "rpcport"]);
+    }
+
+    #[test]
     fn every_option_that_does_something_says_what() {
         for spec in SECTIONS.iter().flat_map(|section| section.options) {
             assert!(!spec.help.is_empty() && !spec.help.ends_with('.'), "{}", spec.name);

@@ -280,6 +280,10 @@ mod tests {
         assert_eq!(settings("", text, "regtest").misplaced(), ["port"]);
         assert!(settings("-port=2", text, "regtest").misplaced().is_empty());
         assert!(settings("", text, "main").misplaced().is_empty());
+        // Core has no such rule for this one.
+        let text = "whitebind=127.0.0.1:5\n";
+        assert_eq!(settings("", text, "regtest").all("whitebind"), ["127.0.0.1:5"]);
+        assert!(settings("", text, "regtest").misplaced().is_empty());
         assert_eq!(
             settings("", "noconnect=1", "regtest").get("connect"),
             Some("0"),
