@@ -203,6 +203,17 @@ fn indexes_catch_up_reorganise_and_survive_a_kill() {
     node.stop();
 }
 
+#[test]
+fn statistics_of_a_block_that_is_not_there_are_not_waited_for() {
+    let dir = tempfile::tempdir().expect("temporary");
+    let node = mined(dir.path(), 5, &["-coinstatsindex"]);
+    let next = node.rpc("generateblock", &[ADDRESS, "[]", "false"]);
+    assert_eq!(node.rpc("submitheader", &[&text(&next["hex"])[..160]]), Value::Null);
+    let hash = text(&next["hash"]);
+    refused(&node, "gettxoutsetinfo", &["muhash", hash], "Unable to read UTXO set");
+    node.stop();
+}
+
 fn header(node: &Node, height: u32) -> Value {
     let hash = node.rpc("getblockhash", &[&height.to_string()]);
     node.rpc("getblockfilter", &[text(&hash)])["header"].clone()

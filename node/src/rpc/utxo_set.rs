@@ -16,7 +16,7 @@ use crate::coin_scan::PinnedCoins;
 /// Bytes of a coin's key in the set.
 const COIN_KEY_BYTES: u64 = 36;
 
-/// How long a call waits for the statistics to reach the tip that it finds.
+/// How long a call waits for statistics that are being made.
 const CATCH_UP_WAIT: Duration = Duration::from_secs(60);
 
 /// A block by height or hash, as several methods take it (`ParseHashOrHeight`).
@@ -119,7 +119,6 @@ fn kept(
     at: Option<HashOrHeight>,
     hash: UtxoHash,
 ) -> Result<Map<String, Value>, RpcError> {
-    // They follow the tip within moments, unless they are being made.
     let end = Instant::now() + CATCH_UP_WAIT;
     loop {
         let found = context.chain.query(move |chain| -> Result<_, RpcError> {
@@ -127,20 +126,25 @@ fn kept(
             let entry = chain.headers().entry(block);
             let block = BlockRef { height: entry.height, hash: entry.hash };
             let reached = chain.coin_stats_reached().map_or(0, |block| block.height);
-            Ok((block, chain.coin_stats(&block.hash)?, reached))
+            // Those of a block that they went past, or that is not connected, will not come.
+            let may_come = !chain.has_coin_stats() && block.height > reached;
+            Ok((block, chain.coin_stats(&block.hash)?, may_come.then_some(reached)))
         })??;
         match found {
             (block, Some(stats), _) => return Ok(kept_fields(block, &stats, hash)),
-            (block, None, reached) if block.height > reached && Instant::now() >= end => {
+            (_, None, None) => {
+                return Err(RpcError::new(code::INTERNAL_ERROR, "Unable to read UTXO set"));
+            }
+            (_, None, Some(reached))
+                if Instant::now() >= end || context.shutdown.is_requested() =>
+            {
                 let message = format!(
                     "Unable to get data because coinstatsindex is still syncing. Current height: {reached}"
                 );
                 return Err(RpcError::new(code::INTERNAL_ERROR, message));
             }
-            (block, None, reached) if block.height <= reached => {
-                return Err(RpcError::new(code::INTERNAL_ERROR, "Unable to read UTXO set"));
-            }
-            _ => context.chain.settle()?,
+            // They are being made, between jobs: as long as that goes on, this waits for a second.
+            _ => context.chain.wait_until_connected()?,
         }
     }
 }
