@@ -33,6 +33,8 @@ use crate::shutdown::Shutdown;
 use crate::tx_queue::SharedQueue;
 use crate::unrequested::{Welcome, welcome};
 use crate::waits::EndedByStop;
+#[cfg(test)]
+pub(crate) use tests::start as start_for_tests;
 
 /// Jobs that may wait; a sender beyond that waits itself, and with it its peer.
 const JOBS_MAX: usize = 64;
@@ -497,7 +499,7 @@ mod tests {
     use crate::config::BlocksConfig;
 
     /// A chain of regtest that has a thread, and a block for it.
-    fn start(dir: &std::path::Path) -> (ChainHandle, JoinHandle<()>, CheckedBlock) {
+    pub(crate) fn start(dir: &std::path::Path) -> (ChainHandle, JoinHandle<()>, CheckedBlock) {
         let options = ChainstateOptions {
             threads: 1,
             assume_valid: AssumeValid::Off,

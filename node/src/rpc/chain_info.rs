@@ -4,11 +4,12 @@ use std::collections::HashSet;
 
 use cofferdam_ibd::headers::HeaderStatus;
 use cofferdam_ibd::{ChainVerification, Chainstate, HeaderRef, Network};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::blockchain::find;
 use super::call::{Args, optional, optional_text};
 use super::{Context, Method, RpcError, RpcResult, code, prune, tx_json, utxo_set};
+use crate::chain::{ChainHandle, Stopped};
 
 /// Seconds of the window of `getchaintxstats` unless the caller says: a month.
 const WINDOW_SECONDS: u32 = 30 * 24 * 60 * 60;
@@ -42,36 +43,59 @@ pub(super) const METHODS: &[Method] = &[
     },
 ];
 
-fn progress(context: &Context) -> Result<Value, RpcError> {
-    let now = context.clock.seconds();
-    let part =
-        context.chain.query(move |chain| chain.verification_progress(chain.tip_ref(), now))?;
-    Ok(tx_json::float(part))
+/// The chain as it is at one moment: what is told together belongs together.
+#[derive(Debug)]
+struct Moment {
+    /// The fields of the tip's header.
+    tip: Map<String, Value>,
+    best_header_height: u32,
+    initial_download: bool,
+    progress: f64,
+    /// The last block that was pruned.
+    prune_height: Option<u32>,
+    /// What is not written yet.
+    buffered_bytes: u64,
+}
+
+impl Moment {
+    fn take(chain: &ChainHandle, now: u32) -> Result<Self, Stopped> {
+        chain.query(move |chain| {
+            let headers = chain.headers();
+            let best_header_height = headers.entry(headers.best()).height;
+            let stats = chain.store().stats();
+            Self {
+                tip: tx_json::header(chain, chain.tip_ref()),
+                best_header_height,
+                initial_download: chain.is_initial_block_download(now),
+                progress: chain.verification_progress(chain.tip_ref(), now),
+                prune_height: chain.prune_height(),
+                buffered_bytes: stats.active_bytes.saturating_add(stats.frozen_bytes),
+            }
+        })
+    }
 }
 
 fn get_blockchain_info(context: &Context, _: &Args) -> RpcResult {
-    let view = context.chain.view();
     let params = context.chain.params();
-    let mut tip = context.chain.query(|chain| tx_json::header(chain, chain.tip_ref()))?;
-    let mut take = |name: &str| tip.remove(name).unwrap_or_default();
-    let blocks = take("height");
+    let mut moment = Moment::take(&context.chain, context.clock.seconds())?;
+    let mut take = |name: &str| moment.tip.remove(name).unwrap_or_default();
     let mut info = json!({
         "chain": params.network.to_string(),
-        "blocks": blocks,
-        "headers": view.best_header.height,
+        "blocks": take("height"),
+        "headers": moment.best_header_height,
         "bestblockhash": take("hash"),
         "bits": take("bits"),
         "target": take("target"),
         "difficulty": take("difficulty"),
         "time": take("time"),
         "mediantime": take("mediantime"),
-        "verificationprogress": progress(context)?,
-        "initialblockdownload": view.initial_download,
+        "verificationprogress": tx_json::float(moment.progress),
+        "initialblockdownload": moment.initial_download,
         "chainwork": take("chainwork"),
         "size_on_disk": utxo_set::directory_bytes(&context.blocks_dir),
     });
     if let Some(fields) = info.as_object_mut() {
-        prune::add_fields(context, fields)?;
+        prune::add_fields(context.chain.prune_mode(), moment.prune_height, fields);
         if params.network == Network::Signet {
             let challenge = params.signet_challenge.as_ref().map(|script| script.to_hex_string());
             fields.insert("signet_challenge".into(), json!(challenge));
@@ -82,26 +106,21 @@ fn get_blockchain_info(context: &Context, _: &Args) -> RpcResult {
 }
 
 fn get_chainstates(context: &Context, _: &Args) -> RpcResult {
-    let headers = context.chain.view().best_header.height;
-    let (mut tip, buffered) = context.chain.query(|chain| {
-        let stats = chain.store().stats();
-        let buffered = stats.active_bytes.saturating_add(stats.frozen_bytes);
-        (tx_json::header(chain, chain.tip_ref()), buffered)
-    })?;
-    let mut take = |name: &str| tip.remove(name).unwrap_or_default();
+    let mut moment = Moment::take(&context.chain, context.clock.seconds())?;
+    let mut take = |name: &str| moment.tip.remove(name).unwrap_or_default();
     let chainstate = json!({
         "blocks": take("height"),
         "bestblockhash": take("hash"),
         "bits": take("bits"),
         "target": take("target"),
         "difficulty": take("difficulty"),
-        "verificationprogress": progress(context)?,
+        "verificationprogress": tx_json::float(moment.progress),
         // The engine's cache has no size of its own to tell: what is buffered is all there is.
         "coins_db_cache_bytes": 0,
-        "coins_tip_cache_bytes": buffered,
+        "coins_tip_cache_bytes": moment.buffered_bytes,
         "validated": true,
     });
-    Ok(json!({"headers": headers, "chainstates": [chainstate]}))
+    Ok(json!({"headers": moment.best_header_height, "chainstates": [chainstate]}))
 }
 
 fn get_chain_tips(context: &Context, _: &Args) -> RpcResult {
@@ -204,4 +223,41 @@ fn verify_chain(context: &Context, args: &Args) -> RpcResult {
     let blocks = u32::try_from(blocks).unwrap_or(0);
     let verified = context.chain.query(move |chain| chain.verify_chain(level, blocks))??;
     Ok(json!(verified == ChainVerification::Passed))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::sync_channel;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn what_is_told_together_is_of_one_moment() {
+        let dir = tempfile::tempdir().unwrap();
+        let (chain, thread, block) = crate::chain::start_for_tests(dir.path());
+        let (go, gone) = sync_channel::<()>(1);
+        // The chain's thread is busy, and then has a block to connect.
+        chain
+            .send(move |worker| {
+                let _ = gone.recv();
+                let now = worker.clock.seconds();
+                let _ = worker.chainstate.accept_checked(block, now)?;
+                worker.connect(Duration::from_secs(60)).map(|_| ())
+            })
+            .unwrap();
+        let asked = chain.clone();
+        let now = crate::clock::Clock::default().seconds();
+        let asking = std::thread::Builder::new().spawn(move || Moment::take(&asked, now)).unwrap();
+        let end = Instant::now() + Duration::from_millis(100);
+        while Instant::now() < end && !asking.is_finished() {
+            std::thread::yield_now();
+        }
+        go.send(()).unwrap();
+        let moment = asking.join().unwrap().unwrap();
+        assert_eq!((&moment.tip["height"], moment.best_header_height), (&json!(1), 1));
+        assert!(!moment.initial_download && (moment.progress - 1.0).abs() < 1e-9, "{moment:?}");
+        chain.stop();
+        thread.join().unwrap();
+    }
 }

@@ -68,21 +68,15 @@ fn height_at(chain: &Chainstate, time: i64) -> Result<i64, RpcError> {
     Err(RpcError::new(code::INVALID_PARAMETER, message))
 }
 
-/// Adds the fields of `getblockchaininfo`.
-pub(super) fn add_fields(
-    context: &Context,
-    fields: &mut Map<String, Value>,
-) -> Result<(), RpcError> {
-    let mode = context.chain.prune_mode();
+/// Adds the fields of `getblockchaininfo`; `pruned` is the last block that was pruned.
+pub(super) fn add_fields(mode: PruneMode, pruned: Option<u32>, fields: &mut Map<String, Value>) {
     fields.insert("pruned".into(), json!(mode != PruneMode::Off));
     if mode == PruneMode::Off {
-        return Ok(());
+        return;
     }
-    let pruned = context.chain.query(|chain| chain.prune_height())?;
     fields.insert("pruneheight".into(), json!(pruned.map_or(0, |height| height + 1)));
     fields.insert("automatic_pruning".into(), json!(mode != PruneMode::Manual));
     if let PruneMode::Target(bytes) = mode {
         fields.insert("prune_target_size".into(), json!(bytes));
     }
-    Ok(())
 }
