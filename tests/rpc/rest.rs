@@ -1,12 +1,13 @@
 //! REST (Bitcoin Core's `interface_rest.py`, as far as there are no transactions).
 
 use cofferdam_tests::process::Node;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::BINARY;
 use super::http_client::get;
 
 const ADDRESS: &str = "mjTkW3DjgyZck4KbiRusZsqTgaYTxdSz6z";
+const OTHER: &str = "mnonCMyH9TmAsSj3M59DsbH8H63U3RKoFP";
 const UNKNOWN: &str = "0000000000000000000000000000000000000000000000000000000000000000";
 
 fn check_blocks(node: &Node, hash: &str) {
@@ -34,6 +35,25 @@ fn check_blocks(node: &Node, hash: &str) {
     assert_eq!(get(node, &format!("/rest/spenttxouts/{hash}.bin")).body, [1, 0]);
 }
 
+/// Blocks of which is not known what they spent, and the one that spent nothing.
+fn check_spent(node: &Node) {
+    let spent = |hash: &str| get(node, &format!("/rest/spenttxouts/{hash}.json"));
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    assert_eq!(spent(&text(&node.rpc("getblockhash", &["0"]))).json(), json!([[]]));
+    let rival = node.rpc("generateblock", &[ADDRESS, "[]", "false"]);
+    let _ = node.rpc("generatetoaddress", &["1", OTHER]);
+    let (hash, hex) = (text(&rival["hash"]), text(&rival["hex"]));
+    for (method, data, answer) in
+        [("submitheader", &hex[..160], Value::Null), ("submitblock", &hex, json!("inconclusive"))]
+    {
+        assert_eq!(node.rpc(method, &[data]), answer);
+        let reply = spent(&hash);
+        assert_eq!((reply.status, reply.text()), (404, &*format!("{hash} undo not available")));
+    }
+    let reply = spent(UNKNOWN);
+    assert_eq!((reply.status, reply.text()), (404, &*format!("{UNKNOWN} not found")));
+}
+
 fn check_coins(node: &Node, hash: &str) {
     let txid = node.rpc("getblock", &[hash])["tx"][0].as_str().expect("a txid").to_owned();
     let tip = node.rpc("getbestblockhash", &[]);
@@ -57,6 +77,7 @@ fn rest_says_what_the_methods_say_and_explains_its_refusals() {
     let hash = blocks[0].as_str().expect("a hash");
     check_blocks(&node, hash);
     check_coins(&node, hash);
+    check_spent(&node);
     assert_eq!(get(&node, "/rest/blockhashbyheight/1.json").json(), json!({"blockhash": hash}));
     assert_eq!(get(&node, "/rest/blockhashbyheight/1.hex").text(), hash);
     let info = get(&node, "/rest/chaininfo.json").json();

@@ -41,7 +41,8 @@ impl Fault {
         Self { status: StatusCode::BAD_REQUEST, text: text.to_string() }
     }
 
-    fn missing(text: impl Display) -> Self {
+    /// What is asked for is not there.
+    pub(super) fn missing(text: impl Display) -> Self {
         Self { status: StatusCode::NOT_FOUND, text: text.to_string() }
     }
 }

@@ -4,9 +4,13 @@ use bitcoin::consensus::encode::{deserialize, serialize};
 use bitcoin::hashes::Hash as _;
 use bitcoin::hex::FromHex as _;
 use bitcoin::{Amount, OutPoint, ScriptBuf, TxOut, VarInt};
+use cofferdam_ibd::Coin;
+use cofferdam_ibd::undo::{BlockUndo, TxUndo};
 use serde_json::{Value, json};
 
 use super::rest::{Asked, Data, Fault, Format, bytes, field, hash, no_block};
+use super::stored_block::StoredBlock;
+use super::tx_json;
 
 /// Most outputs of one request.
 const OUTPOINTS_MAX: usize = 15;
@@ -149,7 +153,7 @@ fn describe(
     Ok(Data::Bytes(all))
 }
 
-/// Returns an output from what `gettxout` and `getblock` say of it.
+/// Returns an output from what `gettxout` says of it.
 fn output(coin: &Value) -> Result<TxOut, Fault> {
     let value =
         Amount::from_str_in(&field(coin, "value").to_string(), bitcoin::Denomination::Bitcoin);
@@ -163,28 +167,29 @@ pub(super) fn spent(asked: &Asked<'_>) -> Result<Data, Fault> {
     if text.contains('/') {
         return Err(Fault::bad("Invalid URI format. Expected /rest/spenttxouts/<hash>.<ext>"));
     }
-    let block = asked.call("getblock", json!([hash(text)?.to_string(), 3]));
-    let block = block.map_err(|error| no_block(text, &error))?;
-    let transactions = field(&block, "tx").as_array().map(Vec::as_slice).unwrap_or_default();
-    let inputs = |transaction: &Value| -> Vec<Value> {
-        let inputs = field(transaction, "vin").as_array().map(Vec::as_slice).unwrap_or_default();
-        inputs
-            .iter()
-            .map(|input| field(input, "prevout").clone())
-            .filter(Value::is_object)
-            .collect()
-    };
+    let context = asked.warm_up.context()?;
+    let stored = StoredBlock::find(context, hash(text)?).map_err(|error| no_block(text, &error))?;
+    let missing = |_| Fault::missing(format_args!("{text} undo not available"));
+    let BlockUndo(transactions) = stored.undo().map_err(missing)?;
     if asked.format == Format::Json {
-        let describe = |prevout: &Value| json!({"value": field(prevout, "value"), "scriptPubKey": field(prevout, "scriptPubKey")});
-        let of = |tx: &Value| Value::Array(inputs(tx).iter().map(describe).collect());
-        return Ok(Data::Json(transactions.iter().map(of).collect()));
+        let network = context.chain.params().network.to_bitcoin();
+        let describe = |coin: &Coin| {
+            json!({
+                "value": tx_json::amount(coin.output.value),
+                "scriptPubKey": tx_json::script(&coin.output.script_pubkey, network),
+            })
+        };
+        let of = |tx: &TxUndo| Value::Array(tx.0.iter().map(describe).collect());
+        // The coinbase spends nothing.
+        let all = std::iter::once(json!([])).chain(transactions.iter().map(of));
+        return Ok(Data::Json(all.collect()));
     }
-    let mut all = serialize(&VarInt::from(transactions.len()));
-    for transaction in transactions {
-        let prevouts = inputs(transaction);
-        all.extend(serialize(&VarInt::from(prevouts.len())));
-        for prevout in &prevouts {
-            all.extend(serialize(&output(prevout)?));
+    let mut all = serialize(&VarInt::from(transactions.len() + 1));
+    all.extend(serialize(&VarInt(0)));
+    for TxUndo(coins) in &transactions {
+        all.extend(serialize(&VarInt::from(coins.len())));
+        for coin in coins {
+            all.extend(serialize(&coin.output));
         }
     }
     Ok(Data::Bytes(all))
