@@ -70,6 +70,28 @@ fn check_coins(node: &Node, hash: &str) {
 }
 
 #[test]
+fn coins_are_told_while_blocks_are_connected() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let node = Node::start(BINARY, dir.path(), &["-rest"]);
+    let hash = node.rpc("generatetoaddress", &["1", ADDRESS])[0].clone();
+    let txid = node.rpc("getblock", &[hash.as_str().expect("a hash")])["tx"][0].clone();
+    let txid = txid.as_str().expect("a txid");
+    let outpoints: Vec<String> = (0..15).map(|n| format!("{txid}-{n}")).collect();
+    let path = format!("/rest/getutxos/checkmempool/{}.json", outpoints.join("/"));
+    std::thread::scope(|scope| {
+        let mining = scope.spawn(|| node.rpc("generatetoaddress", &["500", ADDRESS]));
+        while !mining.is_finished() {
+            let reply = get(&node, &path);
+            assert_eq!(reply.status, 200, "{}", reply.text());
+            let found = reply.json();
+            let confirmed = found["chainHeight"].as_u64() >= found["utxos"][0]["height"].as_u64();
+            assert!(confirmed && found["bitmap"] == "100000000000000", "{found}");
+        }
+    });
+    node.stop();
+}
+
+#[test]
 fn rest_says_what_the_methods_say_and_explains_its_refusals() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let node = Node::start(BINARY, dir.path(), &["-rest"]);

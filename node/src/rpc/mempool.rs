@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 
 use bitcoin::{Amount, OutPoint, Txid};
 use cofferdam_ibd::tx_queue::{CLUSTER_MAX, Chunk};
-use cofferdam_ibd::{Coin, QueuedTx, TxQueue};
+use cofferdam_ibd::{BlockRef, Coin, QueuedTx, TxQueue};
 use serde_json::{Map, Value, json};
 
 use super::call::{Args, check_types, json as required, not_of_type, optional, text};
@@ -16,6 +16,9 @@ use crate::queue_file::{self, Import};
 /// The fee rate that Bitcoin Core asks for by default, in satoshis per 1000 virtual bytes: told to
 /// those who ask, though the queue takes any.
 const RELAY_FEE_RATE: Amount = Amount::from_sat(100);
+
+/// Height of coins that are in no block yet (Bitcoin Core's name).
+const MEMPOOL_HEIGHT: u32 = 0x7fff_ffff;
 
 pub(super) const METHODS: &[Method] = &[
     Method { name: "getmempoolinfo", params: &[], run: get_mempool_info },
@@ -287,30 +290,49 @@ fn get_orphan_txs(_: &Context, args: &Args) -> RpcResult {
     Ok(json!([]))
 }
 
+/// Returns which of these outputs are unspent, and the tip of that moment.
+pub(super) fn unspent(
+    context: &Context,
+    outpoints: Vec<OutPoint>,
+    with_queue: bool,
+) -> Result<(Vec<Option<Coin>>, BlockRef), RpcError> {
+    let queue = context.chain.queue().clone();
+    context.chain.query(move |chain| {
+        let queue = queue.read();
+        let find = |outpoint: &OutPoint| {
+            if with_queue && queue.spender(outpoint).is_some() {
+                return Ok(None);
+            }
+            let queued = queue.get(&outpoint.txid).filter(|_| with_queue);
+            let output = queued
+                .and_then(|queued| queued.tx.output.get(usize::try_from(outpoint.vout).ok()?));
+            match output {
+                Some(output) => {
+                    let output = output.clone();
+                    Ok(Some(Coin { height: MEMPOOL_HEIGHT, coinbase: false, output }))
+                }
+                None => Ok(chain.coin(outpoint)?),
+            }
+        };
+        let coins: Result<Vec<_>, RpcError> = outpoints.iter().map(find).collect();
+        Ok((coins?, chain.tip()))
+    })?
+}
+
 fn get_tx_out(context: &Context, args: &Args) -> RpcResult {
     let txid: Txid = args.hash(0)?;
     let vout = args.integer(1)?;
     let with_queue = args.optional_flag(2)?.unwrap_or(true);
     let outpoint = OutPoint { txid, vout };
-    let queue = context.chain.queue().clone();
-    let (coin, tip) = context.chain.query(move |chain| {
-        let queue = queue.read();
-        let queued = queue.get(&txid).filter(|_| with_queue);
-        let output = queued.and_then(|tx| tx.tx.output.get(usize::try_from(vout).ok()?));
-        let coin = if with_queue && queue.spender(&outpoint).is_some() {
-            None
-        } else if let Some(output) = output {
-            Some((Coin { height: 0, coinbase: false, output: output.clone() }, true))
-        } else {
-            chain.coin(&outpoint)?.map(|coin| (coin, false))
-        };
-        Ok::<_, RpcError>((coin, chain.tip()))
-    })??;
-    let Some((coin, is_queued)) = coin else {
+    let (coins, tip) = unspent(context, vec![outpoint], with_queue)?;
+    let Some(coin) = coins.into_iter().next().flatten() else {
         return Ok(Value::Null);
     };
-    let confirmations =
-        if is_queued { 0 } else { i64::from(tip.height) - i64::from(coin.height) + 1 };
+    let confirmations = if coin.height == MEMPOOL_HEIGHT {
+        0
+    } else {
+        i64::from(tip.height) - i64::from(coin.height) + 1
+    };
     let network = context.chain.params().network.to_bitcoin();
     Ok(json!({
         "bestblock": tip.hash.to_string(),

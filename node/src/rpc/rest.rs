@@ -190,12 +190,12 @@ pub(super) fn hash(text: &str) -> Result<BlockHash, Fault> {
 }
 
 /// Returns a field of an object; null if it is not there.
-pub(super) fn field<'a>(value: &'a Value, name: &str) -> &'a Value {
+fn field<'a>(value: &'a Value, name: &str) -> &'a Value {
     value.get(name).unwrap_or(&Value::Null)
 }
 
 /// Returns the bytes of a method's hexadecimal digits.
-pub(super) fn bytes(value: &Value) -> Result<Vec<u8>, Fault> {
+fn bytes(value: &Value) -> Result<Vec<u8>, Fault> {
     let digits = value.as_str().unwrap_or_default();
     Vec::from_hex(digits).map_err(|error| Fault {
         status: StatusCode::INTERNAL_SERVER_ERROR,

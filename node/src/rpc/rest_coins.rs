@@ -3,23 +3,18 @@
 use bitcoin::consensus::encode::{deserialize, serialize};
 use bitcoin::hashes::Hash as _;
 use bitcoin::hex::FromHex as _;
-use bitcoin::{Amount, OutPoint, ScriptBuf, TxOut, VarInt};
-use cofferdam_ibd::Coin;
+use bitcoin::{Network, OutPoint, VarInt};
 use cofferdam_ibd::undo::{BlockUndo, TxUndo};
+use cofferdam_ibd::{BlockRef, Coin};
 use serde_json::{Value, json};
 
-use super::rest::{Asked, Data, Fault, Format, bytes, field, hash, no_block};
+use super::mempool::unspent;
+use super::rest::{Asked, Data, Fault, Format, hash, no_block};
 use super::stored_block::StoredBlock;
 use super::tx_json;
 
 /// Most outputs of one request.
 const OUTPOINTS_MAX: usize = 15;
-
-/// How often a reply is begun again because the chain moved on meanwhile.
-const TRIES: usize = 3;
-
-/// Height of what is in no block yet (Core's `MEMPOOL_HEIGHT`).
-const MEMPOOL_HEIGHT: u32 = 0x7fff_ffff;
 
 /// Answers `/rest/getutxos`.
 pub(super) fn utxos(asked: &Asked<'_>) -> Result<Data, Fault> {
@@ -30,21 +25,10 @@ pub(super) fn utxos(asked: &Asked<'_>) -> Result<Data, Fault> {
             outpoints.len()
         )));
     }
-    for _ in 0..TRIES {
-        let tip = asked.call("getbestblockhash", json!([]))?;
-        let height = field(&asked.call("getblockheader", json!([tip]))?, "height").as_u64();
-        let height = height.and_then(|height| u32::try_from(height).ok()).unwrap_or_default();
-        let mut coins = Vec::new();
-        for outpoint in &outpoints {
-            let params = json!([outpoint.txid.to_string(), outpoint.vout, with_mempool]);
-            let coin = asked.call("gettxout", params)?;
-            coins.push(Some(coin).filter(|coin| !coin.is_null()));
-        }
-        if asked.call("getbestblockhash", json!([]))? == tip {
-            return describe(asked.format, height, &tip, &coins);
-        }
-    }
-    Err(Fault::bad("The chain moves too fast"))
+    let context = asked.warm_up.context()?;
+    let (coins, tip) = unspent(context, outpoints, with_mempool)?;
+    let network = context.chain.params().network.to_bitcoin();
+    Ok(describe(asked.format, tip, &coins, network))
 }
 
 fn read_request(asked: &Asked<'_>) -> Result<(bool, Vec<OutPoint>), Fault> {
@@ -104,18 +88,7 @@ fn decode(body: &[u8]) -> Option<(bool, Vec<OutPoint>)> {
     Some((*with_mempool != 0, outpoints.collect::<Result<_, _>>().ok()?))
 }
 
-fn describe(
-    format: Format,
-    height: u32,
-    tip: &Value,
-    coins: &[Option<Value>],
-) -> Result<Data, Fault> {
-    let coin_height = |coin: &Value| match field(coin, "confirmations").as_u64() {
-        Some(0) | None => MEMPOOL_HEIGHT,
-        Some(confirmations) => {
-            (height + 1).saturating_sub(u32::try_from(confirmations).unwrap_or_default())
-        }
-    };
+fn describe(format: Format, tip: BlockRef, coins: &[Option<Coin>], network: Network) -> Data {
     let present = || coins.iter().flatten();
     if format == Format::Json {
         let bits: String =
@@ -123,18 +96,21 @@ fn describe(
         let utxos: Vec<Value> = present()
             .map(|coin| {
                 json!({
-                    "height": coin_height(coin),
-                    "value": field(coin, "value"),
-                    "scriptPubKey": field(coin, "scriptPubKey"),
+                    "height": coin.height,
+                    "value": tx_json::amount(coin.output.value),
+                    "scriptPubKey": tx_json::script(&coin.output.script_pubkey, network),
                 })
             })
             .collect();
-        return Ok(Data::Json(json!({
-            "chainHeight": height, "chaintipHash": tip, "bitmap": bits, "utxos": utxos,
-        })));
+        return Data::Json(json!({
+            "chainHeight": tip.height,
+            "chaintipHash": tip.hash.to_string(),
+            "bitmap": bits,
+            "utxos": utxos,
+        }));
     }
-    let mut all = height.to_le_bytes().to_vec();
-    all.extend(hash(tip.as_str().unwrap_or_default())?.to_byte_array());
+    let mut all = tip.height.to_le_bytes().to_vec();
+    all.extend(tip.hash.to_byte_array());
     let bitmap: Vec<u8> = coins
         .chunks(8)
         .map(|eight| {
@@ -147,18 +123,10 @@ fn describe(
     for coin in present() {
         // The version of the transaction is not known any more.
         all.extend([0; 4]);
-        all.extend(coin_height(coin).to_le_bytes());
-        all.extend(serialize(&output(coin)?));
+        all.extend(coin.height.to_le_bytes());
+        all.extend(serialize(&coin.output));
     }
-    Ok(Data::Bytes(all))
-}
-
-/// Returns an output from what `gettxout` says of it.
-fn output(coin: &Value) -> Result<TxOut, Fault> {
-    let value =
-        Amount::from_str_in(&field(coin, "value").to_string(), bitcoin::Denomination::Bitcoin);
-    let script_pubkey = ScriptBuf::from_bytes(bytes(field(field(coin, "scriptPubKey"), "hex"))?);
-    Ok(TxOut { value: value.map_err(Fault::bad)?, script_pubkey })
+    Data::Bytes(all)
 }
 
 /// Answers `/rest/spenttxouts`: the outputs that each transaction of a block spent.
