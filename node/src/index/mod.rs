@@ -83,11 +83,12 @@ impl Indexes {
         Ok(indexes)
     }
 
-    /// Returns the index of transactions, at the tip if it ever was; `None` if it is not kept.
-    pub(crate) fn transactions(&self) -> Option<&Arc<TxIndex>> {
+    /// Returns the index of transactions and whether it is at the tip, after waiting for that if it
+    /// ever was; `None` if it is not kept.
+    pub(crate) fn transactions(&self) -> Option<(&Arc<TxIndex>, bool)> {
         let (index, follower) = self.transactions.as_ref()?;
-        follower.wait_for_tip(CATCH_UP_WAIT);
-        Some(index)
+        let synced = follower.wait_for_tip(CATCH_UP_WAIT);
+        Some((index, synced))
     }
 
     /// Returns the filters and whether they are at the tip, after waiting for that if they ever

@@ -200,22 +200,32 @@ fn get_raw_transaction(context: &Context, args: &Args) -> RpcResult {
     }
 }
 
+/// The error for a transaction that is not found, by whether the index of transactions has the whole
+/// chain; `None`: it is not kept.
+fn no_such_transaction(synced: Option<bool>) -> RpcError {
+    let what = match synced {
+        None => {
+            "No such mempool transaction. Use -txindex or provide a block hash to enable blockchain transaction queries"
+        }
+        Some(false) => {
+            "No such mempool transaction. Blockchain transactions are still in the process of being indexed"
+        }
+        Some(true) => "No such mempool or blockchain transaction",
+    };
+    let message = format!("{what}. Use gettransaction for wallet transactions.");
+    RpcError::new(code::INVALID_ADDRESS_OR_KEY, message)
+}
+
 /// A transaction of the chain, if `-txindex` knows it.
 fn from_index(context: &Context, txid: Txid, verbosity: i32) -> RpcResult {
-    let error = |what: &str| {
-        let message = format!("{what}. Use gettransaction for wallet transactions.");
-        RpcError::new(code::INVALID_ADDRESS_OR_KEY, message)
-    };
-    let Some(index) = context.indexes.transactions() else {
-        return Err(error(
-            "No such mempool transaction. Use -txindex or provide a block hash to enable blockchain transaction queries",
-        ));
+    let Some((index, synced)) = context.indexes.transactions() else {
+        return Err(no_such_transaction(None));
     };
     let found = index.find(&txid).map_err(|problem| {
         tracing::warn!("txindex: {problem:#}");
         RpcError::new(code::MISC_ERROR, "Block not found on disk")
     })?;
-    let (block, _) = found.ok_or_else(|| error("No such mempool or blockchain transaction"))?;
+    let (block, _) = found.ok_or_else(|| no_such_transaction(Some(synced)))?;
     let mut shown = from_block(context, txid, block, verbosity)?;
     if let Some(fields) = shown.as_object_mut() {
         // Said only of a block that was named.
@@ -286,4 +296,22 @@ pub(super) fn coins(context: &Context, tx: &Transaction) -> Result<Vec<Option<Tx
 /// The address of a script, if it has one.
 pub(super) fn address_of(script: &bitcoin::Script, network: Network) -> Option<String> {
     Address::from_script(script, network).ok().map(|address| address.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transaction_that_an_unfinished_index_lacks_may_yet_be_there() {
+        for (synced, words) in [
+            (None, "transaction. Use -txindex or provide a block hash to enable"),
+            (Some(false), "transaction. Blockchain transactions are still in the process of being"),
+            (Some(true), "or blockchain transaction. Use gettransaction for wallet transactions."),
+        ] {
+            let error = no_such_transaction(synced);
+            assert!(error.message.starts_with(&format!("No such mempool {words}")), "{error:?}");
+            assert!(error.message.ends_with(". Use gettransaction for wallet transactions."));
+        }
+    }
 }

@@ -74,7 +74,7 @@ fn find_block(context: &Context, txids: &BTreeSet<Txid>) -> Result<StoredBlock, 
         return Ok(stored);
     }
     let indexed = match (context.indexes.transactions(), txids.first()) {
-        (Some(index), Some(txid)) => index
+        (Some((index, _)), Some(txid)) => index
             .find(txid)
             .map_err(|error| RpcError::new(code::INTERNAL_ERROR, format!("{error:#}")))?,
         _ => None,
