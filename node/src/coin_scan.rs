@@ -7,6 +7,9 @@ use cofferdam_ibd::{Chainstate, Coin, CoinScanner};
 
 use crate::chain::{ChainHandle, Stopped};
 
+/// Coins in their order, as they are read.
+pub(crate) type Coins<'a> = dyn Iterator<Item = cofferdam_ibd::Result<(OutPoint, Coin)>> + 'a;
+
 /// A set of coins that does not change: it is that of one moment.
 #[derive(Debug)]
 pub(crate) struct PinnedCoins {
@@ -51,12 +54,28 @@ impl PinnedCoins {
     /// Returns [`cofferdam_ibd::Error`] if the store cannot be read.
     pub(crate) fn read<T>(
         mut self,
-        read: impl FnOnce(&mut dyn Iterator<Item = cofferdam_ibd::Result<(OutPoint, Coin)>>) -> T,
+        read: impl FnOnce(&mut Coins<'_>) -> T,
     ) -> cofferdam_ibd::Result<T> {
         let mut coins = self.scanner.coins()?;
         if self.scanner.is_of_one_moment() {
             self.hold = None;
         }
         Ok(read(&mut coins))
+    }
+
+    /// Gives all coins to `read`, and once more.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`].
+    pub(crate) fn read_twice<T>(
+        mut self,
+        read: impl FnOnce(&mut Coins<'_>, &mut Coins<'_>) -> T,
+    ) -> cofferdam_ibd::Result<T> {
+        let (mut coins, mut again) = (self.scanner.coins()?, self.scanner.coins()?);
+        if self.scanner.is_of_one_moment() {
+            self.hold = None;
+        }
+        Ok(read(&mut coins, &mut again))
     }
 }

@@ -27,6 +27,10 @@ fn refused(node: &Node, method: &str, args: &[&str], message: &str) {
     assert!(error.contains(message), "{method} {args:?}: {error}");
 }
 
+fn text_of(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
 fn text(value: &Value) -> &str {
     value.as_str().expect("a text")
 }
@@ -62,6 +66,39 @@ fn a_dumped_set_is_core_s_file_also_of_a_block_below_the_tip() {
     let bogus =
         "Invalid snapshot type \"bogus\" specified. Please specify \"rollback\" or \"latest\"";
     refused(&node, "dumptxoutset", &["x.dat", "bogus"], bogus);
+    node.stop();
+}
+
+#[test]
+fn a_set_that_is_dumped_into_a_pipe_is_that_of_a_file() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let node = mined(dir.path(), 120, &[]);
+    let options = json!({"rollback": 100}).to_string();
+    let pipe = dir.path().join("pipe");
+    for (number, options) in ["{}", &options].into_iter().enumerate() {
+        let kind = if number == 0 { "latest" } else { "rollback" };
+        let file = node.rpc("dumptxoutset", &[&format!("{number}.dat"), kind, options]);
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
+        assert!(made.success());
+        let (dumped, read) = std::thread::scope(|scope| {
+            let reading = scope.spawn(|| std::fs::read(&pipe).expect("readable"));
+            let dumped = node.try_rpc("dumptxoutset", &[text_of(&pipe), kind, options]);
+            if dumped.is_err() {
+                // Nobody else opens it, and the reader waits for that.
+                let _ = std::fs::OpenOptions::new().write(true).open(&pipe);
+            }
+            (dumped, reading.join().expect("read"))
+        });
+        let dumped = dumped.expect("written into the pipe");
+        assert!(read == std::fs::read(text(&file["path"])).expect("readable"), "other bytes");
+        assert_eq!(dumped["path"], text_of(&pipe));
+        for field in ["coins_written", "base_hash", "txoutset_hash", "nchaintx"] {
+            assert_eq!(dumped[field], file[field], "{field}");
+        }
+        // It is there for the next one, and nothing else.
+        assert!(!dir.path().join("pipe.incomplete").exists());
+        std::fs::remove_file(&pipe).expect("still there");
+    }
     node.stop();
 }
 

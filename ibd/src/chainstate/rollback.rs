@@ -105,11 +105,11 @@ impl CoinChanges {
 
     /// Returns the set as it was, given the set as it is, in its order.
     pub fn apply<'a>(
-        self,
+        &'a self,
         coins: impl Iterator<Item = Result<(OutPoint, Coin)>> + 'a,
     ) -> impl Iterator<Item = Result<(OutPoint, Coin)>> + 'a {
         let mut coins = coins.peekable();
-        let mut changes = self.coins.into_iter().peekable();
+        let mut changes = self.coins.iter().peekable();
         std::iter::from_fn(move || {
             loop {
                 let next = match coins.peek() {
@@ -117,7 +117,7 @@ impl CoinChanges {
                     Some(Err(_)) => return coins.next(),
                     None => None,
                 };
-                let changed = changes.peek().map(|(outpoint, _)| *outpoint);
+                let changed = changes.peek().map(|(outpoint, _)| **outpoint);
                 let Some(changed) = changed.filter(|at| next.is_none_or(|next| *at <= next)) else {
                     return coins.next();
                 };
@@ -125,7 +125,7 @@ impl CoinChanges {
                     coins.next();
                 }
                 if let Some((outpoint, Some(coin))) = changes.next() {
-                    return Some(Ok((outpoint, coin)));
+                    return Some(Ok((*outpoint, coin.clone())));
                 }
             }
         })
@@ -154,7 +154,8 @@ mod tests {
             (outpoint(4), Some(coin(40))),
             (outpoint(7), Some(coin(70))),
         ]);
-        let was: Result<Vec<_>> = CoinChanges { coins }.apply(set.into_iter()).collect();
+        let changes = CoinChanges { coins };
+        let was: Result<Vec<_>> = changes.apply(set.into_iter()).collect();
         let expected = [(1, 10), (4, 40), (6, 6), (7, 70)].map(|(n, h)| (outpoint(n), coin(h)));
         assert_eq!(was.expect("no error"), expected);
     }

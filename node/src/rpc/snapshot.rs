@@ -7,6 +7,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use bitcoin::consensus::Encodable as _;
@@ -23,7 +24,7 @@ use serde_json::json;
 use super::call::{Args, optional, optional_text, text};
 use super::utxo_set::HashOrHeight;
 use super::{Context, Method, RpcError, RpcResult, code};
-use crate::coin_scan::PinnedCoins;
+use crate::coin_scan::{Coins, PinnedCoins};
 
 /// First bytes of a file, and its version.
 const MAGIC: &[u8; 7] = b"utxo\xff\x02\x00";
@@ -67,23 +68,31 @@ fn dump_tx_out_set(context: &Context, args: &Args) -> RpcResult {
     let target = target(args, kind, context.chain.params().network)?;
     // A block that does not exist is told before a file is made.
     context.chain.query(move |chain| target.map(|target| target.find(chain)).transpose())??;
-    let incomplete = PathBuf::from(format!("{}.incomplete", path.display()));
-    if path.exists() {
+    // Who reads a pipe has the set as it is written; a file gets its name when it is whole.
+    let is_pipe = fs::metadata(&path).is_ok_and(|metadata| metadata.file_type().is_fifo());
+    let written = if is_pipe {
+        path.clone()
+    } else {
+        PathBuf::from(format!("{}.incomplete", path.display()))
+    };
+    if path.exists() && !is_pipe {
         return Err(invalid(format!(
             "{} already exists. If you are sure this is what you want, move it out of the way first",
             path.display()
         )));
     }
-    let file = File::create(&incomplete).map_err(|_| {
-        invalid(format!("Couldn't open file {} for writing.", incomplete.display()))
-    })?;
-    let dumped = dump(context, target, &path, file);
+    let file = File::create(&written)
+        .map_err(|_| invalid(format!("Couldn't open file {} for writing.", written.display())))?;
+    let dumped = dump(context, target, &path, (file, is_pipe));
+    if is_pipe {
+        return dumped;
+    }
     if dumped.is_err() {
         // Of no use to anybody, and in the way of the next.
-        let _ = fs::remove_file(&incomplete);
+        let _ = fs::remove_file(&written);
     }
     let dumped = dumped?;
-    fs::rename(&incomplete, &path).map_err(internal)?;
+    fs::rename(&written, &path).map_err(internal)?;
     Ok(dumped)
 }
 
@@ -116,27 +125,20 @@ fn target(args: &Args, kind: &str, network: Network) -> Result<Option<HashOrHeig
     }
 }
 
-fn dump(context: &Context, target: Option<HashOrHeight>, path: &Path, file: File) -> RpcResult {
+fn dump(
+    context: &Context,
+    target: Option<HashOrHeight>,
+    path: &Path,
+    (file, is_pipe): (File, bool),
+) -> RpcResult {
     let (pinned, plan) = PinnedCoins::take(&context.chain, move |chain| Plan::new(chain, target))?;
     let plan = plan?;
-    let params = context.chain.params();
-    let mut writer = SnapshotWriter::begin(file, params, plan.base)?;
-    let shutdown = context.shutdown.clone();
-    let stats = pinned.read(|coins| -> Result<UtxoStats, RpcError> {
-        // Only now: the chain may go on since the iteration has begun.
-        let changes = plan.changes(context)?;
-        let coins = coins.take_while(|_| !shutdown.is_requested());
-        let written = changes.apply(coins).map(|entry| {
-            let (outpoint, coin) = entry?;
-            writer.add(outpoint, &coin);
-            Ok((outpoint, coin))
-        });
-        Ok(UtxoStats::compute(written, UtxoHash::Serialized3)?)
-    })??;
-    if context.shutdown.is_requested() {
-        return Err(internal("Shutting down"));
-    }
-    let count = writer.finish().map_err(internal)?;
+    let (count, stats) = if is_pipe {
+        // What a pipe has taken cannot be mended: the number of coins has to be known before.
+        pinned.read_twice(|counted, coins| plan.write(context, file, Some(counted), coins))??
+    } else {
+        pinned.read(|coins| plan.write(context, file, None, coins))??
+    };
     Ok(json!({
         "coins_written": count,
         "base_hash": plan.base.hash.to_string(),
@@ -182,6 +184,37 @@ impl Plan {
         })
     }
 
+    /// Writes the set and returns its size and hash; `counted` are the same coins for who needs the
+    /// number of coins first.
+    fn write(
+        &self,
+        context: &Context,
+        file: File,
+        counted: Option<&mut Coins<'_>>,
+        coins: &mut Coins<'_>,
+    ) -> Result<(u64, UtxoStats), RpcError> {
+        // Only now: the chain may go on since the iteration has begun.
+        let changes = self.changes(context)?;
+        let goes_on = |_: &_| !context.shutdown.is_requested();
+        let count = counted.map(|coins| {
+            let mut coins = changes.apply(coins.take_while(goes_on));
+            coins.try_fold(0_u64, |count, entry| entry.map(|_| count + 1))
+        });
+        let count = count.transpose()?;
+        let mut writer = SnapshotWriter::begin(file, context.chain.params(), self.base, count)?;
+        let written = changes.apply(coins.take_while(goes_on)).map(|entry| {
+            let (outpoint, coin) = entry?;
+            writer.add(outpoint, &coin);
+            Ok((outpoint, coin))
+        });
+        let stats = UtxoStats::compute(written, UtxoHash::Serialized3)?;
+        if context.shutdown.is_requested() {
+            return Err(internal("Shutting down"));
+        }
+        let count = writer.finish().map_err(internal)?;
+        Ok((count, stats))
+    }
+
     fn changes(&self, context: &Context) -> Result<CoinChanges, RpcError> {
         let mut changes = CoinChanges::default();
         for entry in &self.above {
@@ -219,15 +252,23 @@ struct SnapshotWriter {
     pending: Vec<(u32, Vec<u8>)>,
     txid: Option<bitcoin::Txid>,
     count: u64,
+    /// The number of coins, if the header has it already.
+    told: Option<u64>,
     failure: Option<std::io::Error>,
 }
 
 impl SnapshotWriter {
-    fn begin(file: File, params: &ChainParams, base: BlockRef) -> Result<Self, RpcError> {
+    fn begin(
+        file: File,
+        params: &ChainParams,
+        base: BlockRef,
+        told: Option<u64>,
+    ) -> Result<Self, RpcError> {
         let mut file = BufWriter::new(file);
-        let header = [MAGIC.as_slice(), &params.magic, base.hash.as_byte_array(), &[0; 8]].concat();
+        let count = told.unwrap_or_default().to_le_bytes();
+        let header = [MAGIC.as_slice(), &params.magic, base.hash.as_byte_array(), &count].concat();
         file.write_all(&header).map_err(internal)?;
-        Ok(Self { file, pending: Vec::new(), txid: None, count: 0, failure: None })
+        Ok(Self { file, pending: Vec::new(), txid: None, count: 0, told, failure: None })
     }
 
     fn add(&mut self, outpoint: OutPoint, coin: &Coin) {
@@ -253,13 +294,17 @@ impl SnapshotWriter {
         self.failure = self.file.write_all(&record).err();
     }
 
-    /// Writes the number of coins, and makes the file durable; returns the number.
+    /// Writes the number of coins and makes the file durable, unless the number was told; returns it.
     fn finish(mut self) -> std::io::Result<u64> {
         self.write_pending();
         if let Some(error) = self.failure {
             return Err(error);
         }
         let mut file = self.file.into_inner().map_err(std::io::IntoInnerError::into_error)?;
+        if let Some(told) = self.told {
+            let other = || std::io::Error::other(format!("{} coins, not {told}", self.count));
+            return if told == self.count { Ok(told) } else { Err(other()) };
+        }
         file.seek(SeekFrom::Start(COUNT_OFFSET))?;
         file.write_all(&self.count.to_le_bytes())?;
         file.sync_all()?;
