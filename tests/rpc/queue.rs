@@ -155,6 +155,53 @@ fn what_is_refused_is_refused_in_core_s_words() {
     node.stop();
 }
 
+#[test]
+fn transactions_that_are_asked_about_together_are_judged_together() {
+    let dir = tempfile::tempdir().expect("temporary");
+    let node = funded(dir.path(), &[]);
+    let ask = |txs: &[&str]| node.rpc("testmempoolaccept", &[&json!(txs).to_string()]);
+    let good = signed(&node, &coinbase(&node, 1), ["30", "19.9999"]);
+    let another = signed(&node, &coinbase(&node, 3), ["30", "19.9999"]);
+    let unsigned = |txid: &str| {
+        let inputs = json!([{"txid": txid, "vout": 0}]).to_string();
+        text(&node.rpc("createrawtransaction", &[&inputs, &json!({OTHER: 49.99}).to_string()]))
+            .to_owned()
+    };
+    let (lost, bad) = (unsigned(&"11".repeat(32)), unsigned(&coinbase(&node, 2)));
+    // Of all that precedes scripts the first fault is told alone, and before that of any script.
+    for first in [&good, &bad] {
+        let tested = ask(&[first, &lost, &another]);
+        assert_eq!(tested[1]["reject-reason"], "missing-inputs", "{tested}");
+        for other in [0, 2] {
+            let fields = tested[other].as_object().map(serde_json::Map::len);
+            assert_eq!(fields, Some(2), "{tested}");
+        }
+    }
+    let tested = ask(&[&good, &bad]);
+    assert_eq!((&tested[0]["allowed"], &tested[1]["allowed"]), (&json!(true), &json!(false)));
+    let txid = text(&tested[0]["txid"]);
+    let rate = |tested: &Value| tested["fees"]["effective-feerate"].to_string();
+    let (before, vsize) = (rate(&tested[0]), tested[0]["vsize"].as_u64().expect("a size"));
+    assert_eq!(before, format!("0.{:08}", 10_000_000 / vsize));
+    // A fee that is pretended counts as if it were paid.
+    assert_eq!(node.rpc("prioritisetransaction", &[txid, "0", "-10001"]), true);
+    let tested = ask(&[&good]);
+    assert_eq!(tested[0]["fees"]["base"].to_string(), "0.00010000");
+    assert_eq!(rate(&tested[0]), "-0.00000005");
+    assert_eq!(node.rpc("prioritisetransaction", &[txid, "0", "100000001"]), true);
+    let dear = node.rpc("submitpackage", &[&json!([good]).to_string()]);
+    let result = &dear["tx-results"][text(&tested[0]["wtxid"])];
+    assert_eq!(
+        (&result["error"], &dear["package_msg"]),
+        (&json!("max feerate exceeded"), &json!("transaction failed"))
+    );
+    assert_eq!(node.rpc("prioritisetransaction", &[txid, "0", "-90000000"]), true);
+    let taken = node.rpc("submitpackage", &[&json!([good]).to_string(), "0"]);
+    let result = &taken["tx-results"][text(&tested[0]["wtxid"])];
+    assert_eq!(rate(result), format!("0.{:08}", 10_000_000_000 / vsize), "{taken}");
+    node.stop();
+}
+
 fn signed_again(node: &Node, txid: &str) -> String {
     // The queue spends the coin: the signer has to be told of it.
     let inputs = json!([{"txid": txid, "vout": 0}]).to_string();

@@ -125,6 +125,42 @@ impl TxQueue {
         self.check(chain, tx, now, Scripts::Verify)
     }
 
+    /// Checks all of a transaction but its scripts (`PreChecks`), which are for
+    /// [`TxQueue::test_scripts`].
+    ///
+    /// # Errors
+    ///
+    /// As [`TxQueue::accept`].
+    pub fn test_without_scripts(
+        &self,
+        chain: &Chainstate,
+        tx: Transaction,
+        now: u32,
+    ) -> Result<Checked> {
+        self.check(chain, tx, now, Scripts::Verified)
+    }
+
+    /// Runs the scripts of a transaction whose inputs are there, in the queue or not.
+    ///
+    /// # Errors
+    ///
+    /// As [`TxQueue::accept`].
+    pub fn test_scripts(
+        &self,
+        chain: &Chainstate,
+        tx: &Transaction,
+    ) -> Result<std::result::Result<(), TxRejection>> {
+        let txs = Transactions::of_transaction(serialize(tx)).ok();
+        let Some(view) = txs.as_ref().and_then(Transactions::first) else {
+            return Ok(Err(TxRejection::new("bad-txns-vin-empty")));
+        };
+        let check = Check { queue: self, chain, tx, view };
+        match check.coins()? {
+            Ok(coins) => Ok(check.scripts(&coins)?.map_or(Ok(()), Err)),
+            Err(rejection) => Ok(Err(rejection)),
+        }
+    }
+
     fn check(
         &self,
         chain: &Chainstate,

@@ -2,7 +2,7 @@
 
 use bitcoin::{Amount, OutPoint, Transaction, Txid, Wtxid};
 use cofferdam_ibd::coin::is_unspendable;
-use cofferdam_ibd::{QueuedTx, TxRejection};
+use cofferdam_ibd::{Chainstate, QueuedTx, TxQueue, TxRejection};
 use serde_json::{Map, Value, json};
 
 use super::call::{Args, json as required, optional, text};
@@ -45,6 +45,15 @@ fn within_fee(tx: &QueuedTx, rate_max: i64) -> Result<(), TxRejection> {
     let vsize = cofferdam_ibd::tx_queue::vsize(tx.weight);
     if rate_max > 0 && tx.fee > fee_at(rate_max, vsize) {
         return Err(max_fee_exceeded());
+    }
+    Ok(())
+}
+
+/// Refuses what pays more than a rate, with what is pretended of its fee (`m_client_maxfeerate`).
+fn within_rate(tx: &QueuedTx, queue: &TxQueue, rate_max: i64) -> Result<(), TxRejection> {
+    let (fee, rate) = (i128::from(queue.modified_fee(tx)), i128::from(rate_max));
+    if rate > 0 && fee * 1000 > rate * i128::from(tx.vsize()) {
+        return Err(TxRejection { code: "max feerate exceeded".into(), detail: None });
     }
     Ok(())
 }
@@ -138,8 +147,50 @@ fn package(args: &Args) -> Result<Vec<Transaction>, RpcError> {
     texts.iter().map(parse).collect()
 }
 
-/// A transaction of a call, and what the queue said.
-type Tested = (Txid, Wtxid, Option<Result<QueuedTx, TxRejection>>);
+/// A transaction that the queue would take, and its fee with what is pretended.
+#[derive(Clone, Debug)]
+struct Welcome {
+    tx: QueuedTx,
+    modified_fee: i64,
+}
+
+/// What the queue says of a transaction; `None` if it was not asked, or says nothing yet.
+type Answer = Option<Result<Welcome, TxRejection>>;
+
+/// Asks a queue about transactions that may spend each other's outputs
+/// (`AcceptMultipleTransactionsInternal`). As there, scripts are run when all else is fine with all:
+/// before that, the first fault is all that is told.
+fn test_together(
+    mut queue: TxQueue,
+    chain: &Chainstate,
+    txs: Vec<Transaction>,
+    now: u32,
+    rate_max: i64,
+) -> cofferdam_ibd::Result<Vec<Answer>> {
+    let mut tested: Vec<Answer> = vec![None; txs.len()];
+    let mut sound = Vec::with_capacity(txs.len());
+    for (place, tx) in tested.iter_mut().zip(txs) {
+        match queue.test_without_scripts(chain, tx, now)? {
+            Ok(tx) => {
+                queue.add(tx.clone());
+                sound.push(tx);
+            }
+            Err(rejection) => {
+                *place = Some(Err(rejection));
+                return Ok(tested);
+            }
+        }
+    }
+    for (place, tx) in tested.iter_mut().zip(sound) {
+        let passed = queue.test_scripts(chain, &tx.tx)?.and_then(|()| within_fee(&tx, rate_max));
+        let modified_fee = queue.modified_fee(&tx);
+        let result = place.insert(passed.map(|()| Welcome { tx, modified_fee }));
+        if result.is_err() {
+            break;
+        }
+    }
+    Ok(tested)
+}
 
 fn test_mempool_accept(context: &Context, args: &Args) -> RpcResult {
     args.array(0)?;
@@ -155,44 +206,27 @@ fn test_mempool_accept(context: &Context, args: &Args) -> RpcResult {
         });
         return Ok(fields.collect());
     }
+    let ids: Vec<(Txid, Wtxid)> =
+        txs.iter().map(|tx| (tx.compute_txid(), tx.compute_wtxid())).collect();
     let tested = context.chain.change(move |worker| {
         // Later ones may spend what earlier ones make: a queue of its own takes them.
-        let mut queue = worker.queue().read().clone();
-        let now = worker.clock.seconds();
-        let mut tested: Vec<Tested> = Vec::new();
-        let mut failed = false;
-        for tx in txs {
-            let (txid, wtxid) = (tx.compute_txid(), tx.compute_wtxid());
-            if failed {
-                tested.push((txid, wtxid, None));
-                continue;
-            }
-            let mut result = queue.test(&worker.chainstate, tx, now)?;
-            if let Ok(tx) = &result {
-                queue.add(tx.clone());
-                if within_fee(tx, rate_max).is_err() {
-                    result = Err(max_fee_exceeded());
-                }
-            }
-            failed = result.is_err();
-            tested.push((txid, wtxid, Some(result)));
-        }
-        Ok(tested)
+        let queue = worker.queue().read().clone();
+        test_together(queue, &worker.chainstate, txs, worker.clock.seconds(), rate_max)
     })?;
-    Ok(tested.into_iter().map(describe_test).collect())
+    Ok(ids.into_iter().zip(tested).map(|(ids, answer)| describe_test(ids, answer)).collect())
 }
 
-fn describe_test((txid, wtxid, result): Tested) -> Value {
+fn describe_test((txid, wtxid): (Txid, Wtxid), answer: Answer) -> Value {
     let mut fields = Map::new();
     let mut put = |name: &str, value: Value| fields.insert(name.to_owned(), value);
     put("txid", json!(txid.to_string()));
     put("wtxid", json!(wtxid.to_string()));
-    match result {
+    match answer {
         None => {}
-        Some(Ok(tx)) => {
+        Some(Ok(Welcome { tx, modified_fee })) => {
             put("allowed", json!(true));
             put("vsize", json!(tx.vsize()));
-            put("fees", fees(&tx));
+            put("fees", fees(&tx, modified_fee));
         }
         Some(Err(rejection)) => {
             put("allowed", json!(false));
@@ -209,12 +243,14 @@ fn describe_test((txid, wtxid, result): Tested) -> Value {
     Value::Object(fields)
 }
 
-fn fees(tx: &QueuedTx) -> Value {
-    let rate = u128::from(tx.fee) * 1000 / u128::from(tx.vsize().max(1));
-    let rate = Amount::from_sat(u64::try_from(rate).unwrap_or(u64::MAX));
+/// What a transaction pays; its rate counts what is pretended (`CFeeRate::GetFeePerK`).
+fn fees(tx: &QueuedTx, modified_fee: i64) -> Value {
+    let vsize = i128::from(tx.vsize().max(1));
+    let rate = (i128::from(modified_fee) * 1000).div_euclid(vsize);
+    let bound = if rate < 0 { i64::MIN } else { i64::MAX };
     json!({
         "base": tx_json::amount(Amount::from_sat(tx.fee)),
-        "effective-feerate": tx_json::amount(rate),
+        "effective-feerate": tx_json::signed_amount(i64::try_from(rate).unwrap_or(bound)),
         "effective-includes": [tx.wtxid.to_string()],
     })
 }
@@ -269,13 +305,20 @@ fn submit_package(context: &Context, args: &Args) -> RpcResult {
                     json!({"vsize": tx.vsize(), "fees": {"base": base}})
                 }
                 Some(tx) => json!({"other-wtxid": tx.wtxid.to_string()}),
-                None => match worker.accept_transaction(tx, |tx| within_fee(tx, rate_max))? {
-                    Ok(tx) => json!({"vsize": tx.vsize(), "fees": fees(&tx)}),
-                    Err(rejection) => {
-                        failed = true;
-                        json!({"error": rejection.to_string()})
+                None => {
+                    let queue = worker.queue().clone();
+                    let is_welcome = |tx: &QueuedTx| within_rate(tx, &queue.read(), rate_max);
+                    match worker.accept_transaction(tx, is_welcome)? {
+                        Ok(tx) => {
+                            let modified_fee = queue.read().modified_fee(&tx);
+                            json!({"vsize": tx.vsize(), "fees": fees(&tx, modified_fee)})
+                        }
+                        Err(rejection) => {
+                            failed = true;
+                            json!({"error": rejection.to_string()})
+                        }
                     }
-                },
+                }
             };
             if let (Some(fields), Value::Object(more)) = (fields.as_object_mut(), more) {
                 fields.extend(more);
