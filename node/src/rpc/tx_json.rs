@@ -13,10 +13,10 @@ use super::call::{not_of_type, whole};
 use super::key_scripts;
 use super::{RpcError, code, descriptor, tx_bytes};
 
-/// Returns an amount in bitcoins as a number with eight decimals.
+/// Returns an amount in bitcoins as a number with eight decimals. As in Core, amounts have a sign, and
+/// those of outputs that are decoded may be below zero.
 pub(crate) fn amount(amount: Amount) -> Value {
-    let satoshis = amount.to_sat();
-    number(&format!("{}.{:08}", satoshis / 100_000_000, satoshis % 100_000_000))
+    signed_amount(amount.to_sat().cast_signed())
 }
 
 /// Returns an amount that may be negative, as [`amount`] does.
@@ -128,7 +128,7 @@ pub(crate) fn coinbase(transaction: &Transaction) -> Value {
         return Value::Null;
     };
     let mut fields = json!({
-        "version": transaction.version.0,
+        "version": transaction.version.0.cast_unsigned(),
         "locktime": transaction.lock_time.to_consensus_u32(),
         "sequence": input.sequence.0,
         "coinbase": input.script_sig.to_hex_string(),
@@ -363,6 +363,18 @@ mod tests {
         {
             assert_eq!(amount(Amount::from_sat(satoshis)).to_string(), text);
         }
+        // The same bytes of an output with a sign.
+        assert_eq!(amount(Amount::from_sat(u64::MAX)).to_string(), "-0.00000001");
+        assert_eq!(amount(Amount::from_sat(1 << 63)).to_string(), "-92233720368.54775808");
+    }
+
+    #[test]
+    fn a_coinbase_has_the_version_of_its_bytes() {
+        let mut coinbase = bitcoin::constants::genesis_block(Network::Regtest).txdata.remove(0);
+        coinbase.version.0 = -1;
+        assert_eq!(super::coinbase(&coinbase)["version"], u32::MAX);
+        let fields = transaction(&coinbase, Spent::Unknown, Network::Regtest);
+        assert_eq!(fields["version"], u32::MAX);
     }
 
     #[test]
