@@ -1,5 +1,5 @@
 //! Scripts that name keys, as Bitcoin Core tells them from others (`Solver` in `script/solver.cpp`): by
-//! the form of the keys alone, on the curve or not.
+//! the form of the keys alone, on the curve or not. So it tells signatures.
 
 use bitcoin::Script;
 use bitcoin::opcodes::all as op;
@@ -8,6 +8,9 @@ use bitcoin::script::Instruction;
 /// Bytes of a key in the short form, and in the long one.
 const SHORT: usize = 33;
 const LONG: usize = 65;
+
+/// Most bytes of a signature with its hash type (BIP-0066).
+const SIGNATURE_BYTES_MAX: usize = 73;
 
 /// A multisignature script.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,10 +75,34 @@ fn key_count(script: &[u8]) -> Option<(u8, &[u8])> {
     }
 }
 
+/// Returns whether bytes are a signature in the one form that is allowed, with its hash type (BIP-0066,
+/// `IsValidSignatureEncoding`).
+pub(super) fn is_signature(bytes: &[u8]) -> bool {
+    let Some((_, signature)) = bytes.split_last() else { return false };
+    let numbers = match signature {
+        [0x30, length, numbers @ ..] if usize::from(*length) == numbers.len() => numbers,
+        _ => return false,
+    };
+    let end = signature_number(numbers).and_then(signature_number);
+    bytes.len() <= SIGNATURE_BYTES_MAX && end.is_some_and(<[u8]>::is_empty)
+}
+
+/// Splits off a number that is not below zero and has no byte too many.
+fn signature_number(bytes: &[u8]) -> Option<&[u8]> {
+    let [2, length, rest @ ..] = bytes else { return None };
+    let (number, rest) = rest.split_at_checked(usize::from(*length))?;
+    let is_shortest = match number {
+        [] | [0x80..=0xff, ..] | [0, 0..=0x7f, ..] => false,
+        [_, ..] => true,
+    };
+    is_shortest.then_some(rest)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use bitcoin::ScriptBuf;
+    use bitcoin::hex::FromHex as _;
 
     fn key(first: &str, bytes: usize) -> String {
         format!("{first}{}", "ff".repeat(bytes - 1))
@@ -93,6 +120,45 @@ mod tests {
         assert_eq!(pays(&key("04", 33), 33), None);
         assert_eq!(pays(&key("02", 65), 65), None);
         assert_eq!(pays(&key("02", 33), 34), None);
+    }
+
+    #[test]
+    fn a_signature_has_one_form() {
+        let check = |hex: &str| is_signature(&Vec::from_hex(hex).unwrap());
+        // The shortest, one of a spent output of the main chain, and the longest.
+        assert!(check("300602010102010101"));
+        let (r, s) = (format!("00{}", "ff".repeat(32)), format!("00{}", "80".repeat(32)));
+        assert!(check(&format!("304602 21{r} 0221{s} 01").replace(' ', "")));
+        assert!(check(
+            "304402204e45e16932b8af514961a1d3a1a25fdf3f4f7732e9d624c6c61548ab5fb8cd410220181522ec8eca07de4860a4acdd12909d831cc56cbbac4622082221a8768d1d0901"
+        ));
+        for (hex, why) in [
+            ("", "nothing"),
+            ("30", "too short"),
+            ("310602010102010101", "another type"),
+            ("300702010102010101", "longer than it is"),
+            ("300502010102010101", "shorter than it is"),
+            ("30060201010201010101", "more to come"),
+            ("3008020101020101000001", "a third number"),
+            ("300603010102010101", "R is no number"),
+            ("300602010103010101", "S is no number"),
+            ("30050200020101 01", "R is empty"),
+            ("30050201010200 01", "S is empty"),
+            ("300602018002010101", "R is below zero"),
+            ("300602010102018001", "S is below zero"),
+            ("30070202000102010101", "R is longer than needed"),
+            ("30070201010202000101", "S is longer than needed"),
+            ("300602050102010101", "R goes beyond the end"),
+            ("300602010102050101", "S goes beyond the end"),
+        ] {
+            assert!(!check(&hex.replace(' ', "")), "{why}");
+        }
+        let long = format!("3047 0222 00ff{} 0221{s} 01", "ff".repeat(32)).replace(' ', "");
+        assert!(!check(&long), "{} bytes", long.len() / 2);
+        // Zero is one byte, and a byte of zeros keeps a number above zero.
+        assert!(
+            check("300602010002010001") && check("3007020200800201 0101".replace(' ', "").as_str())
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ use bitcoin::hex::{DisplayHex as _, FromHex as _};
 use bitcoin::opcodes::all as op;
 use bitcoin::script::{Instruction, read_scriptint_non_minimal};
 use bitcoin::{Address, Amount, Network, OutPoint, Script, Transaction, TxIn, Txid, opcodes};
+use cofferdam_ibd::coin::is_unspendable;
 use cofferdam_ibd::undo::TxUndo;
 use cofferdam_ibd::{Chainstate, Coin, HeaderChain as _, HeaderRef};
 use serde_json::{Map, Number, Value, json};
@@ -298,7 +299,7 @@ pub(crate) fn asm(script: &Script, name_hash_types: bool) -> String {
                 );
             }
             Ok(Instruction::PushBytes(data)) => {
-                let signature = if name_hash_types && !script.is_op_return() {
+                let signature = if name_hash_types && !is_unspendable(script) {
                     signature_words(data.as_bytes())
                 } else {
                     None
@@ -326,7 +327,9 @@ fn signature_words(data: &[u8]) -> Option<String> {
         0x83 => "SINGLE|ANYONECANPAY",
         _ => return None,
     };
-    bitcoin::secp256k1::ecdsa::Signature::from_der(signature).ok()?;
+    if !key_scripts::is_signature(data) {
+        return None;
+    }
     Some(format!("{}[{name}]", signature.to_lower_hex_string()))
 }
 
@@ -383,6 +386,17 @@ mod tests {
         assert_eq!(float(difficulty(0x207f_ffff)).to_string(), "4.656542373906925e-10");
         assert_eq!(float(difficulty(0x1b04_04cb)).to_string(), "16307.42093852398");
         assert_eq!(float(0.0).to_string(), "0");
+    }
+
+    #[test]
+    fn hash_types_are_named_behind_signatures_alone() {
+        let words = |hex: &str| asm(&bitcoin::ScriptBuf::from_hex(hex).unwrap(), true);
+        assert_eq!(words("09300602010102010101"), "3006020101020101[ALL]");
+        assert_eq!(words("09300602010102010183"), "3006020101020101[SINGLE|ANYONECANPAY]");
+        // No such type; a number below zero; nothing that is ever run.
+        assert_eq!(words("09300602010102010104"), "300602010102010104");
+        assert_eq!(words("09300602018002010101"), "300602018002010101");
+        assert_eq!(words("6a09300602010102010101"), "OP_RETURN 300602010102010101");
     }
 
     #[test]
