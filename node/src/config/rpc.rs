@@ -15,6 +15,9 @@ const COOKIE_FILE: &str = ".cookie";
 /// How long a connection may be idle (Core's `DEFAULT_HTTP_SERVER_TIMEOUT`).
 const SERVER_TIMEOUT_DEFAULT: u64 = 30;
 
+/// Most calls that may wait: more than connections are taken at a time, and what can be counted.
+const WORK_QUEUE_MAX: usize = 1 << 20;
+
 /// Settings of the JSON-RPC server and client.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RpcConfig {
@@ -82,7 +85,7 @@ impl RpcConfig {
             cookie_file: settings.path("rpccookiefile", COOKIE_FILE),
             cookie_perms: settings.get("rpccookieperms").map(str::to_owned),
             threads: settings.number("rpcthreads")?.unwrap_or(16).clamp(1, 256),
-            work_queue: settings.number("rpcworkqueue")?.unwrap_or(64).max(1),
+            work_queue: settings.number("rpcworkqueue")?.unwrap_or(64).clamp(1, WORK_QUEUE_MAX),
             server_timeout: Some(seconds).filter(|s| *s != 0).map(Duration::from_secs),
             client_timeout: Some(settings.number("rpcclienttimeout")?.unwrap_or(900))
                 .filter(|seconds| *seconds != 0)
@@ -222,6 +225,16 @@ mod tests {
         assert_eq!(bound(both), ["0.0.0.0:18443", "[::1]:7"]);
         let warnings = load("-regtest -rpcbind=0.0.0.0", "").unwrap().rpc.warnings;
         assert!(warnings.iter().any(|text| text.contains("-rpcbind was ignored")), "{warnings:?}");
+    }
+
+    #[test]
+    fn as_many_calls_may_wait_as_can_be_counted() {
+        let length = |line: &str| load(line, "").unwrap().rpc.work_queue;
+        assert_eq!((length(""), length("-rpcworkqueue=0")), (64, 1));
+        let longest = length("-rpcworkqueue=2305843009213693952");
+        assert_eq!(longest, WORK_QUEUE_MAX);
+        // What panicked at the start.
+        assert!(longest + 256 < tokio::sync::Semaphore::MAX_PERMITS);
     }
 
     #[test]
