@@ -38,7 +38,7 @@ fn lines_have_the_prefixes_that_were_asked_for() {
     start(dir.path(), &args).stop();
     let lines = text(&log);
     assert!(lines.contains("[main] init message: Done loading\n"), "{lines}");
-    assert!(lines.contains("[rpc] ThreadRPCServer method=stop"), "{lines}");
+    assert!(lines.contains("[rpc] ThreadRPCServer method=stop user=__cookie__ id="), "{lines}");
     assert!(!lines.contains("[net"), "{lines}");
 
     fs::remove_file(&log).expect("there");

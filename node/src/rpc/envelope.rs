@@ -36,12 +36,12 @@ struct Request {
     is_v2: bool,
 }
 
-/// Answers the body of a request; `run` executes a method, `allowed` has the methods that the user
-/// may call, if not all.
+/// Answers the body of a request; `run` executes a method of a request with that id, `allowed` has the
+/// methods that the user may call, if not all.
 pub(crate) fn answer(
     body: &[u8],
     allowed: Option<&HashSet<String>>,
-    run: impl Fn(&str, Value) -> RpcResult,
+    run: impl Fn(&str, Value, Option<&Value>) -> RpcResult,
 ) -> Reply {
     let parsed = serde_json::from_slice::<Value>(body);
     if let Some(allowed) = allowed
@@ -80,7 +80,11 @@ fn text(body: &[u8]) -> &str {
     std::str::from_utf8(body).unwrap_or_default()
 }
 
-fn batch(requests: Vec<Value>, body: &[u8], run: &impl Fn(&str, Value) -> RpcResult) -> Reply {
+fn batch(
+    requests: Vec<Value>,
+    body: &[u8],
+    run: &impl Fn(&str, Value, Option<&Value>) -> RpcResult,
+) -> Reply {
     let is_empty = requests.is_empty();
     let texts: Vec<&RawValue> = serde_json::from_slice(body).unwrap_or_default();
     let texts = texts.into_iter().map(RawValue::get).chain(std::iter::repeat(""));
@@ -120,7 +124,7 @@ impl Reply {
 fn reply_value(
     value: Value,
     text: &str,
-    run: &impl Fn(&str, Value) -> RpcResult,
+    run: &impl Fn(&str, Value, Option<&Value>) -> RpcResult,
 ) -> (u16, Option<Value>) {
     let Value::Object(mut fields) = value else {
         let request = Request { id: Some(Value::Null), is_v2: false };
@@ -134,7 +138,7 @@ fn reply_value(
     match call(&mut fields) {
         Ok((method, params)) => {
             let params = repeats::restore(&method, params, text);
-            let result = params.and_then(|params| run(&method, params));
+            let result = params.and_then(|params| run(&method, params, request.id.as_ref()));
             if request.is_v2 && request.id.is_none() {
                 return (204, None);
             }
@@ -203,7 +207,8 @@ mod tests {
     use super::*;
 
     fn check(request: &str, status: u16, body: &str) {
-        let run = |method: &str, params: Value| match method {
+        let run = |method: &str, params: Value, id: Option<&Value>| match method {
+            "id" => Ok(json!(id)),
             "echo" => Ok(params),
             "fail" => Err(RpcError::new(-5, "Block not found")),
             _ => Err(RpcError::new(code::METHOD_NOT_FOUND, "Method not found")),
@@ -225,6 +230,12 @@ mod tests {
             r#"{"jsonrpc":"2.0","error":{"code":-5,"message":"Block not found"},"id":7}"#,
         );
         check(r#"{"jsonrpc":"2.0","method":"echo"}"#, 204, "");
+    }
+
+    #[test]
+    fn a_method_is_told_of_the_id() {
+        check(r#"{"method":"id","id":1.50}"#, 200, r#"{"result":1.50,"error":null,"id":1.50}"#);
+        check(r#"{"method":"id"}"#, 200, r#"{"result":null,"error":null}"#);
     }
 
     #[test]
@@ -310,7 +321,7 @@ mod tests {
     fn a_user_with_a_list_calls_what_is_on_it() {
         let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let status = |request: &str, allowed: &HashSet<String>| {
-            answer(request.as_bytes(), Some(allowed), |_, params| Ok(params)).status
+            answer(request.as_bytes(), Some(allowed), |_, params, _| Ok(params)).status
         };
         let (one, none): (HashSet<String>, HashSet<String>) = (list(&["echo"]), list(&[]));
         assert_eq!(status(r#"{"method":"echo"}"#, &one), 200);
@@ -324,7 +335,7 @@ mod tests {
     #[test]
     fn hostile_depth_is_an_error() {
         let deep = "[".repeat(100_000);
-        let reply = answer(deep.as_bytes(), None, |_, _| Ok(Value::Null));
+        let reply = answer(deep.as_bytes(), None, |_, _, _| Ok(Value::Null));
         assert_eq!(reply.status, 500);
     }
 }

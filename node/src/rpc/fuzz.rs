@@ -45,7 +45,7 @@ pub(crate) fn called() -> impl Iterator<Item = &'static str> {
 #[must_use]
 pub fn rpc_request(data: &[u8]) -> bool {
     let reached = Cell::new(false);
-    let reply = answer(data, None, |name, params| {
+    let reply = answer(data, None, |name, params, _| {
         let not_found = || RpcError::new(code::METHOD_NOT_FOUND, "Method not found");
         let method = method(name).ok_or_else(not_found)?;
         reached.set(true);

@@ -5,6 +5,7 @@
 //! on threads of their own, but for those whose answer is at hand; a failed login waits without
 //! holding one.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method as HttpMethod, Request, Response, StatusCode};
+use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::envelope::{Reply, answer};
@@ -139,8 +141,8 @@ impl Http {
         }
         let (warm_up, credentials) = (self.warm_up.clone(), Arc::clone(&self.credentials));
         let work = move || {
-            let run = |method: &str, params| {
-                log_call(method, &user);
+            let run = |method: &str, params, id: Option<&Value>| {
+                log_call(method, &user, id);
                 execute(&warm_up, method, params)
             };
             let reply = answer(&body, credentials.allowed(&user), run);
@@ -158,12 +160,12 @@ impl Http {
             return None;
         }
         let is_at_hand = Cell::new(false);
-        let run = |method: &str, params| {
+        let run = |method: &str, params, id: Option<&Value>| {
             let Some(result) = at_once::at_once(&self.warm_up, method, &params) else {
                 return Err(RpcError::new(code::INTERNAL_ERROR, "not at hand"));
             };
             is_at_hand.set(true);
-            log_call(method, user);
+            log_call(method, user, id);
             result
         };
         let reply = answer(body, self.credentials.allowed(user), run);
@@ -196,8 +198,26 @@ impl Http {
 }
 
 /// Notes a call, in Core's words.
-fn log_call(method: &str, user: &str) {
-    tracing::debug!(target: "rpc", "ThreadRPCServer method={method} user={user}");
+fn log_call(method: &str, user: &str, id: Option<&Value>) {
+    if tracing::enabled!(target: "rpc", tracing::Level::DEBUG) {
+        let (method, id) = (printable(method), printable(&id_text(id)));
+        tracing::debug!(target: "rpc", "ThreadRPCServer method={method} user={user} id={id}");
+    }
+}
+
+/// Returns an id as Core's `UniValue` tells its value.
+fn id_text(id: Option<&Value>) -> Cow<'_, str> {
+    match id {
+        Some(Value::String(text)) => text.as_str().into(),
+        Some(Value::Number(number)) => number.to_string().into(),
+        Some(Value::Bool(true)) => "1".into(),
+        _ => "".into(),
+    }
+}
+
+/// Returns what of a text may stand in the log (Core's `SanitizeString`).
+fn printable(text: &str) -> String {
+    text.chars().filter(|c| c.is_ascii_alphanumeric() || " .,;-_/:?@()".contains(*c)).collect()
 }
 
 /// Returns the size of a request line and its headers, as they were sent but for spaces.
@@ -292,6 +312,24 @@ fn with_default_type(mut response: HttpResponse) -> HttpResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn ids_are_logged_as_core_does() {
+        for (id, text) in [
+            (json!("curl\ntest[1]"), "curltest1"),
+            (json!(1.5), "1.5"),
+            (json!(-7), "-7"),
+            (json!(true), "1"),
+            (json!(false), ""),
+            (json!([1]), ""),
+            (json!({"a": 1}), ""),
+            (Value::Null, ""),
+        ] {
+            assert_eq!(printable(&id_text(Some(&id))), text, "{id}");
+        }
+        assert_eq!(printable(&id_text(None)), "");
+    }
 
     #[test]
     fn only_names_of_this_machine_are_served() {
