@@ -44,8 +44,8 @@ use self::cursor::{Cursor, Merge};
 use self::manifest::Manifest;
 use self::run::Run;
 use self::store::{
-    Member, PENDING_BYTES_MAX, PENDING_ENTRY_BYTES, RUN_SUFFIX, State, Store, Wakeup, Writer,
-    run_path,
+    Member, Merging, PENDING_BYTES_MAX, PENDING_ENTRY_BYTES, RUN_SUFFIX, State, Store, Wakeup,
+    Writer, run_path,
 };
 use crate::batch::{Batch, Op};
 use crate::database::{
@@ -89,7 +89,7 @@ impl LsmDatabase {
             fs,
             dir: dir.to_path_buf(),
             seed: manifest.seed,
-            merging: Mutex::new(()),
+            merging: Mutex::new(Merging::default()),
             writer: Mutex::new(Writer { next: manifest.next, failed: None }),
             state: RwLock::new(State { runs: Arc::new(runs), ..State::default() }),
             wakeup: Wakeup::default(),

@@ -1,13 +1,14 @@
 //! `Store`: the runs and what is pending, how they are read, and how the list of runs changes.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tracing::{debug, warn};
 
-use super::compaction::{MergeJob, choose, sizes};
+use super::compaction::{Choice, MergeJob, choose, sizes};
 use super::filter::key_hash;
 use super::manifest::{Manifest, RunEntry};
 use super::run::{Run, TreeSpan};
@@ -24,8 +25,6 @@ use crate::wal_buffered::merge::Buffered;
 pub(super) const PENDING_BYTES_MAX: usize = 32 << 20;
 /// The least that is counted for an entry in memory.
 pub(super) const PENDING_ENTRY_BYTES: usize = 64;
-/// Runs are merged while the disk has so many times their bytes to spare.
-const MERGE_ROOM: u64 = 2;
 /// How names of runs end.
 pub(super) const RUN_SUFFIX: &str = ".run";
 
@@ -35,11 +34,18 @@ pub(super) struct Store {
     pub(super) fs: Arc<dyn FileSystem>,
     pub(super) dir: PathBuf,
     pub(super) seed: u64,
-    pub(super) merging: Mutex<()>,
+    pub(super) merging: Mutex<Merging>,
     pub(super) writer: Mutex<Writer>,
     pub(super) state: RwLock<State>,
     pub(super) wakeup: Wakeup,
     pub(super) _lock: Box<dyn FileLock>,
+}
+
+/// What a merge knows of those before.
+#[derive(Debug, Default)]
+pub(super) struct Merging {
+    /// How much was free when a merge began that ran out of space.
+    ran_out_at: u64,
 }
 
 /// What a change of the list needs.
@@ -130,18 +136,16 @@ impl Store {
         }
     }
 
-    /// Merges some runs, if a rule asks for it.
+    /// Merges some runs, if a rule asks for it and the disk has room.
     pub(super) fn merge_once(&self) -> Result<bool> {
-        let _merging = lock(&self.merging);
+        let mut merging = lock(&self.merging);
         let runs = Arc::clone(&read(&self.state).runs);
-        let Some(range) = choose(&sizes(&runs)) else {
+        let free_bytes = self.fs.free_bytes(&self.dir)?.unwrap_or(u64::MAX);
+        let Some(choice) = choose(&sizes(&runs), free_bytes, merging.ran_out_at) else {
             return Ok(false);
         };
+        let Choice { range, keep_bytes } = choice;
         let inputs = runs.get(range.clone()).unwrap_or_default();
-        if !self.has_room(inputs)? {
-            debug!(runs = inputs.len(), "no room to merge");
-            return Ok(false);
-        }
         let number = lock(&self.writer).take_number()?;
         let path = run_path(&self.dir, number);
         debug!(runs = inputs.len(), of = runs.len(), "merging");
@@ -152,13 +156,29 @@ impl Store {
             seed: self.seed,
             inputs,
             with_oldest: range.start == 0,
+            keep_bytes,
             stop: &self.wakeup.stop,
         }
-        .run();
-        let merged = merged.inspect_err(|_| self.discard(&path))?;
+        .run()
+        .inspect_err(|_| self.discard(&path));
+        if let Err(error @ Error::NoSpace { .. }) = &merged {
+            warn!(error = error.chain(), "a merge of the database's runs is put off");
+            merging.ran_out_at = free_bytes;
+            return Ok(false);
+        }
+        let merged = merged?;
         if merged.is_none() {
             self.discard(&path);
         }
+        if inputs.len() == runs.len() {
+            merging.ran_out_at = 0;
+        }
+        self.replace(range, inputs, merged)?;
+        Ok(true)
+    }
+
+    /// Puts what runs were merged to in their place.
+    fn replace(&self, range: Range<usize>, inputs: &[Member], merged: Option<Run>) -> Result<()> {
         let mut writer = lock(&self.writer);
         // Newer ones may have come meanwhile; these are where they were.
         let mut now: Vec<Member> = read(&self.state).runs.to_vec();
@@ -168,14 +188,7 @@ impl Store {
         for member in inputs {
             self.discard(&member.run.path);
         }
-        Ok(true)
-    }
-
-    /// Whether a merge leaves room on the disk: who writes coins needs it more.
-    fn has_room(&self, inputs: &[Member]) -> Result<bool> {
-        let bytes: u64 = sizes(inputs).into_iter().sum();
-        let free_bytes = self.fs.free_bytes(&self.dir)?;
-        Ok(free_bytes.is_none_or(|free_bytes| free_bytes / MERGE_ROOM >= bytes))
+        Ok(())
     }
 
     /// Removes a file that is not in the list. If that fails, the next opening does it.

@@ -295,6 +295,35 @@ fn nothing_is_merged_while_the_disk_has_no_room_for_it() {
 }
 
 #[test]
+fn a_merge_ends_before_the_disk_is_full() {
+    let fs = SimFileSystem::new();
+    let database = open(&fs).unwrap();
+    let mut batch = Batch::new();
+    for n in 0..5000_u32 {
+        batch.put(A, &n.to_be_bytes(), b"v");
+    }
+    apply_sorted(&database, &batch).unwrap();
+    fs.set_free_bytes(Some(999));
+    let runs = Arc::clone(&read(&database.store.state).runs);
+    let path = Path::new(DIR).join("merged.run");
+    let job = compaction::MergeJob {
+        fs: &fs,
+        path: &path,
+        number: 99,
+        seed: database.store.seed,
+        inputs: &runs,
+        with_oldest: true,
+        keep_bytes: 1000,
+        stop: &database.store.wakeup.stop,
+    };
+    let error = job.run().unwrap_err();
+    assert!(matches!(error, Error::NoSpace { free_bytes: 999, .. }), "{}", error.chain());
+    fs.remove(&path).unwrap();
+    fs.set_free_bytes(Some(1000));
+    job.run().unwrap();
+}
+
+#[test]
 fn keys_that_do_not_ascend_are_refused_and_nothing_is_applied() {
     let database = open(&SimFileSystem::new()).unwrap();
     let ops = [b"b", b"a"].map(|key| Ok(Op::Put { tree_id: A.id, key, value: b"v" }));
