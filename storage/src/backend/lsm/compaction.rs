@@ -19,6 +19,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::cursor::{Cursor, Merge};
+use super::filter::foldable_keys;
 use super::run::Run;
 use super::store::{Member, as_usize};
 use super::writer::RunWriter;
@@ -138,9 +139,11 @@ pub(super) struct MergeJob<'a> {
 impl MergeJob<'_> {
     /// Writes the runs as one; none if nothing is left of them.
     pub(super) fn run(&self) -> Result<Option<Run>> {
-        let entries: u64 = self.inputs.iter().map(|input| input.run.entries()).sum();
+        let Size { puts, deletes, .. } = sum(&sizes(self.inputs));
+        // Perhaps there will be far fewer.
+        let entries_max = foldable_keys(as_usize(puts + deletes));
         let mut writer =
-            RunWriter::create(self.fs, self.path, (self.number, self.seed), as_usize(entries))?;
+            RunWriter::create(self.fs, self.path, (self.number, self.seed), entries_max)?;
         for id in tree_ids(self.inputs.iter().map(|input| &*input.run)) {
             self.merge_tree(id, &mut writer)?;
         }

@@ -20,7 +20,8 @@
 //! (one change of the list at a time; held across I/O), `state` (changed without I/O; read while
 //! what is pending is written, when nobody else can want to change it).
 //!
-//! Memory: two bytes an entry for index and filter. The operating system's page cache is the cache
+//! Memory: two bytes an entry for index and filter; for the filter of a run that is being merged, 1.25
+//! an entry that is read. The operating system's page cache is the cache
 //! of blocks.
 
 mod compaction;

@@ -148,11 +148,6 @@ impl Run {
         self.coding
     }
 
-    /// The number of entries, deletions included.
-    pub(super) fn entries(&self) -> u64 {
-        self.trees.iter().map(|tree| tree.puts + tree.deletes).sum()
-    }
-
     /// The number of bytes of all entries.
     pub(super) const fn byte_len(&self) -> u64 {
         self.blocks_end
