@@ -178,8 +178,18 @@ impl Store {
     }
 
     /// Puts what runs were merged to in their place.
-    fn replace(&self, range: Range<usize>, inputs: &[Member], merged: Option<Run>) -> Result<()> {
+    pub(super) fn replace(
+        &self,
+        range: Range<usize>,
+        inputs: &[Member],
+        merged: Option<Run>,
+    ) -> Result<()> {
         let mut writer = lock(&self.writer);
+        // The merge may have begun before a list could not be written.
+        if let Err(error) = writer.check() {
+            merged.into_iter().for_each(|run| self.discard(&run.path));
+            return Err(error);
+        }
         // Newer ones may have come meanwhile; these are where they were.
         let mut now: Vec<Member> = read(&self.state).runs.to_vec();
         now.splice(range, merged.map(Member::new));

@@ -13,6 +13,7 @@ use crate::testing::{
 const A: Tree = Tree { id: 1, name: "a" };
 const B: Tree = Tree { id: 2, name: "b" };
 const DIR: &str = "db";
+const MERGED: &str = "merged.run";
 
 fn open(fs: &SimFileSystem) -> Result<LsmDatabase> {
     LsmDatabase::open(Arc::new(fs.clone()), Path::new(DIR), &[A, B])
@@ -305,22 +306,47 @@ fn a_merge_ends_before_the_disk_is_full() {
     apply_sorted(&database, &batch).unwrap();
     fs.set_free_bytes(Some(999));
     let runs = Arc::clone(&read(&database.store.state).runs);
-    let path = Path::new(DIR).join("merged.run");
-    let job = compaction::MergeJob {
-        fs: &fs,
-        path: &path,
-        number: 99,
-        seed: database.store.seed,
-        inputs: &runs,
-        with_oldest: true,
-        keep_bytes: 1000,
-        stop: &database.store.wakeup.stop,
-    };
-    let error = job.run().unwrap_err();
+    let error = merged(&database, &runs, 1000).unwrap_err();
     assert!(matches!(error, Error::NoSpace { free_bytes: 999, .. }), "{}", error.chain());
-    fs.remove(&path).unwrap();
+    fs.remove(&Path::new(DIR).join(MERGED)).unwrap();
     fs.set_free_bytes(Some(1000));
-    job.run().unwrap();
+    merged(&database, &runs, 1000).unwrap();
+}
+
+/// The merge of runs as far as its file.
+fn merged(database: &LsmDatabase, inputs: &[Member], keep_bytes: u64) -> Result<Option<Run>> {
+    let store = &database.store;
+    let job = compaction::MergeJob {
+        fs: &*store.fs,
+        path: &Path::new(DIR).join(MERGED),
+        number: 99,
+        seed: store.seed,
+        inputs,
+        with_oldest: true,
+        keep_bytes,
+        stop: &store.wakeup.stop,
+    };
+    job.run()
+}
+
+#[test]
+fn a_merge_changes_nothing_once_a_list_could_not_be_written() {
+    let fs = SimFileSystem::new();
+    let database = open(&fs).unwrap();
+    let mut random = Random::new(4);
+    for _ in 0..2 {
+        apply_sorted(&database, &random_batch(&mut random, 9)).unwrap();
+    }
+    let runs = Arc::clone(&read(&database.store.state).runs);
+    let run = merged(&database, &runs, 0).unwrap();
+    fs.inject_call(CallFault { action: "rename", after: 0, errno: Some(5), sticky: false });
+    apply_sorted(&database, &random_batch(&mut random, 9)).unwrap_err();
+    let list = fs.read(&Path::new(DIR).join(manifest::NAME)).unwrap();
+    let error = database.store.replace(0..2, &runs, run).unwrap_err();
+    assert!(matches!(error, Error::Poisoned { .. }), "{}", error.chain());
+    assert_eq!(fs.read(&Path::new(DIR).join(manifest::NAME)).unwrap(), list);
+    assert!(runs.iter().all(|member| fs.exists(&member.run.path).unwrap()));
+    assert!(!fs.exists(&Path::new(DIR).join(MERGED)).unwrap());
 }
 
 #[test]
