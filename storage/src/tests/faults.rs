@@ -5,8 +5,8 @@ use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::{TREES, Workload, open_all, open_over, options};
-use crate::testing::{CrashModel, Fault, SimFileSystem};
+use super::{COINS, TREES, Workload, commit, open_all, open_log_only, open_over, options};
+use crate::testing::{CallFault, CrashModel, Fault, SimFileSystem};
 use crate::{
     Batch, Count, Database, Durability, Entries, Error, KeyRange, MemoryDatabase, Result, Tree,
     WalOptions,
@@ -111,6 +111,41 @@ fn every_operation_fails_once_and_for_ever() {
 #[test]
 fn every_operation_fails_during_a_background_flush() {
     fail_everywhere(Some(4));
+}
+
+/// That of the names of removed segments as well: who made a segment meanwhile asks again, and the
+/// system, which has told of the failure once, answers "done".
+#[test]
+fn every_failed_fsync_of_the_log_directory_poisons() {
+    for after in 0.. {
+        let fs = SimFileSystem::new();
+        let (store, _) = open_log_only(&fs, Durability::Strict).unwrap();
+        commit(&store, |batch| batch.put(COINS, b"k", b"v"));
+        fs.inject_call(CallFault {
+            action: "sync directory",
+            after,
+            errno: Some(5),
+            sticky: false,
+        });
+        let checkpointed = store.checkpoint();
+        if fs.failed_calls() == 0 {
+            assert_eq!(after, 2, "the name of the new segment, and that of the old one");
+            break;
+        }
+        checkpointed.unwrap_err();
+        assert!(matches!(store.sync(), Err(Error::Poisoned { .. })), "{after}");
+    }
+}
+
+#[test]
+fn a_segment_that_cannot_be_removed_poisons_nothing() {
+    let fs = SimFileSystem::new();
+    let (store, _) = open_log_only(&fs, Durability::Strict).unwrap();
+    commit(&store, |batch| batch.put(COINS, b"k", b"v"));
+    fs.inject_call(CallFault { action: "remove", after: 0, errno: Some(5), sticky: false });
+    store.checkpoint().unwrap();
+    assert_eq!(fs.failed_calls(), 1);
+    commit(&store, |batch| batch.put(COINS, b"k", b"w"));
 }
 
 /// A memory database whose writes fail when told to.

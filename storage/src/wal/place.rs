@@ -110,7 +110,8 @@ impl Place {
         Ok(NewFile { file, reused: spare.is_some() })
     }
 
-    /// Removes segments that are not needed any more, oldest first, or keeps their files.
+    /// Removes segments that are not needed any more, oldest first, or keeps their files; not
+    /// durably yet.
     pub(crate) fn retire(&self, numbers: &[u64]) -> Result<()> {
         for number in numbers {
             let keep = self.segment_files == SegmentFiles::Recycled
@@ -122,7 +123,7 @@ impl Place {
                 self.fs.remove(&self.segment(*number))?;
             }
         }
-        self.sync_names(numbers)
+        Ok(())
     }
 
     /// Removes segments for good, and the spare files.
@@ -136,7 +137,8 @@ impl Place {
         self.sync_names(numbers)
     }
 
-    fn sync_names(&self, changed: &[u64]) -> Result<()> {
+    /// Makes the names of changed files durable.
+    pub(crate) fn sync_names(&self, changed: &[u64]) -> Result<()> {
         if changed.is_empty() { Ok(()) } else { self.fs.sync_dir(&self.dir) }
     }
 

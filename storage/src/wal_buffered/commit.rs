@@ -347,8 +347,7 @@ impl<D: Database> Inner<D> {
             self.queue.wait_idle(&self.health)?;
         }
         self.syncer.rotate(read(&self.view).applied)?;
-        self.remove_obsolete_segments();
-        Ok(())
+        self.remove_obsolete_segments()
     }
 
     /// Empties a tree. The log is empty then, so that no replay can bring an entry back.

@@ -288,8 +288,12 @@ impl<D: Database> Inner<D> {
                     self.counters.flushes.fetch_add(1, Ordering::Relaxed);
                     self.counters.flushed_ops.fetch_add(ops, Ordering::Relaxed);
                     drop(frozen);
-                    self.remove_obsolete_segments();
+                    let removed = self.remove_obsolete_segments();
                     self.queue.done();
+                    if removed.is_err() {
+                        // It is in `health`: nothing is handed over any more.
+                        return;
+                    }
                 }
                 // The generation stays readable; the failure is in `health`.
                 Err(_) => {
@@ -311,6 +315,7 @@ impl<D: Database> Inner<D> {
         if mutated(Mutation::SegmentsRemovedEarly) {
             let numbers = self.syncer.with_log(|log| log.take_obsolete(frozen.lsn));
             self.place.retire(&numbers)?;
+            self.place.sync_names(&numbers)?;
         }
         if mutated(Mutation::RetiredEarly) {
             write(&self.view).frozen = None;
@@ -333,13 +338,15 @@ impl<D: Database> Inner<D> {
     }
 
     /// Step 5 of a write-back. A segment that cannot be removed costs space, no correctness: the
-    /// next opening removes it.
-    fn remove_obsolete_segments(&self) {
+    /// next opening removes it. A failed fsync of their directory poisons: it may have been the
+    /// only one to tell of the lost name of a new segment, whose own fsync then succeeds.
+    fn remove_obsolete_segments(&self) -> Result<()> {
         let applied = read(&self.view).applied;
         let numbers = self.syncer.with_log(|log| log.take_obsolete(applied));
         if let Err(error) = self.place.retire(&numbers) {
             warn!(error = error.chain(), "cannot remove log segments that are not needed any more");
         }
+        self.health.guard(|| self.place.sync_names(&numbers))
     }
 }
 
