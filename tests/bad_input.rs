@@ -283,7 +283,8 @@ fn import_that_is_paused_heeds_a_signal_and_can_be_continued() {
     let output = child.wait_with_output().expect("a child");
     let all = said(&output);
     assert_eq!(output.status.code(), Some(1), "{all}");
-    assert!(all.contains("Error: interrupted at height 0; the same command goes on"), "{all}");
+    assert!(all.contains("Error: interrupted at height "), "{all}");
+    assert!(all.contains("; the same command goes on"), "{all}");
     disk.grow();
     check_imported(&disk.import("-minfreespace=64").output().expect("starts"));
 }

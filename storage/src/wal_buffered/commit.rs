@@ -103,7 +103,8 @@ impl<D: Database> WalBuffered<D> {
     /// [`Error::NoSpace`] if there is no room and the hook does not want to wait; if the file
     /// system cannot tell; or if the store is poisoned.
     pub fn wait_for_space(&self, bytes: usize) -> Result<()> {
-        self.inner.wait_for_space(bytes)
+        let inner = &self.inner;
+        inner.wait_for_space(bytes, || inner.write_back_now(&mut lock(&inner.writer)))
     }
 }
 
@@ -133,7 +134,7 @@ impl<D: Database> Inner<D> {
 
     /// Log, then memory, then perhaps freeze.
     fn commit(&self, writer: &mut Writer, change: Change<'_>, staged: bool) -> Result<Lsn> {
-        self.wait_for_space(change.payload_len())?;
+        self.wait_for_space(change.payload_len(), || self.write_back_now(writer))?;
         self.make_room(writer, change)?;
         if self.syncer.with_log(|log| log.current_bytes()) >= self.options.segment_bytes {
             self.syncer.rotate(read(&self.view).applied)?;
@@ -240,7 +241,12 @@ impl<D: Database> Inner<D> {
     }
 
     /// Before a commit: refuses it while the disk has no room for it and for what is buffered.
-    fn wait_for_space(&self, bytes: usize) -> Result<()> {
+    /// What is buffered is written back first, which makes room in the log.
+    fn wait_for_space(
+        &self,
+        bytes: usize,
+        mut write_back: impl FnMut() -> Result<bool>,
+    ) -> Result<()> {
         let reserve_bytes = self.options.reserve_bytes;
         if reserve_bytes == 0 {
             return Ok(());
@@ -252,14 +258,20 @@ impl<D: Database> Inner<D> {
             let buffered = {
                 let view = read(&self.view);
                 let frozen = view.frozen.as_ref().map_or(0, |frozen| frozen.table.bytes());
-                view.active.bytes() + frozen + bytes
+                // An empty one has tables of the size that the one before needed.
+                let active = if view.lsn == view.applied { 0 } else { view.active.bytes() };
+                u64::try_from(active + frozen).unwrap_or(u64::MAX)
             };
-            let buffered = u64::try_from(buffered).unwrap_or(u64::MAX);
-            let wanted_bytes = reserve_bytes.saturating_add(buffered);
+            let batch = u64::try_from(bytes).unwrap_or(u64::MAX);
+            let wanted_bytes = reserve_bytes.saturating_add(buffered).saturating_add(batch);
             if free_bytes >= wanted_bytes {
                 return Ok(());
             }
             self.health.check()?;
+            // Half of the reserve is enough for what a write-back writes besides.
+            if free_bytes >= buffered.saturating_add(reserve_bytes / 2) && write_back()? {
+                continue;
+            }
             let path = self.place.dir.clone();
             let error = Error::NoSpace { path, free_bytes, wanted_bytes };
             match &self.options.no_space_hook {
@@ -267,6 +279,20 @@ impl<D: Database> Inner<D> {
                 _ => return Err(error),
             }
         }
+    }
+
+    /// Writes everything committed to the backend. Returns whether there was anything.
+    fn write_back_now(&self, writer: &mut Writer) -> Result<bool> {
+        let up_to_date = |view: &View| view.lsn == view.applied;
+        if up_to_date(&read(&self.view)) {
+            return Ok(false);
+        }
+        self.queue.wait_idle(&self.health)?;
+        if !up_to_date(&read(&self.view)) {
+            self.freeze(writer);
+            self.queue.wait_idle(&self.health)?;
+        }
+        Ok(true)
     }
 
     /// Runs a read of memory and then of the backend so that both see the same batches.
@@ -341,11 +367,7 @@ impl<D: Database> Inner<D> {
     /// Writes everything committed to the backend and empties the log.
     pub(super) fn checkpoint(&self, writer: &mut Writer) -> Result<()> {
         self.queue.wait_idle(&self.health)?;
-        let up_to_date = |view: &View| view.lsn == view.applied;
-        if !up_to_date(&read(&self.view)) {
-            self.freeze(writer);
-            self.queue.wait_idle(&self.health)?;
-        }
+        self.write_back_now(writer)?;
         self.syncer.rotate(read(&self.view).applied)?;
         self.remove_obsolete_segments()
     }

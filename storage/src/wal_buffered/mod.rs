@@ -173,8 +173,8 @@ impl<D: Database + 'static> WalBuffered<D> {
         self.inner.flushing.store(true, Ordering::Relaxed);
     }
 
-    /// Waits for the write-back in flight, and begins no other but when memory is used up or a
-    /// checkpoint is asked for: for a time in which the disk is wanted for something else.
+    /// Waits for the write-back in flight, and begins no other but when memory or the disk's space is
+    /// used up or a checkpoint is asked for: for a time in which the disk is wanted for something else.
     ///
     /// # Errors
     ///
