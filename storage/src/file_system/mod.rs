@@ -268,17 +268,7 @@ impl FileSystem for StdFileSystem {
     }
 
     fn create_dir_all(&self, dir: &Path) -> Result<()> {
-        if dir.as_os_str().is_empty() || dir.is_dir() {
-            return Ok(());
-        }
-        let above = parent(dir);
-        self.create_dir_all(above)?;
-        match fs::create_dir(dir) {
-            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
-                Err(Error::io("create directory", dir, source))
-            }
-            _ => self.sync_dir(above),
-        }
+        create_dirs(dir, &|above| self.sync_dir(above))
     }
 
     fn sync_dir(&self, dir: &Path) -> Result<()> {
@@ -307,6 +297,35 @@ impl FileSystem for StdFileSystem {
         let taken = file.try_lock();
         StdFileLock::wrap(file, taken, path)
     }
+}
+
+/// Makes a directory and those above it, and lets `sync_dir` make their names durable.
+fn create_dirs(dir: &Path, sync_dir: &dyn Fn(&Path) -> Result<()>) -> Result<()> {
+    if dir.as_os_str().is_empty() {
+        return Ok(());
+    }
+    let above = parent(dir);
+    if dir.is_dir() {
+        // Who made it may have died before its name was durable.
+        return match sync_dir(above) {
+            Err(Error::Io { source, .. }) if was_not_ours(&source) => Ok(()),
+            synced => synced,
+        };
+    }
+    create_dirs(above, sync_dir)?;
+    match fs::create_dir(dir) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            Err(Error::io("create directory", dir, source))
+        }
+        _ => sync_dir(above),
+    }
+}
+
+/// Whether a failed fsync of a directory tells that no process like this one can have made a name
+/// in it: it may not be read, or is on a file system that cannot be written.
+fn was_not_ours(source: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem};
+    matches!(source.kind(), InvalidInput | PermissionDenied | ReadOnlyFilesystem)
 }
 
 /// An open file of the real file system, with its path for messages.
@@ -432,6 +451,26 @@ mod tests {
         assert!(matches!(StdFileSystem.lock(&path), Err(Error::Locked { .. })));
         drop(held);
         StdFileSystem.lock(&path).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_was_there_is_made_durable_as_well() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("a/b"));
+        let synced = |dir: &Path, kind: Option<io::ErrorKind>| {
+            let names = std::cell::RefCell::new(Vec::new());
+            let made = create_dirs(dir, &|above| {
+                names.borrow_mut().push(above.to_path_buf());
+                kind.map_or(Ok(()), |kind| Err(Error::io("sync directory", above, kind.into())))
+            });
+            (made.is_ok(), names.into_inner())
+        };
+        let above = parent(dir.path()).to_path_buf();
+        let all = vec![above, dir.path().to_path_buf(), a.clone()];
+        assert_eq!(synced(&b, None), (true, all), "from the one that is there on");
+        assert_eq!(synced(&b, None), (true, vec![a.clone()]), "made by who may have died");
+        assert_eq!(synced(&b, Some(io::ErrorKind::Other)), (false, vec![a.clone()]));
+        assert_eq!(synced(&b, Some(io::ErrorKind::PermissionDenied)), (true, vec![a]));
     }
 
     #[test]
