@@ -285,6 +285,64 @@ fn the_files_of_another_node_are_taken_over_in_place() {
     node.stop();
 }
 
+/// The files of block data, whole.
+fn block_data(dir: &Path) -> Vec<(std::ffi::OsString, Vec<u8>)> {
+    let files = fs::read_dir(blocks_dir(dir)).expect("readable").map(|entry| entry.expect("there"));
+    let files = files.filter(|file| file.path().extension().is_some_and(|end| end == "dat"));
+    let mut files: Vec<_> =
+        files.map(|file| (file.file_name(), fs::read(file.path()).expect("readable"))).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn an_import_takes_no_file_away_from_the_directory_it_is_given() {
+    let (dir, state) = chain(400);
+    let (before, own) = (block_data(dir.path()), dir.path().to_str().expect("UTF-8"));
+    let other = tempfile::tempdir().expect("a temporary directory");
+    let link = other.path().join("link");
+    std::os::unix::fs::symlink(dir.path(), &link).expect("room");
+    let link = link.to_str().expect("UTF-8");
+    let same = "is where this node keeps its own block files";
+    let from_itself = || {
+        for from in [own, link] {
+            let text = refused(dir.path(), &["import", "--from-core", from]);
+            assert!(text.contains(same), "{text}");
+            let at_its_disk = format!("-blocksdir={own}");
+            let text = refused(other.path(), &[&at_its_disk, "import", "--from-core", from]);
+            assert!(text.contains(same), "{text}");
+        }
+        assert!(block_data(dir.path()) == before);
+    };
+    from_itself();
+    // As a directory of Bitcoin Core: without a chain state that this node knows.
+    fs::remove_dir_all(dir.path().join("regtest/chainstate")).expect("there");
+    from_itself();
+    let node = start(dir.path(), &["-reindex"]);
+    assert_eq!(node.state(), state);
+    node.stop();
+}
+
+#[test]
+fn files_are_taken_over_only_where_no_others_are() {
+    let ((dir, _), (core, state)) = (chain(110), chain(700));
+    let before = block_data(dir.path());
+    let import = ["import", "--from-core", core.path().to_str().expect("UTF-8")];
+    fs::remove_dir_all(dir.path().join("regtest/chainstate")).expect("there");
+    let text = refused(dir.path(), &import);
+    assert!(text.contains("has block files and no chain state"), "{text}");
+    assert!(block_data(dir.path()) == before);
+    // One that was interrupted goes on, and nothing else is begun before.
+    fs::write(blocks_dir(dir.path()).join("index/REBUILD"), "take files").expect("writable");
+    let text = refused(dir.path(), &["-reindex-chainstate"]);
+    assert!(text.contains("import --from-core was interrupted"), "{text}");
+    let output = run(BINARY, dir.path(), &[&["-regtest"], &import[..]].concat());
+    assert!(output.status.success(), "{}", said(&output));
+    let node = start(dir.path(), &[]);
+    assert_eq!(node.state(), state);
+    node.stop();
+}
+
 #[test]
 fn a_tip_from_the_future_is_told_before_anything_is_done() {
     let dir = tempfile::tempdir().expect("a temporary directory");

@@ -82,15 +82,18 @@ fn sources(
         _ => return Err(anyhow!("--from-core takes a directory and no files")),
     };
     let core = from_core::blocks_dir(&dir, config.network)?;
-    if rebuild.has_chainstate()? && !rebuild.is_scan()? {
+    from_core::check_is_another(&core, data_dir.blocks_dir())?;
+    if rebuild.is_scan()? {
+        return Ok(Vec::new());
+    }
+    if rebuild.has_chainstate()? {
         tracing::info!("This data directory has a chain: blocks it lacks are copied into it");
         let files = startup::block_files(&core)?;
         return Ok(files.into_iter().map(|file| foreign(file.path)).collect());
     }
-    if !rebuild.has_chainstate()? {
-        from_core::take_over(&core, data_dir.blocks_dir(), config.blocks.copy)?;
-        rebuild.begin(crate::rebuild::Step::Scan)?;
-    }
+    rebuild.begin_to_take_files()?;
+    from_core::take_over(&core, data_dir.blocks_dir(), config.blocks.copy)?;
+    rebuild.begin(crate::rebuild::Step::Scan)?;
     Ok(Vec::new())
 }
 

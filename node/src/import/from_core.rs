@@ -2,8 +2,13 @@
 //! (a hard link) in ours. Nothing is copied but the last one, which Core may still write to, and
 //! `xor.dat`. A full block file never changes again, so neither node is in the other's way, and
 //! Core may prune it or go away without ours losing it.
+//!
+//! Nothing of Core's is changed, whatever names lead to it; and a file here gives way only to one
+//! that is whole.
 
+use std::fs::Metadata;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -25,6 +30,32 @@ pub(super) fn blocks_dir(dir: &Path, network: Network) -> Result<PathBuf> {
     bail!("{} has no block files (blk00000.dat) of network {network}", dir.display())
 }
 
+/// Refuses `own` as the directory to take files over from: to add blocks to files that Core uses
+/// would spoil them for Core, and the other way round.
+pub(super) fn check_is_another(core: &Path, own: &Path) -> Result<()> {
+    if !is_same(core, own)? {
+        return Ok(());
+    }
+    bail!(
+        "{} is where this node keeps its own block files (-datadir, -blocksdir). To take them over from Bitcoin Core, give this node a directory of its own; if Bitcoin Core is not to use them any more, start with -reindex instead",
+        core.display()
+    )
+}
+
+/// Returns whether two names lead to the same file or directory.
+fn is_same(a: &Path, b: &Path) -> Result<bool> {
+    let id = |path: &Path| -> Result<Option<(u64, u64)>> {
+        let id = |metadata: Metadata| (metadata.dev(), metadata.ino());
+        match std::fs::metadata(path) {
+            Ok(metadata) => Ok(Some(id(metadata))),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| path.display().to_string()),
+        }
+    };
+    let a = id(a)?;
+    Ok(a.is_some() && a == id(b)?)
+}
+
 /// Gives the files of `core` names in `own`, or copies them. Done again after a crash it ends the
 /// same.
 pub(super) fn take_over(core: &Path, own: &Path, copy: bool) -> Result<()> {
@@ -40,9 +71,12 @@ pub(super) fn take_over(core: &Path, own: &Path, copy: bool) -> Result<()> {
             first.unwrap_or(0)
         );
     }
-    let key = core.join("xor.dat");
+    let (key, own_key) = (core.join("xor.dat"), own.join("xor.dat"));
     if key.exists() {
-        copy_whole(&key, &own.join("xor.dat"))?;
+        copy_whole(&key, &own_key)?;
+    } else {
+        // One that a start without block files has made: files without a key are read without it.
+        remove(&own_key)?;
     }
     for file in full {
         let to = own.join(name(file)?);
@@ -60,33 +94,56 @@ fn name(file: &SourceFile) -> Result<&std::ffi::OsStr> {
     file.path.file_name().context("a file has a name")
 }
 
+/// Gives a file a second name, which takes the place of a file of that name.
 fn link(from: &Path, to: &Path) -> Result<()> {
     let what = || format!("linking {} to {}", to.display(), from.display());
-    match std::fs::remove_file(to) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).with_context(what),
-        _ => {}
+    // The file itself: a second name for a symbolic link would lead elsewhere.
+    let from = std::fs::canonicalize(from).with_context(what)?;
+    // To rename one of two names of a file to the other does nothing.
+    if is_same(&from, to)? {
+        return Ok(());
     }
-    match std::fs::hard_link(from, to) {
+    let temporary = temporary(to);
+    remove(&temporary)?;
+    match std::fs::hard_link(&from, &temporary) {
         Err(error)
             if matches!(error.kind(), ErrorKind::CrossesDevices | ErrorKind::PermissionDenied) =>
         {
-            Err(error).with_context(what).context(
+            return Err(error).with_context(what).context(
                 "block files cannot be taken over in place: --copy copies them (their whole size)",
-            )
+            );
         }
-        linked => linked.with_context(what),
+        linked => linked.with_context(what)?,
     }
+    std::fs::rename(&temporary, to).with_context(what)
 }
 
 /// Copies a file, so that it has its name only when it is whole and durable.
 fn copy_whole(from: &Path, to: &Path) -> Result<()> {
     let what = || format!("copying {} to {}", from.display(), to.display());
-    let mut temporary = to.as_os_str().to_owned();
-    temporary.push(".tmp");
+    let temporary = temporary(to);
+    // It may be a second name of a file of Core's, left by a crash: writing to it would cut that off.
+    remove(&temporary)?;
     std::fs::copy(from, &temporary).with_context(what)?;
     let copied = std::fs::OpenOptions::new().write(true).open(&temporary).with_context(what)?;
     copied.sync_all().with_context(what)?;
     std::fs::rename(&temporary, to).with_context(what)
+}
+
+/// The name that a file has until it is whole.
+fn temporary(to: &Path) -> PathBuf {
+    let mut name = to.as_os_str().to_owned();
+    name.push(".tmp");
+    name.into()
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn sync(dir: &Path) -> Result<()> {
@@ -109,7 +166,6 @@ mod tests {
 
     #[test]
     fn full_files_are_linked_and_the_last_is_a_copy() {
-        use std::os::unix::fs::MetadataExt as _;
         let from =
             core(&["blk00000.dat", "blk00001.dat", "blk00002.dat", "xor.dat", "rev00000.dat"]);
         let blocks = blocks_dir(from.path(), Network::Regtest).unwrap();
@@ -128,6 +184,44 @@ mod tests {
         let copies = tempfile::tempdir().unwrap();
         take_over(&blocks, copies.path(), true).unwrap();
         assert_eq!(std::fs::metadata(copies.path().join("blk00000.dat")).unwrap().nlink(), 1);
+    }
+
+    /// What a crash between the two steps of a link leaves is a name of Core's own file.
+    #[test]
+    fn no_file_of_core_is_changed_through_a_name_that_leads_to_it() {
+        let from = core(&["blk00000.dat", "blk00001.dat"]);
+        let blocks = blocks_dir(from.path(), Network::Regtest).unwrap();
+        let own = tempfile::tempdir().unwrap();
+        let hard_link = |name: &str, to: &str| {
+            std::fs::hard_link(blocks.join(name), own.path().join(to)).unwrap();
+        };
+        hard_link("blk00000.dat", "blk00000.dat.tmp");
+        hard_link("blk00001.dat", "blk00001.dat.tmp");
+        hard_link("blk00001.dat", "blk00001.dat");
+        std::fs::write(own.path().join("xor.dat"), [1; 8]).unwrap();
+        for copy in [true, false, true] {
+            take_over(&blocks, own.path(), copy).unwrap();
+            for name in ["blk00000.dat", "blk00001.dat"] {
+                for dir in [&blocks, own.path()] {
+                    assert_eq!(std::fs::read(dir.join(name)).unwrap(), name.as_bytes());
+                }
+            }
+        }
+        assert_eq!(block_files(own.path()).unwrap().len(), 2);
+        assert!(!own.path().join("xor.dat").exists(), "Core's files are under no key");
+    }
+
+    #[test]
+    fn a_link_that_fails_costs_no_file() {
+        let from = core(&["blk00000.dat", "blk00001.dat"]);
+        let blocks = blocks_dir(from.path(), Network::Regtest).unwrap();
+        assert!(check_is_another(&blocks, from.path()).is_ok());
+        assert!(check_is_another(&blocks, &blocks.join(".")).is_err());
+        link(&blocks.join("blk00000.dat"), &blocks.join("blk00000.dat")).unwrap();
+        link(&blocks.join("gone"), &blocks.join("blk00001.dat")).unwrap_err();
+        for name in ["blk00000.dat", "blk00001.dat"] {
+            assert_eq!(std::fs::read(blocks.join(name)).unwrap(), name.as_bytes());
+        }
     }
 
     #[test]

@@ -42,6 +42,8 @@ impl std::error::Error for NeedsRebuild {}
 /// What comes next, as `REBUILD` says it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Step {
+    /// Take block files over: those that are here came that way.
+    TakeFiles,
     /// Remove index, chain state and undo data.
     WipeAll,
     /// Read the block files.
@@ -52,7 +54,8 @@ pub(crate) enum Step {
     TakeRows,
 }
 
-const STEPS: [(Step, &str); 4] = [
+const STEPS: [(Step, &str); 5] = [
+    (Step::TakeFiles, "take files"),
     (Step::WipeAll, "wipe"),
     (Step::Scan, "scan"),
     (Step::WipeChainstate, "wipe chainstate"),
@@ -108,6 +111,9 @@ impl Rebuild {
                 self.begin(Step::WipeChainstate)?;
             }
             (RebuildOption::Chainstate, None) => {}
+            (RebuildOption::Nothing | RebuildOption::Chainstate, Some(Step::TakeFiles)) => bail!(
+                "import --from-core was interrupted, and some block files are missing. Run it again, or start with -reindex to go without them"
+            ),
             (RebuildOption::Nothing | RebuildOption::Chainstate, Some(_)) => {}
             (RebuildOption::Nothing, None) => self.check_marks()?,
         }
@@ -121,7 +127,7 @@ impl Rebuild {
                 self.wipe_chainstate(config)?;
                 self.begin(Step::TakeRows)?;
             }
-            Some(Step::Scan | Step::TakeRows) | None => {}
+            Some(Step::TakeFiles | Step::Scan | Step::TakeRows) | None => {}
         }
         self.mark()
     }
@@ -149,6 +155,21 @@ impl Rebuild {
         self.fs.create_dir_all(&self.index)?;
         let (_, name) = STEPS.iter().find(|(known, _)| *known == step).context("a step")?;
         Ok(write_atomic(self.fs.as_ref(), &self.index.join("REBUILD"), name.as_bytes())?)
+    }
+
+    /// Makes it the next step to take block files over.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if there are others, whose place they would take.
+    pub(crate) fn begin_to_take_files(&self) -> Result<()> {
+        if self.step()? != Some(Step::TakeFiles) && self.has_block_files()? {
+            bail!(
+                "{} has block files and no chain state. Start with -reindex to build the chain from them, or move them away: those that are taken over would take their place",
+                self.blocks.display()
+            );
+        }
+        self.begin(Step::TakeFiles)
     }
 
     /// Says that nothing is left to be built.
