@@ -117,3 +117,30 @@ fn we_take_over_the_data_directory_of_core() {
     let core = pair.start(Who::Core, &["-connect=0"]);
     assert_eq!(core.state(), state);
 }
+
+/// Neither beside Core nor after it: the directory stays Core's.
+#[test]
+fn the_data_directory_of_core_is_not_ours() {
+    let Some(pair) = Pair::new() else { return };
+    let state = core_with_a_chain(&pair);
+    let dir = pair.dir(Who::Core);
+    let refused = |args: &[&str], why: &str| {
+        let output = process::run(COFFERDAM, dir, &[&["-regtest"], args].concat());
+        assert!(!output.status.success(), "{}", process::said(&output));
+        assert!(process::said(&output).contains(why), "{}", process::said(&output));
+    };
+    let from = dir.to_str().expect("UTF-8");
+    let core = pair.start(Who::Core, &["-connect=0"]);
+    refused(&["-connect=0", "-listen=0"], "Cannot obtain a lock on directory");
+    refused(&["import", "--from-core", from], "Cannot obtain a lock on directory");
+    assert_eq!(core.state(), state);
+    // Its files can be taken over while it runs.
+    let imported =
+        process::run(COFFERDAM, pair.dir(Who::Ours), &["-regtest", "import", "--from-core", from]);
+    assert!(imported.status.success(), "{}", process::said(&imported));
+    core.stop();
+    refused(&["-connect=0", "-listen=0"], "import --from-core");
+    refused(&["import", "--from-core", from], "import --from-core");
+    let core = pair.start(Who::Core, &["-connect=0"]);
+    assert_eq!(core.state(), state);
+}

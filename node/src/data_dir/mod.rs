@@ -11,7 +11,9 @@
 //!
 //! Directories are made 0700 and the cookie 0600: what is inside is the user's alone.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
+mod lock;
+
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -21,10 +23,14 @@ use anyhow::{Context as _, Result, bail};
 use cofferdam_ibd::params::Network;
 use cofferdam_storage::{BackendKind, FileSystem, write_atomic};
 
+use self::lock::DirLock;
 use crate::config::Config;
 
 /// File in `chainstate/` that names the engine which wrote the others.
 pub(crate) const BACKEND_FILE: &str = "BACKEND";
+
+/// File in `chainstate/` and `blocks/index/` of Bitcoin Core; ours have none of this name.
+const CORE_FILE: &str = "CURRENT";
 
 /// The locked chain directory of one node.
 #[derive(Debug)]
@@ -34,7 +40,7 @@ pub(crate) struct DataDir {
     pid_file: PathBuf,
     cookie_written: Option<PathBuf>,
     /// Held, and with them the locks, until the node has stopped.
-    _locks: [File; 2],
+    _locks: [DirLock; 2],
 }
 
 impl DataDir {
@@ -45,10 +51,11 @@ impl DataDir {
         let chain_dir = chain_dir(config);
         let is_new = !chain_dir.exists();
         make_dir(&chain_dir)?;
-        let lock_of_chain = lock(&chain_dir)?;
+        let lock_of_chain = DirLock::take(&chain_dir)?;
         let blocks_dir = blocks_dir(config);
         make_dir(&blocks_dir)?;
-        let lock_of_blocks = lock(&blocks_dir)?;
+        let lock_of_blocks = DirLock::take(&blocks_dir)?;
+        refuse_core(&chain_dir, &blocks_dir)?;
         // Bitcoin Core's block index is in `blocks/index`, and drivers look whether it is there; here
         // it is a table of the chain state.
         for name in ["blocks/index", "chainstate"] {
@@ -187,24 +194,23 @@ fn make_dir(path: &Path) -> Result<()> {
         .with_context(|| format!("Cannot create directory {}", path.display()))
 }
 
-fn lock(dir: &Path) -> Result<File> {
-    let path = dir.join(".lock");
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    let file = options.open(&path).with_context(|| {
-        format!("Cannot write to directory '{}'; check permissions.", dir.display())
-    })?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        // The words are `bitcoind`'s: tests of other projects compare them.
-        Err(TryLockError::WouldBlock) => bail!(
-            "Cannot obtain a lock on directory {}. Bitcoin Core is probably already running.",
-            dir.display()
-        ),
-        Err(TryLockError::Error(e)) => {
-            Err(e).with_context(|| format!("Cannot obtain a lock on directory {}", dir.display()))
+/// Refuses directories that Bitcoin Core uses, unless they have a chain state of ours: Core's would
+/// pass for none, and a new chain would be written into its block files.
+fn refuse_core(chain_dir: &Path, blocks_dir: &Path) -> Result<()> {
+    if written_backend(&chain_dir.join("chainstate"))?.is_some() {
+        return Ok(());
+    }
+    for (dir, name) in [(chain_dir, "chainstate"), (blocks_dir, "index")] {
+        let database = dir.join(name);
+        if database.join(CORE_FILE).exists() {
+            bail!(
+                "{} is a database of Bitcoin Core, which this node does not read. Choose another directory (-datadir, -blocksdir); import --from-core {} takes the block files over into it",
+                database.display(),
+                dir.display()
+            );
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -230,6 +236,64 @@ mod tests {
         drop(first);
         assert!(!cookie.exists() && !dir.path().join("regtest/bitcoind.pid").exists());
         open(dir.path()).unwrap();
+    }
+
+    const LOCKED_DIR: &str = "COFFERDAM_TEST_LOCKED_DIR";
+
+    /// Runs `a_lock_of_any_kind_is_seen_by_other_processes` in a process of its own, which opens `dir`.
+    fn is_refused_elsewhere(dir: &Path) -> bool {
+        let name = "data_dir::tests::a_lock_of_any_kind_is_seen_by_other_processes";
+        let mut process = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = process.args(["--exact", name]).env(LOCKED_DIR, dir).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("running 1 test"), "{text}");
+        output.status.success()
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "no product code: the other process is told so")]
+    fn a_lock_of_any_kind_is_seen_by_other_processes() {
+        use rustix::fs::{FlockOperation, fcntl_lock};
+        if let Some(dir) = std::env::var_os(LOCKED_DIR) {
+            let text = open(Path::new(&dir)).unwrap_err().to_string();
+            assert!(text.starts_with("Cannot obtain a lock on directory"), "{text}");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let data_dir = open(dir.path()).unwrap();
+        // A refusal in this process costs it nothing.
+        assert!(open(dir.path()).is_err());
+        assert!(is_refused_elsewhere(dir.path()));
+        drop(data_dir);
+        assert!(!is_refused_elsewhere(dir.path()));
+        // As Bitcoin Core locks either directory.
+        for locked in ["regtest/.lock", "regtest/blocks/.lock"] {
+            let file = OpenOptions::new().write(true).open(dir.path().join(locked)).unwrap();
+            fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
+            assert!(is_refused_elsewhere(dir.path()), "{locked}");
+        }
+        assert!(!is_refused_elsewhere(dir.path()));
+    }
+
+    #[test]
+    fn a_database_of_bitcoin_core_is_refused_and_no_file_of_its_own_changed() {
+        for database in ["regtest/chainstate", "regtest/blocks/index"] {
+            let dir = tempfile::tempdir().unwrap();
+            let database = dir.path().join(database);
+            std::fs::create_dir_all(&database).unwrap();
+            std::fs::write(database.join("CURRENT"), "MANIFEST-000004\n").unwrap();
+            let pid_file = dir.path().join("regtest/bitcoind.pid");
+            std::fs::write(&pid_file, "1\n").unwrap();
+            let text = open(dir.path()).unwrap_err().to_string();
+            assert!(text.contains("is a database of Bitcoin Core"), "{text}");
+            assert!(text.contains("import --from-core"), "{text}");
+            assert!(pid_file.exists());
+            // Beside a chain state of ours it is a remainder.
+            let chainstate = dir.path().join("regtest/chainstate");
+            std::fs::create_dir_all(&chainstate).unwrap();
+            std::fs::write(chainstate.join(BACKEND_FILE), "lsm\n").unwrap();
+            open(dir.path()).unwrap();
+        }
     }
 
     #[test]
