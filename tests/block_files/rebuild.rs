@@ -98,6 +98,15 @@ fn a_missing_index_or_chain_state_is_told_and_rebuilt_only_when_asked_for() {
     let node = start(dir.path(), &["-reindex"]);
     assert_eq!(node.state(), state);
     node.stop();
+    // Both are gone: the block files are no less there.
+    fs::remove_dir_all(dir.path().join("regtest/chainstate")).expect("there");
+    fs::remove_dir_all(blocks_dir(dir.path()).join("index")).expect("there");
+    assert_eq!(refused(dir.path(), &[]), format!("Error opening coins database{advice}"));
+    // The other half of the advice.
+    let node = start(dir.path(), &["-reindex-chainstate"]);
+    assert_eq!(node.state(), state);
+    node.stop();
+    assert!(log(dir.path()).contains("-reindex-chainstate does what -reindex does"));
 }
 
 #[test]

@@ -110,6 +110,12 @@ impl Rebuild {
                 chainstate.shutdown().context("closing the chain state")?;
                 self.begin(Step::WipeChainstate)?;
             }
+            (RebuildOption::Chainstate, None) if self.has_block_files()? => {
+                tracing::warn!(
+                    "The block index is gone with the chain state: -reindex-chainstate does what -reindex does"
+                );
+                self.begin(Step::WipeAll)?;
+            }
             (RebuildOption::Chainstate, None) => {}
             (RebuildOption::Nothing | RebuildOption::Chainstate, Some(Step::TakeFiles)) => bail!(
                 "import --from-core was interrupted, and some block files are missing. Run it again, or start with -reindex to go without them"
@@ -212,7 +218,7 @@ impl Rebuild {
             (true, false) if marked => {
                 Err(NeedsRebuild("Error initializing block database".into()).into())
             }
-            (false, true) if self.has_block_files()? => {
+            (false, _) if self.has_block_files()? => {
                 Err(NeedsRebuild("Error opening coins database".into()).into())
             }
             _ => Ok(()),
