@@ -115,6 +115,34 @@ fn block_that_breaks_a_rule_is_named_and_what_is_before_it_kept() {
     assert!(!output.status.success(), "{}", said(&output));
 }
 
+/// Of whatever kind the damage is: seen when a block is parsed, checked, or put into its chain.
+#[test]
+fn another_copy_of_a_damaged_block_is_taken() {
+    let good = chain();
+    let (mut damaged, mut worse) = (good.clone(), good.clone());
+    for block in [1, 60, 150] {
+        let at = start_of(&good, block) + 8;
+        damaged[at + 130] ^= 1;
+        // The count of transactions.
+        worse[at + 80] ^= 0x40;
+    }
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let files = [("worse.dat", worse), ("damaged.dat", damaged), ("good.dat", good)];
+    let mut args = vec!["-regtest".to_owned(), "-backend=sled".to_owned(), "import".to_owned()];
+    for (name, bytes) in files {
+        fs::write(dir.path().join(name), bytes).expect("room");
+        args.push(dir.path().join(name).to_str().expect("UTF-8").to_owned());
+    }
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let output = run(BINARY, &dir.path().join("node"), &args);
+    assert_eq!(printed(&output, "height"), "150", "{}", said(&output));
+    assert!(output.status.success(), "{}", said(&output));
+    // And where no copy is whole, the block is named once.
+    let output = run(BINARY, &dir.path().join("other"), &args[..args.len() - 1]);
+    assert_eq!(printed(&output, "height"), "0", "{}", said(&output));
+    assert!(said(&output).contains("blocks that are not valid: 3"), "{}", said(&output));
+}
+
 #[test]
 fn another_networks_file_is_refused_by_name() {
     let dir = tempfile::tempdir().expect("a temporary directory");

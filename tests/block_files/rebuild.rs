@@ -352,6 +352,29 @@ fn files_are_taken_over_only_where_no_others_are() {
     node.stop();
 }
 
+/// What a node is left with that found a block rotten and fetched it again.
+#[test]
+fn a_reindex_takes_the_other_copy_of_a_damaged_block() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let node = start(dir.path(), &["-blocksxor=0"]);
+    mine(&node, 30);
+    let (state, copy) = (node.state(), frames(&node, 20..=20));
+    node.stop();
+    let path = blocks_dir(dir.path()).join("blk00000.dat");
+    let mut bytes = fs::read(&path).expect("there");
+    let at = bytes.windows(copy.len()).position(|frame| frame == copy).expect("stored");
+    // A byte of the coinbase.
+    bytes[at + 8 + 130] ^= 1;
+    fs::write(&path, bytes).expect("room");
+    fs::write(blocks_dir(dir.path()).join("blk00001.dat"), copy).expect("room");
+    for _ in 0..2 {
+        let node = start(dir.path(), &["-reindex"]);
+        assert_eq!(node.state(), state);
+        node.stop();
+    }
+    assert_eq!(numbers(dir.path(), "blk"), [0, 1], "nothing is stored again");
+}
+
 #[test]
 fn a_tip_from_the_future_is_told_before_anything_is_done() {
     let dir = tempfile::tempdir().expect("a temporary directory");

@@ -4,7 +4,8 @@
 //! chain; the second reads them in that order, so that it does not matter in which order Core
 //! wrote them, and no block waits in memory for its parent. A thread reads and checks ahead; this
 //! one sends what is read to the chain's thread. Blocks that are stored already are not read
-//! again: an import that was interrupted goes on where it was.
+//! again: an import that was interrupted goes on where it was. Of a block that is there more than
+//! once the next copy is read if one is damaged.
 //!
 //! A file may be one of the chain's own: its blocks are then indexed where they lie.
 
@@ -18,7 +19,7 @@ mod startup;
 pub(crate) use command::run_import;
 pub(crate) use startup::InitLoad;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -31,14 +32,14 @@ use cofferdam_ibd::block::CheckedBlock;
 use cofferdam_ibd::headers::{Extent, HeaderStatus};
 use cofferdam_ibd::params::ChainParams;
 use cofferdam_ibd::sync::HEADERS_MAX;
-use cofferdam_ibd::{BlockAccepted, Rejection};
+use cofferdam_ibd::{BlockAccepted, Rejection, RejectionScope};
 use cofferdam_storage::FilePosition;
 use rayon::prelude::{IntoParallelIterator as _, ParallelIterator as _};
 
 use self::order::{Order, Record, order, tell_out_of_order};
 use self::progress::ProgressReport;
 use self::scan::{BlockFile, Scan};
-use crate::chain::{ChainEvent, ChainHandle};
+use crate::chain::{ChainEvent, ChainHandle, Worker};
 use crate::shutdown::Shutdown;
 use crate::terminal;
 
@@ -124,10 +125,11 @@ impl Import {
         records: Vec<Record>,
         mut imported: Imported,
     ) -> Result<Imported> {
-        let Order { blocks, unknown_parent, duplicates } = self.chain.query(move |chain| {
-            tell_out_of_order(&records, chain.headers());
-            order(&records, chain.headers())
-        })?;
+        let Order { blocks, unknown_parent, duplicates, copies } =
+            self.chain.query(move |chain| {
+                tell_out_of_order(&records, chain.headers());
+                order(&records, chain.headers())
+            })?;
         if unknown_parent > 0 {
             imported.warnings.push(format!(
                 "{unknown_parent} blocks were left out: their ancestors are in none of the files"
@@ -136,10 +138,10 @@ impl Import {
         tracing::info!("{} blocks to import, {duplicates} found twice", blocks.len());
         let failed = Arc::default();
         self.hear_of_failed(&failed)?;
-        let mut run = Run { import: self, failed, rejected: HashSet::new() };
+        let mut run = Run { import: self, files, copies, failed, rejected: HashSet::new() };
         run.take_headers(&blocks)?;
         let blocks = run.wanted(blocks)?;
-        run.take_blocks(files, &blocks)?;
+        run.take_blocks(&blocks)?;
         imported.rejected = run.rejected.len() + run.failed().len();
         imported.interrupted = self.shutdown.is_requested();
         Ok(imported)
@@ -235,6 +237,9 @@ struct Checked {
 /// The second pass.
 struct Run<'a> {
     import: &'a Import,
+    files: &'a [SourceFile],
+    /// What else there is of a block, if its first copy is damaged.
+    copies: HashMap<BlockHash, Vec<Record>>,
     /// Blocks that broke a rule when they were connected; the chain's thread adds to them.
     failed: Arc<Mutex<HashSet<BlockHash>>>,
     /// Blocks that were refused.
@@ -307,10 +312,10 @@ impl Run<'_> {
         })?)
     }
 
-    fn take_blocks(&mut self, files: &[SourceFile], blocks: &[Record]) -> Result<()> {
+    fn take_blocks(&mut self, blocks: &[Record]) -> Result<()> {
         let bytes = blocks.iter().map(|record| u64::from(record.found.length)).sum();
         let mut report = ProgressReport::start(bytes, self.import.for_person);
-        let params = Arc::clone(self.import.chain.params());
+        let (files, params) = (self.files, Arc::clone(self.import.chain.params()));
         std::thread::scope(|scope| {
             let (sender, receiver) = sync_channel(BATCHES_AHEAD);
             let reader = std::thread::Builder::new()
@@ -349,29 +354,41 @@ impl Run<'_> {
 
     fn take_batch(&mut self, batch: Vec<Checked>) -> Result<()> {
         let refused = self.import.chain.change(move |worker| {
-            let now = worker.clock.seconds();
             let mut refused = Vec::new();
-            for Checked { record, block, stored } in batch {
-                let accepted = match (block, stored) {
-                    (Err(rejection), _) => BlockAccepted::Rejected(rejection),
-                    (Ok(block), None) => worker.chainstate.accept_checked(block, now)?,
-                    (Ok(block), Some(stored)) => {
-                        worker.chainstate.accept_stored(block, stored, now)?
-                    }
-                };
-                if let BlockAccepted::Rejected(rejection) = accepted {
-                    refused.push((record.hash, rejection));
+            for checked in batch {
+                let hash = checked.record.hash;
+                if let BlockAccepted::Rejected(rejection) = accept(worker, checked)? {
+                    refused.push((hash, rejection));
                 }
             }
             Ok(refused)
         })?;
         for (hash, rejection) in refused {
             // A child of a block that is not valid is no fault of its own.
-            if !matches!(rejection.code.as_ref(), "bad-prevblk" | "duplicate-invalid") {
+            let is_child = matches!(rejection.code.as_ref(), "bad-prevblk" | "duplicate-invalid");
+            if !is_child && !self.take_copy(hash, &rejection)? {
                 self.reject(hash, &rejection);
             }
         }
         Ok(())
+    }
+
+    /// Takes another copy of a block that was refused, if only its bytes were wrong; returns whether
+    /// there is one. Blocks above may have been taken before: the header was known to all.
+    fn take_copy(&mut self, hash: BlockHash, rejection: &Rejection) -> Result<bool> {
+        if rejection.scope != RejectionScope::Bytes {
+            return Ok(false);
+        }
+        for record in self.copies.remove(&hash).unwrap_or_default() {
+            let raw = read_block(self.files, &record, &mut None)?;
+            let checked = check(self.files, record, raw, self.import.chain.params());
+            let accepted = self.import.chain.change(move |worker| accept(worker, checked))?;
+            if !matches!(accepted, BlockAccepted::Rejected(_)) {
+                tracing::warn!("block {hash}: a copy is damaged ({rejection}), another is taken");
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn reject(&mut self, hash: BlockHash, rejection: &Rejection) {
@@ -410,20 +427,32 @@ fn read_ahead(
             bytes += u64::from(record.found.length);
             rest = behind;
         }
-        let check = |(record, raw): (Record, Vec<u8>)| {
-            let number = files.get(record.file).and_then(|file| file.number);
-            let stored = number.and_then(|file| {
-                let offset = u32::try_from(record.found.offset).ok()?;
-                Extent::of(FilePosition { file, offset }, &raw)
-            });
-            Checked { record, block: CheckedBlock::parse(raw, params), stored }
-        };
+        let check = |(record, raw)| check(files, record, raw, params);
         let checked: Vec<Checked> = batch.into_par_iter().map(check).collect();
         if sender.send(checked).is_err() {
             return Ok(());
         }
     }
     Ok(())
+}
+
+fn check(files: &[SourceFile], record: Record, raw: Vec<u8>, params: &ChainParams) -> Checked {
+    let number = files.get(record.file).and_then(|file| file.number);
+    let stored = number.and_then(|file| {
+        let offset = u32::try_from(record.found.offset).ok()?;
+        Extent::of(FilePosition { file, offset }, &raw)
+    });
+    Checked { record, block: CheckedBlock::parse(raw, params), stored }
+}
+
+/// Gives a block to the chain.
+fn accept(worker: &mut Worker, checked: Checked) -> cofferdam_ibd::Result<BlockAccepted> {
+    let now = worker.clock.seconds();
+    match (checked.block, checked.stored) {
+        (Err(rejection), _) => Ok(BlockAccepted::Rejected(rejection)),
+        (Ok(block), None) => worker.chainstate.accept_checked(block, now),
+        (Ok(block), Some(stored)) => worker.chainstate.accept_stored(block, stored, now),
+    }
 }
 
 fn read_block(

@@ -7,6 +7,10 @@ use cofferdam_ibd::HeaderTree;
 
 use super::scan::Found;
 
+/// Copies of a block that are kept beside the first; a chain that was downloaded over and over has no
+/// need of more.
+const COPIES_MAX: usize = 4;
+
 /// A block of one of the files: some 140 bytes each.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Record {
@@ -27,6 +31,8 @@ pub(crate) struct Order {
     pub(crate) unknown_parent: usize,
     /// How many are there more than once.
     pub(crate) duplicates: usize,
+    /// Further copies of blocks, in the order of the files: the first one may be damaged.
+    pub(crate) copies: HashMap<BlockHash, Vec<Record>>,
 }
 
 /// Orders `records` on top of the headers that are known.
@@ -37,6 +43,10 @@ pub(crate) fn order(records: &[Record], known: &HeaderTree) -> Order {
     for record in records {
         if !hashes.insert(record.hash) {
             order.duplicates += 1;
+            let copies = order.copies.entry(record.hash).or_default();
+            if copies.len() < COPIES_MAX {
+                copies.push(*record);
+            }
         } else {
             children.entry(record.found.header.prev_blockhash).or_default().push(record);
         }
@@ -131,6 +141,18 @@ mod tests {
         let ids = |records: &[Record]| records.iter().map(|record| record.hash).collect::<Vec<_>>();
         assert_eq!(ids(&order.blocks), ids(&records));
         assert_eq!((order.unknown_parent, order.duplicates), (0, 1));
+    }
+
+    #[test]
+    fn a_few_further_copies_are_kept_in_their_order() {
+        let (known, records) = chain(5);
+        let copies = (1..=10).map(|file| Record { file, ..records[2] });
+        let found = order(&records.iter().copied().chain(copies).collect::<Vec<_>>(), &known);
+        assert_eq!((found.blocks.len(), found.duplicates, found.copies.len()), (5, 10, 1));
+        let files: Vec<usize> =
+            found.copies[&records[2].hash].iter().map(|copy| copy.file).collect();
+        assert_eq!(files, [1, 2, 3, 4]);
+        assert_eq!(found.blocks[2].file, 0);
     }
 
     #[test]
