@@ -339,7 +339,8 @@ fn open_checked(
 /// # Errors
 ///
 /// Returns an error if the directory is another engine's or network's, is damaged, or cannot be
-/// read and written; [`EndedByStop`] if a stop was asked for while it waited.
+/// read and written; [`EndedByStop`] if a stop was asked for while it waited. A stop ends long work
+/// of the chain from then on.
 pub(crate) fn open_chainstate(
     config: &Config,
     data_dir: &DataDir,
@@ -379,12 +380,13 @@ pub(crate) fn open_chainstate(
             ..WalOptions::default()
         },
     };
-    let (chainstate, recovery) = Chainstate::open(options, fs, backend).map_err(|error| {
+    let (mut chainstate, recovery) = Chainstate::open(options, fs, backend).map_err(|error| {
         match EndedByStop::from_error(&error, shutdown) {
             Some(ended) => ended.into(),
             None => anyhow!(describe(&error)).context(what()),
         }
     })?;
+    chainstate.stop_on(shutdown.flag());
     let tip = chainstate.tip();
     // A tip that cannot be taken back would end the node at the next reorganisation.
     chainstate

@@ -11,6 +11,7 @@ use cofferdam_storage::{FileSystem, read_small, write_atomic};
 
 use crate::config::{AssumeValidOption, CheckBlocks, Config};
 use crate::rebuild::NeedsRebuild;
+use crate::waits::EndedByStop;
 
 /// Bytes of a key.
 const KEY_LEN: usize = 8;
@@ -79,7 +80,8 @@ pub(crate) fn check_block_files(chain: &Chainstate, blocks_dir: &Path) -> Result
 ///
 /// # Errors
 ///
-/// Returns [`NeedsRebuild`] if something is wrong with them; an error if the machine failed.
+/// Returns [`NeedsRebuild`] if something is wrong with them, [`EndedByStop`] if the chain was asked to
+/// stop meanwhile; an error if the machine failed.
 pub(crate) fn verify_blocks(chain: &Chainstate, asked: Option<CheckBlocks>) -> Result<()> {
     tracing::info!("init message: Verifying blocks…");
     let Some(CheckBlocks { level, blocks }) = asked else {
@@ -92,18 +94,43 @@ pub(crate) fn verify_blocks(chain: &Chainstate, asked: Option<CheckBlocks>) -> R
         ChainVerification::TooManyCoins => {
             Err(anyhow!("Insufficient dbcache for block verification"))
         }
-        // Blocks that were pruned cannot be verified; one who stops is seen by the caller.
-        ChainVerification::Passed
-        | ChainVerification::MissingBlocks
-        | ChainVerification::Interrupted => Ok(()),
+        ChainVerification::Interrupted => {
+            Err(EndedByStop::amid("verifying the last blocks").into())
+        }
+        // Blocks that were pruned cannot be verified.
+        ChainVerification::Passed | ChainVerification::MissingBlocks => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use cofferdam_ibd::{BlockAccepted, mining};
     use cofferdam_storage::StdFileSystem;
 
     use super::*;
+    use crate::data_dir::DataDir;
+    use crate::node::open_chainstate;
+    use crate::shutdown::Shutdown;
+
+    #[test]
+    fn a_stop_ends_the_verification_of_blocks() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = Config::new(cofferdam_ibd::Network::Regtest, dir.path()).expect("a config");
+        let (data_dir, shutdown) = (DataDir::open(&config).expect("new"), Shutdown::default());
+        let mut chain = open_chainstate(&config, &data_dir, &shutdown).expect("opens");
+        let now = crate::clock::Clock::default().seconds();
+        let mut block = mining::assemble_block(&chain, &bitcoin::ScriptBuf::new(), now);
+        assert!(mining::solve(&mut block, chain.params(), &mut 1_000_000));
+        let raw = bitcoin::consensus::serialize(&block);
+        assert!(matches!(chain.accept_block(raw, now), Ok(BlockAccepted::Stored(_))));
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        assert!(chain.advance(end).expect("connects").done && chain.tip().height == 1);
+        let asked = Some(CheckBlocks { level: 4, blocks: 0 });
+        verify_blocks(&chain, asked).expect("sound");
+        shutdown.request();
+        let error = verify_blocks(&chain, asked).expect_err("stopped");
+        assert!(error.is::<EndedByStop>(), "{error}");
+    }
 
     #[test]
     fn a_key_that_block_files_are_under_cannot_be_switched_off() {

@@ -33,6 +33,11 @@ impl std::fmt::Display for EndedByStop {
 impl std::error::Error for EndedByStop {}
 
 impl EndedByStop {
+    /// The end of what only reads, and is begun anew by the next start.
+    pub(crate) fn amid(what: &str) -> Self {
+        Self(format!("interrupted while {what}"))
+    }
+
     /// Tells whether `error` is a wait's end, and not a failure.
     pub(crate) fn from_error(error: &cofferdam_ibd::Error, shutdown: &Shutdown) -> Option<Self> {
         let cofferdam_ibd::Error::Storage(error) = error else {
