@@ -99,6 +99,25 @@ fn an_index_that_has_read_the_blocks_holds_no_file_back() {
     assert_eq!(pruned(&["-blockfilterindex"]), pruned(&[]));
 }
 
+/// As with `bitcoind`: the call ends where blocks are gone, and the node lives on.
+#[test]
+fn invalidating_a_pruned_block_goes_as_far_as_blocks_are_there() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let node = start(dir.path(), &["-fastprune", "-prune=1"]);
+    mine(&node, 800);
+    let (old, tip) = (hash_at(&node, 100), hash_at(&node, 800));
+    let pruned = node.rpc("pruneblockchain", &["400"]);
+    assert_eq!(node.rpc("invalidateblock", &[&old]), Value::Null);
+    assert!(log(dir.path()).contains("DisconnectTip(): Failed to read block"));
+    assert_eq!(node.rpc("getblockcount", &[]), pruned);
+    node.stop();
+    let node = start(dir.path(), &["-fastprune", "-prune=1"]);
+    assert_eq!(node.rpc("getblockcount", &[]), pruned);
+    assert_eq!(node.rpc("reconsiderblock", &[&tip]), Value::Null);
+    assert_eq!(node.rpc("getblockcount", &[]), json!(800));
+    node.stop();
+}
+
 #[test]
 fn a_pruned_chain_is_not_opened_as_a_whole_one() {
     let dir = tempfile::tempdir().expect("a temporary directory");

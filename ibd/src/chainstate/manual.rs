@@ -7,7 +7,7 @@
 use std::time::Instant;
 
 use super::Chainstate;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::headers::{HeaderRef, HeaderStatus};
 
 /// What [`Chainstate::invalidate_block`] did.
@@ -16,7 +16,8 @@ use crate::headers::{HeaderRef, HeaderStatus};
 pub struct Invalidation {
     /// Blocks disconnected.
     pub disconnected: u32,
-    /// Whether the block is marked; if not, the next call goes on.
+    /// Whether nothing is left to do; if not, the next call goes on. The block is marked then, unless
+    /// it is still connected: the genesis block, or below one that cannot be read.
     pub done: bool,
 }
 
@@ -26,7 +27,8 @@ impl Chainstate {
     ///
     /// Each block that was disconnected is marked in the same batch of the log: a crash or a pause
     /// leaves a chain that ends in a block that is not marked. The genesis block cannot be marked:
-    /// nothing happens, as in Bitcoin Core.
+    /// nothing happens, as in Bitcoin Core. Nor can one below a block that cannot be taken back, since
+    /// it was pruned, say: those above that one are marked and disconnected, and branches stay marked.
     ///
     /// # Errors
     ///
@@ -41,16 +43,26 @@ impl Chainstate {
         let mut branches = self.headers.descendants(at);
         branches.retain(|&entry| !self.is_connected(entry));
         self.set_failed(&branches);
+        let mut is_stuck = false;
         while self.is_connected(at) && (result.disconnected == 0 || Instant::now() < until) {
             let tip = self.tip;
             self.set_failed(&[tip]);
-            if let Err(error) = self.disconnect_tip() {
-                self.headers.entry_mut(tip).status.clear(HeaderStatus::FAILED);
-                return Err(error);
+            match self.disconnect_tip() {
+                Ok(()) => result.disconnected += 1,
+                Err(error) => {
+                    self.headers.entry_mut(tip).status.clear(HeaderStatus::FAILED);
+                    let Error::Disconnect { source } = error else {
+                        return Err(error);
+                    };
+                    // A user asked for too much, and the chain is whole: only a reorganisation that
+                    // cannot be finished is fatal.
+                    tracing::error!("DisconnectTip(): Failed to read block ({source})");
+                    is_stuck = true;
+                    break;
+                }
             }
-            result.disconnected += 1;
         }
-        result.done = !self.is_connected(at);
+        result.done = is_stuck || !self.is_connected(at);
         if self.headers.entry(self.headers.best()).status.has(HeaderStatus::FAILED) {
             self.headers.refresh_best(self.tip);
         }

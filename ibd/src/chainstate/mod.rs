@@ -297,5 +297,7 @@ fn corrupt(what: impl Into<String>) -> Error {
 }
 
 #[cfg(test)]
+mod plain_tests;
+#[cfg(test)]
 #[cfg(feature = "kernel")]
 mod tests;

@@ -45,7 +45,8 @@ fn invalidate_block(context: &Context, args: &Args) -> RpcResult {
     let at = context.chain.query(move |chain| find(chain, &hash))??;
     let step = move |worker: &mut Worker| {
         let step = worker.chainstate.invalidate_block(at, Instant::now() + SLICE)?;
-        if step.done {
+        // Not if it could not be marked: nothing is known to be wrong with it then.
+        if step.done && !worker.chainstate.is_connected(at) {
             worker.tell_invalidated(at)?;
         }
         Ok(step)

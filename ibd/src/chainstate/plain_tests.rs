@@ -1,0 +1,87 @@
+//! Tests of the chainstate in which no script runs: they need no interpreter of scripts.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bitcoin::ScriptBuf;
+use bitcoin::consensus::serialize;
+use cofferdam_storage::testing::{SimDatabase, SimFileSystem};
+use cofferdam_storage::{Durability, FileSystem};
+
+use super::*;
+use crate::headers::HeaderStatus;
+use crate::mining;
+use crate::params::Network;
+use crate::tables::TREES;
+use crate::testing::OpTrueVerifier;
+
+/// A time after every block: 2026-01-01.
+const NOW: u32 = 1_767_225_600;
+
+/// Opens a chain of regtest on a simulated disk; each block has a file of its own.
+fn open(fs: &SimFileSystem) -> Chainstate {
+    let fs: Arc<dyn FileSystem> = Arc::new(fs.clone());
+    let backend = SimDatabase::open(Arc::clone(&fs), Path::new("chain/db"), TREES).expect("opens");
+    let options = ChainstateOptions {
+        threads: 1,
+        assume_valid: AssumeValid::Off,
+        blocks_dir: "blocks".into(),
+        file_size: FileSize::Bytes(300),
+        wal: WalOptions { durability: Durability::Strict, ..WalOptions::default() },
+        ..ChainstateOptions::new(ChainParams::new(Network::Regtest), "chain")
+    };
+    let opened = Chainstate::open_with(options, &fs, Box::new(backend), Arc::new(OpTrueVerifier));
+    opened.expect("opens").0
+}
+
+fn next_block(chain: &Chainstate) -> Vec<u8> {
+    let mut block = mining::assemble_block(chain, &ScriptBuf::new(), NOW);
+    assert!(mining::solve(&mut block, chain.params(), &mut 1_000_000));
+    serialize(&block)
+}
+
+fn far_off() -> Instant {
+    Instant::now() + Duration::from_secs(600)
+}
+
+fn mine(chain: &mut Chainstate, count: u32) {
+    for _ in 0..count {
+        let accepted = chain.accept_block(next_block(chain), NOW).expect("works");
+        assert!(matches!(accepted, BlockAccepted::Stored(_)), "{accepted:?}");
+        assert_eq!(chain.advance(far_off()).expect("works").connected, 1);
+    }
+}
+
+fn at(chain: &Chainstate, height: u32) -> HeaderRef {
+    chain.headers.ancestor(chain.headers.best(), height).expect("so high")
+}
+
+fn failed(chain: &Chainstate) -> Vec<u32> {
+    let entries = chain.headers.iter().map(|at| chain.headers.entry(at));
+    entries.filter(|e| e.status.has(HeaderStatus::FAILED)).map(|e| e.height).collect()
+}
+
+#[test]
+fn blocks_above_pruned_ones_are_invalidated_and_the_rest_of_the_chain_lives_on() {
+    let fs = SimFileSystem::new();
+    let mut chain = open(&fs);
+    mine(&mut chain, 6);
+    let files = chain.finished_block_files().expect("readable");
+    let old = files.iter().filter(|file| file.last_height <= 3).map(|file| file.number);
+    chain.prune_files(&old.collect()).expect("works");
+    assert_eq!(chain.prune_height(), Some(3));
+
+    let second = at(&chain, 2);
+    let done = chain.invalidate_block(second, far_off()).expect("no failure of the machine");
+    assert_eq!(done, Invalidation { disconnected: 3, done: true });
+    let look = |chain: &Chainstate| {
+        let best = chain.headers.entry(chain.headers.best()).height;
+        (chain.tip().height, best, failed(chain))
+    };
+    assert_eq!(look(&chain), (3, 3, vec![4, 5, 6]));
+    chain.shutdown().expect("closes");
+    let mut chain = open(&fs);
+    assert_eq!(look(&chain), (3, 3, vec![4, 5, 6]));
+    let advance = chain.advance(far_off()).expect("works");
+    assert_eq!((advance.connected, advance.disconnected, advance.done), (0, 0, true));
+}
