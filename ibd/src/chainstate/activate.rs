@@ -90,6 +90,7 @@ impl Chainstate {
             return Ok(advance);
         }
         loop {
+            self.write_index_if_large()?;
             let best = self.best_stored().filter(|&best| best != self.tip);
             let Some(best) = best else {
                 self.candidates.prune(&self.headers, self.tip);

@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use super::Chainstate;
+use super::{Chainstate, ROWS_MAX};
 use crate::error::{Error, Result};
 use crate::headers::{HeaderRef, HeaderStatus};
 
@@ -43,6 +43,7 @@ impl Chainstate {
         let mut branches = self.headers.descendants(at);
         branches.retain(|&entry| !self.is_connected(entry));
         self.set_failed(&branches);
+        self.write_index_if_large()?;
         let mut is_stuck = false;
         while self.is_connected(at) && (result.disconnected == 0 || Instant::now() < until) {
             let tip = self.tip;
@@ -79,22 +80,30 @@ impl Chainstate {
     ///
     /// Returns [`crate::Error`] if the machine failed.
     pub fn reconsider_block(&mut self, at: HeaderRef) -> Result<()> {
+        // From the last descendant up to the first ancestor: after a crash amid these rows the marks
+        // of the ancestors are passed on again, and nothing has changed.
         let mut line = self.headers.descendants(at);
+        line.reverse();
         let mut above = self.headers.entry(at).parent;
         // An ancestor of a block that is not marked is not marked.
         while let Some(ancestor) = above.filter(|&ancestor| self.is_failed(ancestor)) {
             line.push(ancestor);
             above = self.headers.entry(ancestor).parent;
         }
-        for at in line {
-            if self.is_failed(at) {
-                self.headers.entry_mut(at).status.clear(HeaderStatus::FAILED);
-                self.dirty.insert(at);
+        // New rows are written parents first.
+        self.write_index()?;
+        for part in line.chunks(ROWS_MAX) {
+            for &at in part {
+                if self.is_failed(at) {
+                    self.headers.entry_mut(at).status.clear(HeaderStatus::FAILED);
+                    self.dirty.insert(at);
+                }
             }
+            self.write_index()?;
         }
         self.headers.refresh_best(self.tip);
         self.candidates.rebuild(&self.headers, self.tip);
-        self.write_index()
+        Ok(())
     }
 
     /// Treats a block as if it had come before all others of the same work, until the chainstate is

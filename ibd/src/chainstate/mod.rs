@@ -53,6 +53,9 @@ use crate::tables::HEADERS;
 use crate::unknown_rules::UnknownRulesCache;
 use crate::versionbits::VersionBitsCache;
 
+/// Index rows in one record of the log: some 2.6 MB, a twentieth of what a record may have.
+const ROWS_MAX: usize = 20_000;
+
 /// The store beneath a chainstate: any engine behind the write-ahead-logged buffer.
 pub type Store = WalBuffered<Box<dyn Database>>;
 
@@ -230,26 +233,45 @@ impl Chainstate {
         BlockRef { height: entry.height, hash: entry.hash }
     }
 
-    /// Logs index rows that no block's batch took along.
+    /// Logs index rows that no block's batch took along, [`ROWS_MAX`] in a record.
+    ///
+    /// Parents come before their children: what a crash leaves of new rows is a tree, and what it
+    /// leaves of marks of failed blocks is passed on to their descendants at the next start.
     fn write_index(&mut self) -> Result<()> {
         let stats_dirty = self.stats.as_ref().is_some_and(StatsKeeper::is_dirty);
         if self.dirty.is_empty() && !stats_dirty {
             return Ok(());
         }
+        loop {
+            let next = self.dirty.iter().nth(ROWS_MAX).copied();
+            let mut later = next.map(|next| self.dirty.split_off(&next)).unwrap_or_default();
+            let written = self.write_rows();
+            self.dirty.append(&mut later);
+            written?;
+            if self.dirty.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Logs the rows that wait if there are too many of them for the next block's batch, which takes
+    /// all of them along: it may be that of a block whose ancestors are among them.
+    fn write_index_if_large(&mut self) -> Result<()> {
+        if self.dirty.len() > ROWS_MAX { self.write_index() } else { Ok(()) }
+    }
+
+    /// Logs all rows that wait as one record.
+    fn write_rows(&mut self) -> Result<()> {
         let tip = self.block_ref(self.tip);
         let mut batch = Batch::new();
-        let dirty = std::mem::take(&mut self.dirty);
-        for &at in &dirty {
-            self.put_row(&mut batch, at);
-        }
+        let rows = self.take_dirty(&mut batch);
         if let Some(stats) = &self.stats {
             stats.write(&mut batch);
         }
-        let written = self.store.commit(block_batch(tip, tip.hash, batch));
-        if written.is_err() {
-            self.dirty = dirty;
+        if let Err(error) = self.store.commit(block_batch(tip, tip.hash, batch)) {
+            self.dirty.extend(rows);
+            return Err(error.into());
         }
-        written?;
         if let Some(stats) = &mut self.stats {
             stats.written();
         }

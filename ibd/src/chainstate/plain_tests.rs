@@ -1,11 +1,12 @@
 //! Tests of the chainstate in which no script runs: they need no interpreter of scripts.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bitcoin::ScriptBuf;
 use bitcoin::consensus::serialize;
-use cofferdam_storage::testing::{SimDatabase, SimFileSystem};
+use cofferdam_storage::testing::{Fault, SimDatabase, SimFileSystem};
 use cofferdam_storage::{Durability, FileSystem};
 
 use super::*;
@@ -84,4 +85,76 @@ fn blocks_above_pruned_ones_are_invalidated_and_the_rest_of_the_chain_lives_on()
     assert_eq!(look(&chain), (3, 3, vec![4, 5, 6]));
     let advance = chain.advance(far_off()).expect("works");
     assert_eq!((advance.connected, advance.disconnected, advance.done), (0, 0, true));
+}
+
+/// Adds headers above the tip, whose blocks are not there.
+fn add_headers(chain: &mut Chainstate, count: u32) {
+    let mut parent = chain.tip;
+    for nonce in 0..count {
+        let above = chain.headers.entry(parent);
+        let mut header = above.header;
+        (header.prev_blockhash, header.nonce) = (above.hash, nonce);
+        parent = chain.headers.insert(&header, header.block_hash(), parent).expect("room");
+        chain.dirty.insert(parent);
+    }
+}
+
+#[test]
+fn more_rows_than_a_record_can_have_are_written_in_pieces() {
+    const HEADERS: u32 = 530_000;
+    let fs = SimFileSystem::new();
+    let mut chain = open(&fs);
+    mine(&mut chain, 2);
+    add_headers(&mut chain, HEADERS);
+    chain.sync().expect("works");
+    let first = at(&chain, 1);
+    let done = chain.invalidate_block(first, far_off()).expect("works");
+    assert_eq!(done, Invalidation { disconnected: 2, done: true });
+    drop(chain);
+    let mut chain = open(&fs);
+    assert_eq!((chain.tip().height, failed(&chain).len()), (0, 530_002));
+    let first = chain.headers.iter().nth(1).expect("there");
+    chain.reconsider_block(first).expect("works");
+    assert_eq!(chain.advance(far_off()).expect("works").connected, 2);
+    // As a block that breaks a rule has its descendants marked: another one can follow the tip.
+    let third = chain.headers.iter().nth(3).expect("there");
+    chain.mark_failed(third);
+    assert_eq!(chain.dirty.len(), 530_000);
+    mine(&mut chain, 1);
+    assert_eq!((chain.dirty.len(), failed(&chain).len()), (0, 530_000));
+}
+
+#[test]
+fn a_crash_between_pieces_leaves_all_descendants_marked_or_none() {
+    const PIECES: u32 = 2;
+    let fs = SimFileSystem::new();
+    let mut chain = open(&fs);
+    mine(&mut chain, 1);
+    let many = u32::try_from(ROWS_MAX).expect("small") * PIECES;
+    add_headers(&mut chain, many);
+    chain.sync().expect("works");
+    drop(chain);
+    let all = many as usize;
+    let (mut before, mut after, mut ops) = (0, 0, 0);
+    loop {
+        let disk = fs.copy();
+        let mut chain = open(&disk);
+        let first = at(&chain, 1);
+        disk.inject(Fault { at: disk.ops() + ops, kind: ErrorKind::Other, sticky: true });
+        let marked = chain.invalidate_block(first, far_off());
+        let whole = marked.is_ok() && chain.reconsider_block(first).is_ok();
+        drop(chain);
+        let chain = open(&disk.copy());
+        let found = failed(&chain).len();
+        // The headers come first, then their block with the batch that disconnects it.
+        let legal = if marked.is_ok() { [0, all + 1, all + 1] } else { [0, all, all + 1] };
+        assert!(legal.contains(&found), "{found} after {ops} operations");
+        (before, after) = (before + u32::from(found == 0), after + u32::from(found > 0));
+        if whole {
+            assert_eq!(found, 0);
+            break;
+        }
+        ops += 1;
+    }
+    assert!(before >= 2 && after > 2 * PIECES, "{before} and {after} of {ops}");
 }

@@ -14,9 +14,6 @@ use super::Chainstate;
 use crate::error::Result;
 use crate::headers::{HeaderRef, HeaderStatus};
 
-/// Index rows in one record of the log.
-const ROWS_MAX: usize = 100_000;
-
 /// What one pair of block and undo files has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BlockFileUsage {
@@ -92,9 +89,7 @@ impl Chainstate {
             self.recent.take(height, at);
             self.dirty.insert(at);
             self.has_pruned = true;
-            if self.dirty.len() >= ROWS_MAX {
-                self.write_index()?;
-            }
+            self.write_index_if_large()?;
         }
         self.write_index()?;
         self.store.checkpoint()?;

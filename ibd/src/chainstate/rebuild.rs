@@ -4,9 +4,6 @@ use super::Chainstate;
 use crate::error::Result;
 use crate::headers::{HeaderRow, HeaderStatus};
 
-/// Index rows in one record of the log.
-const ROWS_MAX: usize = 50_000;
-
 impl Chainstate {
     /// Takes rows over that another chain state of the same files gave, parents first; those that
     /// are known stay as they are. The blocks are connected by [`Chainstate::advance`].
@@ -28,9 +25,7 @@ impl Chainstate {
                 self.has_pruned |= row.block.is_none();
                 self.candidates.block_stored(&mut self.headers, at);
             }
-            if self.dirty.len() >= ROWS_MAX {
-                self.write_index()?;
-            }
+            self.write_index_if_large()?;
         }
         self.headers.refresh_best(self.tip);
         self.sync()
