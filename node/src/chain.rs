@@ -286,6 +286,14 @@ impl ChainHandle {
         replied.recv().map_err(|_| Stopped)
     }
 
+    /// Tells that every block file has been read: those that are not needed may go.
+    pub(crate) fn block_files_indexed(&self) -> Result<(), Stopped> {
+        self.change(|worker| {
+            worker.pruner.set_files_indexed();
+            worker.connect(SLICE).map(|_| ())
+        })
+    }
+
     /// Tells `subscriber` of every change from now on.
     pub(crate) fn subscribe(&self, subscriber: Subscriber) -> Result<(), Stopped> {
         self.change(move |worker| {
@@ -513,7 +521,7 @@ mod tests {
         assert!(mining::solve(&mut block, chainstate.params(), &mut 1_000_000));
         let raw = RawBlock::parse(bitcoin::consensus::serialize(&block)).unwrap();
         let block = CheckedBlock::check(raw, chainstate.params()).unwrap();
-        let pruner = Pruner::new(&BlocksConfig::default(), Network::Regtest);
+        let pruner = Pruner::new(&BlocksConfig::default(), Network::Regtest, true);
         let options = ChainOptions { pruner, stop_at_height: None };
         let (chain, thread) =
             ChainHandle::start(chainstate, clock, Shutdown::default(), options).unwrap();

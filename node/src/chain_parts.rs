@@ -123,9 +123,9 @@ pub(crate) struct ChainOptions {
 }
 
 impl ChainOptions {
-    /// What a configuration says.
-    pub(crate) fn new(config: &Config) -> Self {
-        let pruner = Pruner::new(&config.blocks, config.network);
+    /// What a configuration says, for a chain whose block files have all been read or not.
+    pub(crate) fn new(config: &Config, files_indexed: bool) -> Self {
+        let pruner = Pruner::new(&config.blocks, config.network, files_indexed);
         Self { pruner, stop_at_height: config.stop_at_height }
     }
 }

@@ -95,7 +95,7 @@ impl Node {
         let rebuild = Rebuild::new(config, &data_dir);
         let started =
             open_or_rebuild(config, &data_dir, &rebuild, &shutdown).and_then(|chainstate| {
-                let options = ChainOptions::new(config);
+                let options = ChainOptions::new(config, !rebuild.is_scan()?);
                 ChainHandle::start(chainstate, clock.clone(), shutdown.clone(), options)
             });
         let (chain, chain_thread) = match started {

@@ -32,23 +32,35 @@ pub(crate) struct Pruner {
     looked_at: Option<(u64, u32)>,
     /// The last height that each index has read.
     locks: BTreeMap<String, u32>,
+    /// Whether every block file has been read: of others no row says yet which blocks they have
+    /// (`m_blockfiles_indexed`).
+    files_indexed: bool,
 }
 
 impl Pruner {
-    /// The pruner that the options ask for.
-    pub(crate) fn new(blocks: &BlocksConfig, network: Network) -> Self {
+    /// The pruner that the options ask for, of a chain whose block files have all been read, or
+    /// will be until [`Pruner::set_files_indexed`].
+    pub(crate) fn new(blocks: &BlocksConfig, network: Network, files_indexed: bool) -> Self {
         let after_height = match network {
             Network::Mainnet => 100_000,
             Network::Regtest if blocks.fast_prune => 100,
             _ => 1000,
         };
         let (mode, fast) = (blocks.prune, blocks.fast_prune);
-        Self { mode, fast, after_height, looked_at: None, locks: BTreeMap::new() }
+        let (looked_at, locks) = (None, BTreeMap::new());
+        Self { mode, fast, after_height, looked_at, locks, files_indexed }
     }
 
     /// How files are pruned.
     pub(crate) const fn mode(&self) -> PruneMode {
         self.mode
+    }
+
+    /// Lets files go from now on: all of them have been read.
+    pub(crate) const fn set_files_indexed(&mut self) {
+        self.files_indexed = true;
+        // They have not been looked at: no file has this number.
+        self.looked_at = Some((0, u32::MAX));
     }
 
     /// The chain has to be higher than this for files to go.
@@ -74,7 +86,8 @@ impl Pruner {
         }
     }
 
-    /// Removes files if there are too many bytes; called now and then.
+    /// Removes files if there are too many bytes; called now and then. None goes while files are
+    /// read: one whose blocks seem old may have new ones that nobody has come to yet.
     pub(crate) fn run(
         &mut self,
         chainstate: &mut Chainstate,
@@ -83,6 +96,9 @@ impl Pruner {
         let PruneMode::Target(target) = self.mode else {
             return Ok(());
         };
+        if !self.files_indexed {
+            return Ok(());
+        }
         let chunk = if self.fast { SMALL_CHUNK_BYTES } else { CHUNK_BYTES };
         let now = (chainstate.progress().bytes, chainstate.last_block_file());
         let is_due =
@@ -116,12 +132,16 @@ impl Pruner {
         if chosen.is_empty() { Ok(()) } else { chainstate.prune_files(&chosen) }
     }
 
-    /// Removes every file whose blocks are all at `height` or below, as far as they may go.
+    /// Removes every file whose blocks are all at `height` or below, as far as they may go: none
+    /// while files are read, as in Bitcoin Core, which does not call that an error either.
     pub(crate) fn prune_to(
         &mut self,
         chainstate: &mut Chainstate,
         height: u32,
     ) -> cofferdam_ibd::Result<()> {
+        if !self.files_indexed {
+            return Ok(());
+        }
         self.lock_statistics(chainstate);
         let last_height = self.last_height(chainstate.tip().height, height);
         let files = chainstate.finished_block_files()?;
@@ -168,6 +188,14 @@ fn choose(files: &[BlockFileUsage], mut used: u64, keep: u64, last_height: u32) 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use bitcoin::ScriptBuf;
+    use cofferdam_ibd::params::ChainParams;
+    use cofferdam_ibd::{BlockAccepted, ChainstateOptions, FileSize, TREES, mining};
+    use cofferdam_storage::{MemoryDatabase, StdFileSystem};
+
     use super::*;
 
     fn files() -> Vec<BlockFileUsage> {
@@ -191,7 +219,7 @@ mod tests {
     #[test]
     fn an_index_and_the_last_blocks_hold_files_back() {
         let blocks = BlocksConfig { prune: PruneMode::Manual, ..BlocksConfig::default() };
-        let mut pruner = Pruner::new(&blocks, Network::Regtest);
+        let mut pruner = Pruner::new(&blocks, Network::Regtest, true);
         assert_eq!(pruner.last_height(1000, 900), 712);
         assert_eq!(pruner.last_height(1000, 500), 500);
         assert_eq!(pruner.last_height(100, 90), 0);
@@ -199,5 +227,58 @@ mod tests {
         assert_eq!(pruner.last_height(1000, 500), 290);
         pruner.locks.insert("a new index".into(), 0);
         assert_eq!(pruner.last_height(1000, 500), 1, "as Bitcoin Core");
+    }
+
+    /// A chain of some blocks more than are kept, in small files.
+    fn long_chain(dir: &std::path::Path) -> Chainstate {
+        const NOW: u32 = 1_767_225_600;
+        let options = ChainstateOptions {
+            threads: 1,
+            file_size: FileSize::Bytes(3000),
+            ..ChainstateOptions::new(ChainParams::new(Network::Regtest), dir)
+        };
+        let backend = Box::new(MemoryDatabase::new(TREES));
+        let opened = Chainstate::open(options, Arc::new(StdFileSystem), backend);
+        let (mut chainstate, _) = opened.unwrap();
+        for _ in 0..BLOCKS_KEPT + 60 {
+            let mut block = mining::assemble_block(&chainstate, &ScriptBuf::new(), NOW);
+            assert!(mining::solve(&mut block, chainstate.params(), &mut 1_000_000));
+            let raw = bitcoin::consensus::serialize(&block);
+            let accepted = chainstate.accept_block(raw, NOW).unwrap();
+            assert!(matches!(accepted, BlockAccepted::Stored(_)), "{accepted:?}");
+            let advance = chainstate.advance(Instant::now()).unwrap();
+            assert_eq!(advance.connected, 1);
+        }
+        chainstate
+    }
+
+    #[test]
+    fn no_file_goes_before_all_of_them_have_been_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut chainstate = long_chain(dir.path());
+        let files = |chainstate: &Chainstate| chainstate.finished_block_files().unwrap().len();
+        let all = files(&chainstate);
+        for mode in [PruneMode::Target(1), PruneMode::Manual] {
+            let blocks = BlocksConfig { prune: mode, fast_prune: true, ..BlocksConfig::default() };
+            let mut pruner = Pruner::new(&blocks, Network::Regtest, false);
+            let mut prune = |pruner: &mut Pruner| {
+                let before = files(&chainstate);
+                // As if another file had been begun since.
+                pruner.looked_at = pruner.looked_at.or(Some((0, 0)));
+                pruner.run(&mut chainstate, false).unwrap();
+                if mode == PruneMode::Manual {
+                    pruner.prune_to(&mut chainstate, 40).unwrap();
+                }
+                before - files(&chainstate)
+            };
+            assert_eq!(prune(&mut pruner), 0);
+            pruner.set_files_indexed();
+            if mode != PruneMode::Manual {
+                // What is left is for the other mode.
+                pruner.lock("an index", LOCK_MARGIN + 20);
+            }
+            assert!(prune(&mut pruner) > 0);
+        }
+        assert!(files(&chainstate) < all);
     }
 }

@@ -33,7 +33,7 @@ pub(crate) fn run_import(
     let mut chainstate = open_chainstate(config, data_dir, shutdown)?;
     rebuild.take_rows(&mut chainstate)?;
     let clock = Clock::default();
-    let options = ChainOptions::new(config);
+    let options = ChainOptions::new(config, !rebuild.is_scan()?);
     let (chain, thread) = ChainHandle::start(chainstate, clock, shutdown.clone(), options)?;
     let import = Import { chain: chain.clone(), shutdown: shutdown.clone(), for_person: true };
     let imported = import_all(&import, &rebuild, data_dir, &files);
@@ -108,6 +108,7 @@ fn import_all(
         imported = import.run(&startup::block_files(data_dir.blocks_dir())?)?;
         if !imported.interrupted {
             rebuild.finish()?;
+            import.chain.block_files_indexed()?;
         }
     }
     if !files.is_empty() && !imported.interrupted {

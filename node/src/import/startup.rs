@@ -72,6 +72,7 @@ fn load_all(
             tracing::warn!("{warning}");
         }
         rebuild.finish()?;
+        import.chain.block_files_indexed()?;
         tracing::info!("Reindexing finished");
     }
     let load = load.iter().cloned().map(|path| SourceFile { path, number: None });
