@@ -244,16 +244,20 @@ impl SmallDisk {
 
     /// Starts an import that does not fit, and waits until it says that it is paused.
     fn paused_import(&self) -> Child {
-        let mut import = self.import("-minfreespace=64");
-        let import = import.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = import.spawn().expect("the binary starts");
-        wait_for("a pause", || {
-            assert!(child.try_wait().expect("a child").is_none(), "ended instead");
-            let log = fs::read_to_string(self.0.path().join("node/debug.log")).ok()?;
-            log.contains("paused: ").then_some(())
-        });
-        child
+        paused(&mut self.import("-minfreespace=64"), &self.0.path().join("node"))
     }
+}
+
+/// Starts a node in `dir`, and waits until it says that it is paused.
+fn paused(node: &mut Command, dir: &Path) -> Child {
+    let node = node.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = node.spawn().expect("the binary starts");
+    wait_for("a pause", || {
+        assert!(child.try_wait().expect("a child").is_none(), "ended instead");
+        let log = fs::read_to_string(dir.join("debug.log")).ok()?;
+        log.contains("paused: ").then_some(())
+    });
+    child
 }
 
 impl Drop for SmallDisk {
@@ -297,6 +301,27 @@ fn import_pauses_before_the_disk_is_full_and_goes_on_with_more_room() {
     let all = said(&output);
     assert!(all.contains("Warning: paused: ") && all.contains("waiting for free space"), "{all}");
     assert!(all.contains("space again: going on"), "{all}");
+}
+
+/// Block files may be on another disk than the rest, and that one may be the full one.
+#[test]
+fn import_pauses_before_the_disk_of_blocksdir_is_full() {
+    let Some(disk) = SmallDisk::mount("64m") else {
+        println!("{NOT_RUN}");
+        return;
+    };
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut import = command(BINARY, dir.path());
+    import.args(["-backend=rocksdb", "-minfreespace=64"]);
+    import.arg(format!("-blocksdir={}", disk.0.path().display()));
+    import.arg("import").arg(data::path(LONG_CHAIN));
+    let child = paused(&mut import, dir.path());
+    disk.grow();
+    let output = child.wait_with_output().expect("a child");
+    check_imported(&output);
+    let all = said(&output);
+    let place = disk.0.path().join("blocks").display().to_string();
+    assert!(all.contains(&format!("Warning: paused: {place}")), "{all}");
 }
 
 #[test]

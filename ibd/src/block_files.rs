@@ -11,7 +11,7 @@
 //!   through it gets those bytes or an error.
 
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bitcoin::BlockHash;
@@ -49,6 +49,7 @@ pub enum FileSize {
 /// The block and undo files of one chain.
 #[derive(Debug)]
 pub struct BlockFiles {
+    dir: PathBuf,
     magic: [u8; 4],
     blocks: FlatFiles,
     undo: FlatFiles,
@@ -78,7 +79,12 @@ impl BlockFiles {
             let options = FlatFilesOptions { prefix, file_bytes_max, xor_key };
             FlatFiles::open(Arc::clone(fs), dir, options)
         };
-        Ok(Self { magic, blocks: open("blk")?, undo: open("rev")? })
+        Ok(Self { dir: dir.to_path_buf(), magic, blocks: open("blk")?, undo: open("rev")? })
+    }
+
+    /// Where they are.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Appends a block.

@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::config::{AssumeValidOption, Config, PruneMode, RebuildOption};
 use crate::data_dir::DataDir;
 use crate::import::{Import, InitLoad};
-use crate::index::{self, Indexes};
+use crate::index::{self, IndexPlace, Indexes};
 use crate::logging::Log;
 use crate::monitor::{Monitor, Recorder, Sources};
 use crate::notify::Notifier;
@@ -217,8 +217,9 @@ impl Node {
         let fs: Arc<dyn FileSystem> = Arc::new(StdFileSystem);
         let kind = self.data_dir.backend(config.backend, &fs)?;
         let dir = self.data_dir.chain_dir().join("indexes");
+        let place = IndexPlace { kind, dir: &dir, reserve_bytes: config.min_free_bytes };
         self.indexes =
-            Arc::new(Indexes::start(config.indexes, (kind, &dir), &self.chain, &self.shutdown)?);
+            Arc::new(Indexes::start(config.indexes, place, &self.chain, &self.shutdown)?);
         let notifier = Notifier::start(config.notify.clone(), &self.chain)?;
         let warnings = notifier.warnings();
         self.notifier = Some(notifier);

@@ -3,11 +3,13 @@
 //! The store asks a function now and then. These say what is going on, and let a stop end the wait.
 
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use cofferdam_storage::{
     Error, FileSystem as _, NoSpaceHook, ReplayHook, ReplayProgress, StdFileSystem,
+    wait_for_free_bytes,
 };
 
 use crate::shutdown::Shutdown;
@@ -90,6 +92,49 @@ fn has_room(error: &Error) -> bool {
     matches!(StdFileSystem.free_bytes(path), Ok(Some(free_bytes)) if free_bytes >= *wanted_bytes)
 }
 
+/// What an index keeps free on its disk, as the chain's log does on its own.
+#[derive(Debug)]
+pub(crate) struct Reserve {
+    dir: PathBuf,
+    bytes: u64,
+    hook: NoSpaceHook,
+    shutdown: Shutdown,
+}
+
+impl Reserve {
+    /// The reserve of the disk that holds `dir`; none if it has no bytes.
+    pub(crate) fn new(dir: &Path, bytes: u64, shutdown: &Shutdown) -> Self {
+        let (dir, shutdown) = (dir.to_owned(), shutdown.clone());
+        Self { dir, bytes, hook: wait_for_space(shutdown.clone()), shutdown }
+    }
+
+    /// What ends a wait.
+    pub(crate) const fn shutdown(&self) -> &Shutdown {
+        &self.shutdown
+    }
+
+    /// Waits until so many bytes can be written.
+    ///
+    /// # Errors
+    ///
+    /// Returns [`EndedByStop`] if a stop was asked for, and another error if the system cannot tell
+    /// what is free.
+    pub(crate) fn wait_for(&self, bytes: usize) -> anyhow::Result<()> {
+        if self.bytes == 0 {
+            return Ok(());
+        }
+        let wanted = self.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        let waited = wait_for_free_bytes(&StdFileSystem, &self.dir, wanted, &self.hook);
+        waited.map_err(|error| {
+            let error = cofferdam_ibd::Error::from(error);
+            match EndedByStop::from_error(&error, &self.shutdown) {
+                Some(ended) => ended.into(),
+                None => error.into(),
+            }
+        })
+    }
+}
+
 /// Logs how far a replay is, and ends it when a stop is asked for.
 pub(crate) fn watch_replay(shutdown: Shutdown) -> ReplayHook {
     let lines = Lines::default();
@@ -127,7 +172,6 @@ fn replay_line(progress: ReplayProgress) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::sync::Arc;
 
     use cofferdam_storage::{
@@ -154,6 +198,24 @@ mod tests {
         assert!(ended.starts_with("stopped while waiting for free space"), "{ended}");
         let other = Error::UnknownTree { id: 1 }.into();
         assert_eq!(EndedByStop::from_error(&other, &shutdown), None, "a failure stays one");
+    }
+
+    #[test]
+    fn an_index_waits_until_there_is_room_or_a_stop() {
+        let shutdown = Shutdown::default();
+        let dir = Path::new("/");
+        Reserve::new(dir, 1, &shutdown).wait_for(1).unwrap();
+        Reserve::new(dir, 0, &shutdown).wait_for(usize::MAX).unwrap();
+        let full = Reserve::new(dir, u64::MAX, &shutdown);
+        let waiting = std::thread::Builder::new()
+            .name("pause".into())
+            .spawn(move || full.wait_for(1))
+            .unwrap();
+        assert!(!shutdown.wait_for(Duration::from_millis(100)) && !waiting.is_finished());
+        shutdown.request();
+        let error = waiting.join().unwrap().unwrap_err();
+        assert!(error.is::<EndedByStop>(), "{error:#}");
+        assert_eq!(shutdown.fatal(), None);
     }
 
     #[test]

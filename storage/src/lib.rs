@@ -86,5 +86,5 @@ pub use wal_buffered::{
     Attachments, BUFFERED_BYTES_MAX, BlockBatch, Durability, HAND_OVER_BYTES, LogWriter, Lsn,
     NoAttachments, NoSpaceHook, ReadAhead, ReadHandle, Recovery, ReplayHook, ReplayProgress,
     SPARE_SEGMENTS_MAX, SegmentFiles, Stats, Tip, Torn, UNSYNCED_BYTES_MAX, WalBuffered,
-    WalOptions,
+    WalOptions, wait_for_free_bytes,
 };

@@ -172,8 +172,8 @@ impl Chainstate {
         let extent = match stored {
             Some(extent) => extent,
             None => {
-                // Files have no reserve of their own: they share the log's disk.
                 self.store.wait_for_space(block.total_size())?;
+                self.store.wait_for_space_in(self.files.dir(), block.total_size())?;
                 self.files.append_block(block.bytes())?
             }
         };

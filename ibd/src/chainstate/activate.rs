@@ -241,6 +241,7 @@ impl Chainstate {
         if row.undo.is_none() {
             let stored =
                 row.block.ok_or_else(|| corrupt(format!("block {} is not stored", entry.hash)))?;
+            self.store.wait_for_space_in(self.files.dir(), spent.undo().len())?;
             row.undo = Some(self.files.append_undo(stored, &prev, spent.undo())?);
         }
         row.status.set(HeaderStatus::VALID);

@@ -158,3 +158,30 @@ fn a_crash_between_pieces_leaves_all_descendants_marked_or_none() {
     }
     assert!(before >= 2 && after > 2 * PIECES, "{before} and {after} of {ops}");
 }
+
+#[test]
+fn block_and_undo_files_wait_for_room_on_a_disk_of_their_own() {
+    let fs = SimFileSystem::new();
+    let mut chain = open(&fs);
+    let disk = Path::new("blocks");
+    let set_free_bytes = |chain: &Chainstate, bytes: u64| {
+        assert_eq!(chain.files.dir(), disk);
+        fs.set_free_bytes_in(disk, WalOptions::default().reserve_bytes + bytes);
+    };
+    let is_full = |error: Error| {
+        let storage = matches!(&error, Error::Storage(cofferdam_storage::Error::NoSpace { path, .. })
+            if path == disk);
+        assert!(storage, "{error:?}");
+    };
+    let block = next_block(&chain);
+    set_free_bytes(&chain, 100);
+    is_full(chain.accept_block(block.clone(), NOW).expect_err("no room"));
+    set_free_bytes(&chain, 1000);
+    let accepted = chain.accept_block(block, NOW).expect("works");
+    assert!(matches!(accepted, BlockAccepted::Stored(_)), "{accepted:?}");
+    set_free_bytes(&chain, 0);
+    is_full(chain.advance(far_off()).expect_err("no room"));
+    assert_eq!(chain.tip().height, 0);
+    set_free_bytes(&chain, 1000);
+    assert_eq!(chain.advance(far_off()).expect("works").connected, 1);
+}

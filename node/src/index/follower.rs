@@ -23,6 +23,7 @@ use cofferdam_storage::{Batch, Database, Tree};
 use super::IndexSummary;
 use crate::chain::{ChainHandle, describe};
 use crate::shutdown::Shutdown;
+use crate::waits::{EndedByStop, Reserve};
 
 /// How far the index is (key `at`, value height u32 BE and hash), and the hash of each block in it by
 /// height (key height u32 BE).
@@ -110,7 +111,7 @@ impl Follower {
         index: Arc<I>,
         database: Arc<dyn Database>,
         chain: &ChainHandle,
-        shutdown: &Shutdown,
+        reserve: Reserve,
     ) -> Result<Self> {
         let position = read_position(&*database)?;
         let missing = chain.change(move |worker| {
@@ -127,7 +128,7 @@ impl Follower {
             synced: AtomicBool::new(false),
             kept_from: AtomicU32::new(0),
             stop: AtomicBool::new(false),
-            shutdown: shutdown.clone(),
+            shutdown: reserve.shutdown().clone(),
             chain: chain.clone(),
             name: I::NAME,
         });
@@ -137,6 +138,7 @@ impl Follower {
             index,
             database,
             shared: Arc::clone(&shared),
+            reserve,
             reported: None,
             durable: position,
         };
@@ -304,6 +306,7 @@ struct Worker<I> {
     index: Arc<I>,
     database: Arc<dyn Database>,
     shared: Arc<Shared>,
+    reserve: Reserve,
     reported: Option<Instant>,
     /// The position when the index was last made durable.
     durable: Option<BlockRef>,
@@ -311,7 +314,14 @@ struct Worker<I> {
 
 impl<I: BlockIndex> Worker<I> {
     fn run(mut self) {
-        if let Err(error) = self.follow() {
+        let Err(error) = self.follow() else {
+            return self.shared.moved.notify_all();
+        };
+        if error.is::<EndedByStop>() {
+            tracing::warn!("{}: {error}", I::NAME);
+            // What is left of the disk is there for what was written.
+            let _ = self.flush();
+        } else {
             let text = format!("{}: {error:#}", I::NAME);
             tracing::error!("A fatal internal error occurred: {text}");
             self.shared.shutdown.fail(&text);
@@ -407,6 +417,7 @@ impl<I: BlockIndex> Worker<I> {
 
     fn commit(&self, mut batch: Batch, position: Option<BlockRef>) -> Result<()> {
         write_position(&mut batch, position);
+        self.reserve.wait_for(batch.as_bytes().len())?;
         self.database.apply(&batch).map_err(|error| anyhow!(describe(&error)))?;
         *self.shared.position() = position;
         self.shared.moved.notify_all();

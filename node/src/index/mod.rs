@@ -24,6 +24,7 @@ pub(crate) use self::tx::TxIndex;
 use crate::chain::{ChainHandle, describe};
 use crate::config::IndexConfig;
 use crate::shutdown::Shutdown;
+use crate::waits::Reserve;
 
 /// Memory for the cache of an index's database.
 const CACHE_BYTES: usize = 16 << 20;
@@ -42,6 +43,17 @@ pub(crate) struct IndexSummary {
     pub(crate) best: BlockRef,
 }
 
+/// Where indexes are kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct IndexPlace<'a> {
+    /// The engine of their databases.
+    pub(crate) kind: BackendKind,
+    /// The directory above these.
+    pub(crate) dir: &'a Path,
+    /// What is kept free on its disk; 0: nothing.
+    pub(crate) reserve_bytes: u64,
+}
+
 /// The indexes that are kept.
 #[derive(Default)]
 pub(crate) struct Indexes {
@@ -56,28 +68,31 @@ impl fmt::Debug for Indexes {
 }
 
 impl Indexes {
-    /// Opens the indexes below `dir` and lets them follow the chain.
+    /// Opens the indexes and lets them follow the chain.
     ///
     /// # Errors
     ///
     /// Returns the text for the user if one cannot be opened, or blocks that it needs are gone.
     pub(crate) fn start(
         options: IndexConfig,
-        (kind, dir): (BackendKind, &Path),
+        place: IndexPlace<'_>,
         chain: &ChainHandle,
         shutdown: &Shutdown,
     ) -> Result<Self> {
+        let IndexPlace { kind, dir, reserve_bytes } = place;
+        // Each has its own: it says so when it pauses.
+        let reserve = || Reserve::new(dir, reserve_bytes, shutdown);
         let mut indexes = Self::default();
         if options.transactions {
             let database = open(kind, &dir.join("txindex").join("db"))?;
             let index = Arc::new(TxIndex::new(Arc::clone(&database), chain.clone()));
-            let follower = Follower::start(Arc::clone(&index), database, chain, shutdown)?;
+            let follower = Follower::start(Arc::clone(&index), database, chain, reserve())?;
             indexes.transactions = Some((index, follower));
         }
         if options.filters {
             let database = open(kind, &dir.join("blockfilter").join("basic").join("db"))?;
             let index = Arc::new(BlockFilters::new(Arc::clone(&database)));
-            let follower = Follower::start(Arc::clone(&index), database, chain, shutdown)?;
+            let follower = Follower::start(Arc::clone(&index), database, chain, reserve())?;
             indexes.filters = Some((index, follower));
         }
         Ok(indexes)

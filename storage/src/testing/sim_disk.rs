@@ -82,6 +82,8 @@ pub(crate) struct Disk {
     pub(crate) fault: Option<Fault>,
     /// What is said to be free; nothing is said if none.
     pub(crate) free_bytes: Option<u64>,
+    /// The same below directories that are on disks of their own.
+    pub(crate) free_bytes_in: BTreeMap<Arc<Path>, u64>,
     /// The error to inject into calls of one kind.
     pub(crate) call_fault: Option<CallFault>,
     /// How long a write takes, before it happens.

@@ -48,6 +48,11 @@ impl SimFileSystem {
         lock(&self.disk).free_bytes = free_bytes;
     }
 
+    /// The same of a directory that is on a disk of its own.
+    pub fn set_free_bytes_in(&self, dir: &Path, free_bytes: u64) {
+        lock(&self.disk).free_bytes_in.insert(dir.into(), free_bytes);
+    }
+
     /// Lets the operation of that number, and all that follow it, not happen.
     pub fn crash_at(&self, op: u64) {
         lock(&self.disk).crash_at = Some(op);
@@ -210,8 +215,9 @@ impl FileSystem for SimFileSystem {
         Ok(disk.names.contains_key(path) || disk.dirs.contains(path))
     }
 
-    fn free_bytes(&self, _: &Path) -> Result<Option<u64>> {
-        Ok(lock(&self.disk).free_bytes)
+    fn free_bytes(&self, dir: &Path) -> Result<Option<u64>> {
+        let disk = lock(&self.disk);
+        Ok(disk.free_bytes_in.get(dir).copied().or(disk.free_bytes))
     }
 
     fn lock(&self, path: &Path) -> Result<Box<dyn FileLock>> {

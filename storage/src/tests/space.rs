@@ -1,12 +1,15 @@
 //! A disk that fills up: commits are refused before anything is written, and go on with more room.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::{COINS, TREES, block, commit, open_log_only, open_over, options};
 use crate::testing::SimFileSystem;
-use crate::{Database, Durability, Error, MemoryDatabase, NoSpaceHook, WalOptions};
+use crate::{
+    Database, Durability, Error, MemoryDatabase, NoSpaceHook, WalOptions, wait_for_free_bytes,
+};
 
 const RESERVE_BYTES: u64 = 64 << 20;
 
@@ -66,6 +69,38 @@ fn what_is_buffered_is_written_back_before_a_commit_is_refused() {
     store.wait_for_space(20_000).unwrap();
     assert_eq!(store.stats().applied_lsn, 6);
     assert!((0..6).all(|n| store.get(COINS, &[n]).unwrap() == Some(vec![n; 10_000])));
+}
+
+#[test]
+fn the_disk_of_other_files_has_to_have_room_as_well() {
+    let fs = SimFileSystem::new();
+    let (store, _) = open_log_only(&fs, Durability::Strict).unwrap();
+    let dir = Path::new("elsewhere");
+    fs.set_free_bytes_in(dir, RESERVE_BYTES + 500);
+    store.wait_for_space(501).unwrap();
+    store.wait_for_space_in(dir, 500).unwrap();
+    let error = store.wait_for_space_in(dir, 501).unwrap_err();
+    let Error::NoSpace { path, free_bytes, wanted_bytes } = error else {
+        panic!("{}", error.chain())
+    };
+    assert_eq!((path.as_path(), free_bytes), (dir, RESERVE_BYTES + 500));
+    assert_eq!(wanted_bytes, RESERVE_BYTES + 501);
+    // Who has no store may wait too, as long as a hook wants to.
+    let asked = AtomicU32::new(0);
+    let hook = {
+        let fs = fs.clone();
+        NoSpaceHook::new(move |_| match asked.fetch_add(1, Ordering::Relaxed) {
+            0 => ControlFlow::Continue(()),
+            1 => {
+                fs.set_free_bytes_in(dir, 1000);
+                ControlFlow::Continue(())
+            }
+            _ => ControlFlow::Break(()),
+        })
+    };
+    fs.set_free_bytes_in(dir, 999);
+    wait_for_free_bytes(&fs, dir, 1000, &hook).unwrap();
+    assert!(matches!(wait_for_free_bytes(&fs, dir, 1001, &hook), Err(Error::NoSpace { .. })));
 }
 
 #[test]

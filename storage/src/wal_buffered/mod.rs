@@ -46,6 +46,7 @@ mod parallel_sort;
 mod read_many;
 #[cfg(all(test, shuttle, feature = "testing"))]
 mod schedules;
+mod space;
 mod staged;
 mod state_rows;
 mod syncer;
@@ -64,6 +65,7 @@ pub use self::options::{
     ReplayProgress, SPARE_SEGMENTS_MAX, SegmentFiles, UNSYNCED_BYTES_MAX, WalOptions,
 };
 pub use self::read_many::{ReadAhead, ReadHandle};
+pub use self::space::wait_for_free_bytes;
 pub use self::types::{Attachments, BlockBatch, Lsn, NoAttachments, Recovery, Stats, Tip, Torn};
 
 pub(crate) use self::state_rows::StateRows;
