@@ -135,8 +135,8 @@ impl ChainOptions {
 pub(crate) enum BlockSource {
     /// A user: connected when the call returns.
     User,
-    /// A peer that was asked for it.
+    /// A peer, and one was asked for it.
     Requested,
-    /// A peer that was not.
+    /// A peer, and none was.
     Unrequested,
 }

@@ -35,6 +35,8 @@ pub(crate) enum Kind {
     Repeats,
     /// Sends each block with a transaction too many.
     Mutates,
+    /// Sends the first block, unasked, again and again.
+    Forestalls,
     /// Says that it does not have what it announced.
     HasNothing,
     /// Shows chains without enough work, without end.
@@ -135,11 +137,12 @@ fn headers(headers: &[Header]) -> Vec<u8> {
 
 impl Kind {
     /// All that do harm.
-    pub(crate) const HOSTILE: [Self; 15] = [
+    pub(crate) const HOSTILE: [Self; 16] = [
         Self::Stalls,
         Self::Trickles,
         Self::Repeats,
         Self::Mutates,
+        Self::Forestalls,
         Self::HasNothing,
         Self::ShowsLowWork,
         Self::Announces,
@@ -196,6 +199,9 @@ impl Kind {
         peer.try_send("verack", &[])?;
         match self {
             Self::ShowsLowWork => repeat(&mut peer, &world.low_work),
+            Self::Forestalls => {
+                repeat(&mut peer, &frame("block", &serialize(&world.blocks[0])).repeat(100))
+            }
             Self::Announces => repeat(&mut peer, &frame("inv", &World::unknown_blocks())),
             Self::Asks => repeat(&mut peer, &frame("getdata", &world.first_block())),
             Self::Pings => repeat(&mut peer, &frame("ping", &[1; 8]).repeat(1000)),

@@ -4,6 +4,7 @@
 mod bans;
 mod compact;
 mod crowd;
+mod download;
 mod fixture;
 mod framing;
 mod handshake;

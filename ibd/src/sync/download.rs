@@ -305,8 +305,9 @@ impl DownloadScheduler {
         true
     }
 
-    /// Notes that a peer sent a block; returns whether it was asked of that peer. One that nobody was
-    /// asked for says nothing of those that are.
+    /// Notes that a peer sent a block; returns whether it was asked of anyone: such a block is wanted
+    /// from whoever sends it. Only what the sender itself owed is settled by that, whatever becomes of
+    /// the block; another's request stands until the block is [stored](Self::stored).
     pub fn received(
         &mut self,
         peer: PeerId,
@@ -314,18 +315,29 @@ impl DownloadScheduler {
         bytes: usize,
         now: Duration,
     ) -> bool {
-        let owner = self.in_flight.get(hash).map(|asked| asked.peer);
-        if owner.is_some() {
-            let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
-            self.mean_bytes = (self.mean_bytes.saturating_mul(15).saturating_add(bytes)) / 16;
+        let Some(owner) = self.asked_of(hash) else { return false };
+        if owner == peer {
+            self.settle(hash, bytes, now);
+            if let Some(entry) = self.peers.get_mut(&peer) {
+                entry.delivered = Some(now);
+                entry.held_back = entry.held_back.saturating_sub(1);
+            }
         }
+        true
+    }
+
+    /// Notes that a block was stored, whoever sent it: nobody owes it any more.
+    pub fn stored(&mut self, hash: &BlockHash, bytes: usize, now: Duration) {
+        if self.in_flight.contains_key(hash) {
+            self.settle(hash, bytes, now);
+        }
+    }
+
+    /// Ends a request whose block has come.
+    fn settle(&mut self, hash: &BlockHash, bytes: usize, now: Duration) {
+        let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+        self.mean_bytes = (self.mean_bytes.saturating_mul(15).saturating_add(bytes)) / 16;
         self.unassign(hash, now);
-        let is_owed = owner == Some(peer);
-        if let Some(entry) = self.peers.get_mut(&peer).filter(|_| is_owed) {
-            entry.delivered = Some(now);
-            entry.held_back = entry.held_back.saturating_sub(1);
-        }
-        is_owed
     }
 
     /// Notes that so many blocks were connected; returns the time that a staller has from now on, if
@@ -489,8 +501,35 @@ mod tests {
         assert!(ask(&mut scheduler, 1, &all, 0).is_empty(), "sixteen at most");
         assert_eq!(ask(&mut scheduler, 2, &all, 0), hashes(17..=32));
         assert!(scheduler.received(1, &hash(1), 100, at(1)));
-        assert!(!scheduler.received(1, &hash(17), 100, at(1)), "asked of the other");
-        assert_eq!(ask(&mut scheduler, 1, &missing(2..=1025, 1024), 1), [hash(17)]);
+        assert_eq!(ask(&mut scheduler, 1, &missing(2..=1025, 1024), 1), [hash(33)]);
+    }
+
+    #[test]
+    fn a_block_is_taken_from_whoever_sends_it_and_owed_until_it_is_stored() {
+        let mut scheduler = DownloadScheduler::default();
+        ask(&mut scheduler, 1, &missing(1..=2, 1024), 0);
+        // What comes from another may turn out to be no block at all.
+        assert!(scheduler.received(2, &hash(1), 16 << 20, at(1)), "asked of the other");
+        assert_eq!(scheduler.owed_by(1), hashes(1..=2));
+        assert_eq!(scheduler.mean_bytes, 0);
+        assert!(scheduler.received(2, &hash(1), 100, at(2)));
+        scheduler.stored(&hash(1), 16 * 100, at(2));
+        assert_eq!(scheduler.owed_by(1), [hash(2)]);
+        assert_eq!(scheduler.mean_bytes, 100);
+        assert!(!scheduler.received(1, &hash(1), 100, at(3)), "it is there");
+        scheduler.stored(&hash(1), 16 << 20, at(3));
+        assert_eq!(scheduler.mean_bytes, 100);
+    }
+
+    #[test]
+    fn a_slow_peers_late_copy_is_taken_after_its_block_changed_hands() {
+        let mut scheduler = DownloadScheduler::default();
+        ask(&mut scheduler, 1, &missing(1..=1, 1024), 0);
+        assert_eq!(ask(&mut scheduler, 2, &missing(1..=1, 1024), 20), [hash(1)]);
+        assert!(scheduler.received(1, &hash(1), 100, at(21)));
+        assert_eq!(scheduler.asked_of(&hash(1)), Some(2), "it may not be the block");
+        scheduler.stored(&hash(1), 100, at(21));
+        assert_eq!(scheduler.in_flight(), 0);
     }
 
     /// With a peer that has sent many blocks of this size.

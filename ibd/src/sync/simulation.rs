@@ -47,6 +47,10 @@ enum Behaviour {
     SendsGarbage,
     /// Sends each block of others' as well, unasked.
     SendsTwice,
+    /// Sends the lowest block that others owe, unasked, again and again, and nothing else.
+    Forestalls,
+    /// Sends it so seldom, and so often, that others of its kind who owe it are never dropped.
+    Relieves,
     /// Sends everything at once and leaves, and so on.
     Leaves,
 }
@@ -123,8 +127,12 @@ impl Simulation {
         Missing { blocks, window_end }
     }
 
+    /// Takes a block in, unless nobody was asked for it: far from the tip such blocks are left out.
     fn take(&mut self, peer: PeerId, block: BlockHash) {
-        self.scheduler.received(peer, &block, self.bytes, self.now);
+        if !self.scheduler.received(peer, &block, self.bytes, self.now) {
+            return;
+        }
+        self.scheduler.stored(&block, self.bytes, self.now);
         self.stored.insert(height(&block));
         let before = self.tip;
         while self.stored.contains(&(self.tip + 1)) {
@@ -136,8 +144,15 @@ impl Simulation {
     /// Has one peer answer; returns whether it stays.
     fn answer(&mut self, index: usize) -> bool {
         let Peer { id, behaviour, sent, .. } = self.peers[index];
+        let lowest = hash((self.tip + 1).min(self.length));
+        let is_due = behaviour == Behaviour::Forestalls
+            || behaviour == Behaviour::Relieves && self.now >= self.peers[index].last + 18 * STEP;
+        if is_due && !self.peers[index].owed.contains(&lowest) {
+            self.peers[index].last = self.now;
+            self.take(id, lowest);
+        }
         let count = match behaviour {
-            Behaviour::Stalls => 0,
+            Behaviour::Stalls | Behaviour::Forestalls | Behaviour::Relieves => 0,
             Behaviour::FallsSilent => FIRST_BLOCKS - sent.min(FIRST_BLOCKS),
             Behaviour::Trickles if self.now < self.peers[index].last + 90 * STEP => 0,
             Behaviour::Trickles => 1,
@@ -210,13 +225,15 @@ fn time_with(count: usize, behaviour: Behaviour, bytes: usize) -> Duration {
     first.max(last)
 }
 
-const HOSTILE: [Behaviour; 7] = [
+const HOSTILE: [Behaviour; 9] = [
     Behaviour::Stalls,
     Behaviour::FallsSilent,
     Behaviour::Trickles,
     Behaviour::HasNothing,
     Behaviour::SendsGarbage,
     Behaviour::SendsTwice,
+    Behaviour::Forestalls,
+    Behaviour::Relieves,
     Behaviour::Leaves,
 ];
 

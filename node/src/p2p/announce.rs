@@ -49,9 +49,11 @@ impl PeerManager {
     /// is waited for.
     fn choose_announcer(&self, chain: &Chainstate) {
         let source = {
-            let sync = self.sync();
-            let source = sync.sources.get(&chain.tip().hash).copied();
-            source.filter(|_| sync.download.in_flight() == 0)
+            let (sync, tip) = (self.sync(), chain.tip().hash);
+            // One who was asked for it may owe it until it is known to be stored.
+            let owed = usize::from(sync.download.asked_of(&tip).is_some());
+            let source = sync.sources.get(&tip).copied();
+            source.filter(|_| sync.download.in_flight() == owed)
         };
         if let Some(source) = source {
             self.prefer_announcer(source.peer);

@@ -79,7 +79,8 @@ pub(crate) struct SyncState {
     pub(crate) download: DownloadScheduler,
     /// Peers that announce new blocks by compact blocks, the one least lately of use first.
     announcers: Vec<PeerId>,
-    /// Blocks that came and are not stored yet.
+    /// Blocks that came as they were asked for, and are not stored yet: nobody else is asked for them
+    /// meanwhile. Others may well be left out.
     arrived: HashSet<BlockHash>,
     sources: HashMap<BlockHash, Source>,
     sources_by_age: VecDeque<BlockHash>,
@@ -113,7 +114,6 @@ impl SyncState {
     }
 
     fn came_from(&mut self, hash: BlockHash, peer: PeerId, is_to_blame: bool) {
-        self.arrived.insert(hash);
         if self.sources.insert(hash, Source { peer, is_to_blame }).is_none() {
             self.sources_by_age.push_back(hash);
         }

@@ -17,7 +17,7 @@ use super::manager::PeerManager;
 use super::message::Message;
 use super::payload::of_block;
 use super::peer::Peer;
-use crate::chain::{BlockSource, Stopped};
+use crate::chain::{BlockSource, Stopped, Submitted};
 
 /// A peer that owes fewer blocks is asked for more.
 const ASK_BELOW: usize = 8;
@@ -114,19 +114,29 @@ impl PeerManager {
         block: RawBlock,
         via_compact: bool,
     ) -> Result<(), End> {
-        let (hash, now) = (block.hash(), self.clock.now());
-        let requested = {
+        let (hash, bytes, now) = (block.hash(), block.bytes().len(), self.clock.now());
+        let is_wanted = {
             let mut sync = self.sync();
+            // Whoever sends it: one who was asked before, or fast, may be first.
+            let is_wanted = sync.download.received(peer.id, &hash, bytes, now) || via_compact;
             sync.came_from(hash, peer.id, !via_compact);
-            sync.download.received(peer.id, &hash, block.bytes().len(), now)
+            if is_wanted {
+                sync.arrived.insert(hash);
+            }
+            is_wanted
         };
-        let source = if requested || via_compact {
-            BlockSource::Requested
-        } else {
-            BlockSource::Unrequested
-        };
+        let source = if is_wanted { BlockSource::Requested } else { BlockSource::Unrequested };
         let submitted = self.chain.submit_parsed(block, source);
-        self.sync().arrived.remove(&hash);
+        let is_stored = |done: &Submitted| matches!(done.accepted, Some(BlockAccepted::Stored(_)));
+        {
+            let mut sync = self.sync();
+            if is_wanted {
+                sync.arrived.remove(&hash);
+            }
+            if submitted.as_ref().is_ok_and(is_stored) {
+                sync.download.stored(&hash, bytes, now);
+            }
+        }
         match submitted?.accepted {
             Some(BlockAccepted::Stored(_)) => {
                 peer.state().last_block = now;
