@@ -4,7 +4,8 @@ use bitcoin::consensus::serialize;
 use cofferdam_tests::process::wait_for;
 
 use super::fixture::{Logged, Peer};
-use super::relay::{headers, mined, requested};
+use super::outbound::{chosen, set_time};
+use super::relay::{headers, mined, requested, settle, was_sent};
 
 /// The work of 20 blocks of regtest and the genesis block.
 const MINIMUM_WORK: &str = "-minimumchainwork=0x2a";
@@ -35,4 +36,51 @@ fn a_block_that_one_peer_owes_is_taken_from_another_if_it_is_that_block() {
         owner.send("block", &serialize(block));
     }
     wait_for_height(&node, 16);
+}
+
+#[test]
+fn in_the_first_download_who_connected_to_us_is_asked_for_what_is_late_only() {
+    let blocks = mined(20);
+    let node = Logged::start(&["-peertimeout=999999999"]);
+    // Two days after the last block.
+    set_time(&node, &blocks, 172_800);
+    let mut silent = chosen(&node);
+    silent.expect("getheaders");
+    silent.send("headers", &headers(&blocks));
+    assert_eq!(requested(&silent.expect("getdata").1).len(), 16);
+    let mut spared = Peer::ready(&node);
+    spared.send("headers", &headers(&blocks));
+    assert!(!was_sent(&settle(&mut spared), "getdata"), "the last four are left to the other");
+    set_time(&node, &blocks, 172_819);
+    assert!(!was_sent(&settle(&mut spared), "getdata"), "nothing is late");
+    set_time(&node, &blocks, 172_820);
+    assert_eq!(requested(&spared.expect("getdata").1).len(), 16);
+    for block in &blocks[..16] {
+        spared.send("block", &serialize(block));
+    }
+    // Nothing is in flight any more.
+    assert_eq!(requested(&spared.expect("getdata").1).len(), 4);
+    for block in &blocks[16..] {
+        spared.send("block", &serialize(block));
+    }
+    wait_for_height(&node, 20);
+}
+
+#[test]
+fn in_the_first_download_who_connected_to_us_is_asked_if_nobody_owes_anything() {
+    let blocks = mined(20);
+    let node = Logged::start(&["-peertimeout=999999999"]);
+    set_time(&node, &blocks, 172_800);
+    let mut ignorant = chosen(&node);
+    ignorant.expect("getheaders");
+    ignorant.send("headers", &headers(&[]));
+    let mut other = Peer::ready(&node);
+    other.send("headers", &headers(&blocks));
+    assert_eq!(requested(&other.expect("getdata").1).len(), 16);
+    for block in &blocks[..15] {
+        other.send("block", &serialize(block));
+    }
+    assert!(!was_sent(&settle(&mut other), "getdata"), "one block is in flight");
+    other.send("block", &serialize(&blocks[15]));
+    assert_eq!(requested(&other.expect("getdata").1).len(), 4);
 }

@@ -13,7 +13,7 @@ use super::fixture::{BINARY, Logged, Peer, version};
 use super::relay::{ADDRESS, headers, inventory, mined, settle, was_sent};
 
 /// A peer that the node chose, and which serves blocks.
-fn chosen(node: &Logged) -> Peer {
+pub(crate) fn chosen(node: &Logged) -> Peer {
     let mut peer = node.connects("outbound-full-relay");
     peer.expect("version");
     peer.send("version", &version(70_016, 9));
@@ -23,7 +23,7 @@ fn chosen(node: &Logged) -> Peer {
 }
 
 /// Sets the node's clock to that many seconds after the last of these blocks.
-fn set_time(node: &Logged, blocks: &[Block], after: u32) {
+pub(crate) fn set_time(node: &Logged, blocks: &[Block], after: u32) {
     let last = blocks.last().map_or(0, |block| block.header.time);
     node.call("setmocktime", &[&(last + after).to_string()]);
 }

@@ -8,6 +8,10 @@
 //! flight is bounded in bytes too ([`IN_FLIGHT_BYTES_MAX`]). Each peer has a part of these bytes, and
 //! what is late changes hands: whoever is silent holds only his part, and not for long. Whoever lost
 //! a block so starts again with one at a time: slow peers do not pass the same blocks on for ever.
+//!
+//! In the first download, peers that we did not choose may be spared while one that we chose is there
+//! and anything is in flight, as in Core ([`DownloadScheduler::request_if_needed`]). Unlike there, they
+//! still get what is late: if all that we chose are silent, Core waits ten minutes and more.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -221,6 +225,31 @@ impl DownloadScheduler {
             late.truncate(blocks_max.saturating_sub(done.blocks.len()));
             self.take_over(peer, late, now, &mut done);
         }
+        done
+    }
+
+    /// Returns what to ask `peer` for now, if it is to be spared while others are asked: anything only
+    /// if nothing is in flight, and else only what others owe for too long.
+    pub fn request_if_needed(
+        &mut self,
+        peer: PeerId,
+        missing: &Missing,
+        now: Duration,
+    ) -> BlockRequest {
+        if self.in_flight.is_empty() {
+            return self.request(peer, missing, now);
+        }
+        let entry = self.peers.entry(peer).or_default();
+        let mut done = BlockRequest::default();
+        if now < entry.paused_until || !entry.owed.is_empty() {
+            return done;
+        }
+        let blocks_max = entry.blocks_max();
+        let asked = |block: &BlockRef| Some((block.hash, *self.in_flight.get(&block.hash)?));
+        let late = missing.blocks.iter().filter_map(asked);
+        let late = late.filter(|(_, asked)| self.may_take_over(peer, *asked, now));
+        let late = late.map(|(hash, asked)| (hash, asked.peer)).take(blocks_max).collect();
+        self.take_over(peer, late, now, &mut done);
         done
     }
 
@@ -587,6 +616,23 @@ mod tests {
         assert!(ask(&mut scheduler, 1, &all, 20).is_empty(), "it was too slow");
         // Whoever has sent blocks gets what is left.
         assert_eq!(ask(&mut scheduler, 9, &all, 29), hashes(3..=4));
+    }
+
+    #[test]
+    fn a_peer_to_be_spared_is_asked_if_nothing_is_in_flight_or_something_is_late() {
+        let mut scheduler = DownloadScheduler::default();
+        let all = missing(1..=20, 1024);
+        let spared = |scheduler: &mut DownloadScheduler, missing: &Missing, seconds| {
+            scheduler.request_if_needed(2, missing, at(seconds)).blocks
+        };
+        assert_eq!(ask(&mut scheduler, 1, &all, 0), hashes(1..=16));
+        assert!(spared(&mut scheduler, &all, 19).is_empty());
+        assert_eq!(spared(&mut scheduler, &all, 20), hashes(1..=16));
+        for height in 1..=16 {
+            assert!(spared(&mut scheduler, &all, 21).is_empty(), "it owes {height}");
+            assert!(scheduler.received(2, &hash(height), 100, at(21)));
+        }
+        assert_eq!(spared(&mut scheduler, &missing(17..=20, 1024), 21), hashes(17..=20));
     }
 
     #[test]

@@ -111,6 +111,12 @@ impl HeaderSync {
         self.peers.remove(&peer);
     }
 
+    /// Returns whether there is a peer that goes first.
+    #[must_use]
+    pub fn has_preferred(&self) -> bool {
+        self.peers.values().any(|peer| peer.role.preferred)
+    }
+
     /// Returns whether `getheaders` may be sent to the peer, and takes it as sent if so: none is
     /// while another is under way.
     pub fn ask(&mut self, peer: PeerId, now: Duration) -> bool {

@@ -10,6 +10,7 @@ use cofferdam_ibd::headers::{HeadersSync, Salt, SyncPhase};
 use cofferdam_ibd::sync::{HEADERS_MAX, HeadersWork, PeerId, check_headers_alone, headers_work};
 use cofferdam_ibd::{BlockRef, Chainstate, HeaderRef, Rejection};
 
+use super::Supply;
 use super::dispatch::End;
 use super::manager::{PeerManager, random_nonce};
 use super::message::{Message, no_stop};
@@ -110,7 +111,7 @@ impl PeerManager {
         let last = headers.last().map(Header::block_hash);
         let checked = checked || peer.is_protected();
         let (sender, sync) = (Arc::clone(peer), Arc::clone(&self.sync));
-        let is_source = self.is_source(peer) && !self.chain.is_loading();
+        let supply = if self.chain.is_loading() { Supply::Never } else { self.supply(peer) };
         let outcome = self.chain.change(move |worker| {
             let now = worker.clock.now();
             let chain = &mut worker.chainstate;
@@ -119,7 +120,7 @@ impl PeerManager {
                 // At once, so that of several that announce a block the first one is asked.
                 learn(chain, &sender, accepted.last);
                 accepted.order =
-                    order_announced(chain, &sync, &sender, (accepted.last, is_source), now);
+                    order_announced(chain, &sync, &sender, (accepted.last, supply), now);
             }
             Ok(outcome)
         })?;

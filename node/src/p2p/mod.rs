@@ -86,6 +86,17 @@ pub(crate) struct SyncState {
     sources_by_age: VecDeque<BlockHash>,
 }
 
+/// Whether a peer is asked for blocks that it did not just announce.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Supply {
+    /// It has not what we miss.
+    Never,
+    /// It is spared while others can be asked: it may be somebody at home who chose us, and not we him.
+    IfNeeded,
+    /// It is.
+    Always,
+}
+
 /// Whom a block came from.
 #[derive(Clone, Copy, Debug)]
 struct Source {
@@ -106,9 +117,18 @@ impl SyncState {
     /// Decides which of the missing blocks to ask a peer for: none if its connection is closed.
     /// It is closed before the peer is forgotten here, and what was asked of it afterwards would be
     /// owed by nobody who ever comes back.
-    fn request(&mut self, peer: &Peer, missing: &Missing, now: Duration) -> BlockRequest {
-        if peer.is_closing() {
+    fn request(
+        &mut self,
+        peer: &Peer,
+        supply: Supply,
+        missing: &Missing,
+        now: Duration,
+    ) -> BlockRequest {
+        if peer.is_closing() || supply == Supply::Never {
             return BlockRequest::default();
+        }
+        if supply == Supply::IfNeeded && self.headers.has_preferred() {
+            return self.download.request_if_needed(peer.id, missing, now);
         }
         self.download.request(peer.id, missing, now)
     }
@@ -138,11 +158,14 @@ mod tests {
         let missing = Missing { blocks: vec![block], window_end: 1024 };
         let peer = peer::tests::connected();
         let mut sync = SyncState::default();
-        assert_eq!(sync.request(&peer, &missing, Duration::ZERO).blocks, [block.hash]);
+        let request = |sync: &mut SyncState| {
+            sync.request(&peer, Supply::Always, &missing, Duration::ZERO).blocks
+        };
+        assert_eq!(request(&mut sync), [block.hash]);
         // Its thread ends while the chain's thread has yet to decide what to ask it for.
         peer.close();
         sync.peer_gone(peer.id);
-        assert_eq!(sync.request(&peer, &missing, Duration::ZERO), BlockRequest::default());
+        assert!(request(&mut sync).is_empty());
         assert_eq!(sync.download.in_flight(), 0);
     }
 }

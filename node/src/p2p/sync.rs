@@ -11,12 +11,12 @@ use cofferdam_ibd::{
     RejectionScope,
 };
 
-use super::SyncState;
 use super::dispatch::{End, tell_unreadable};
 use super::manager::PeerManager;
 use super::message::Message;
 use super::payload::of_block;
 use super::peer::Peer;
+use super::{Supply, SyncState};
 use crate::chain::{BlockSource, Stopped, Submitted};
 
 /// A peer that owes fewer blocks is asked for more.
@@ -177,18 +177,30 @@ impl PeerManager {
     /// Asks a peer for blocks that it has and we miss, as many as it may owe.
     pub(super) fn ask_blocks(&self, peer: &Arc<Peer>) -> Result<(), Stopped> {
         // What is missing is known when block files are imported (Core's `LoadingBlocks`).
-        if self.chain.is_loading() || !self.is_source(peer) || !may_be_asked(peer) {
+        let supply = self.supply(peer);
+        if self.chain.is_loading() || supply == Supply::Never || !may_be_asked(peer) {
             return Ok(());
         }
         let (asked, sync, now) = (Arc::clone(peer), Arc::clone(&self.sync), self.clock.now());
-        let order = self.chain.query(move |chain| order_blocks(chain, &sync, &asked, now))?;
+        let order =
+            self.chain.query(move |chain| order_blocks(chain, &sync, &asked, supply, now))?;
         self.send_order(peer, order);
         Ok(())
     }
 
     /// Returns whether a peer is asked for blocks that it did not just announce.
-    pub(super) fn is_source(&self, peer: &Peer) -> bool {
-        peer.serves_blocks() && !(peer.is_limited() && self.chain.view().initial_download)
+    pub(super) fn supply(&self, peer: &Peer) -> Supply {
+        if !self.chain.view().initial_download {
+            return if peer.serves_blocks() { Supply::Always } else { Supply::Never };
+        }
+        let role = peer.role();
+        if !role.serves || peer.is_limited() {
+            Supply::Never
+        } else if role.preferred {
+            Supply::Always
+        } else {
+            Supply::IfNeeded
+        }
     }
 
     /// Asks a peer for what was decided on.
@@ -283,13 +295,12 @@ fn may_be_asked(peer: &Peer) -> bool {
 }
 
 /// Decides what to ask a peer for that has just announced a chain up to `last`, on the chain's
-/// thread: if new blocks are fetched as they are announced, whether it serves others (`is_source`)
-/// or not.
+/// thread: if new blocks are fetched as they are announced, whether it is asked for others or not.
 pub(super) fn order_announced(
     chain: &Chainstate,
     sync: &Mutex<SyncState>,
     peer: &Peer,
-    (last, is_source): (HeaderRef, bool),
+    (last, supply): (HeaderRef, Supply),
     now: Duration,
 ) -> Order {
     let direct = can_direct_fetch(chain, now);
@@ -297,13 +308,14 @@ pub(super) fn order_announced(
     if direct && may_be_asked(peer) && work(last) >= work(chain.tip_ref()) {
         // What is announced, even if the peer has a chain of more work whose blocks it keeps back
         // (`HeadersDirectFetchBlocks`).
-        let order = order_towards(chain, sync, peer, last, now);
+        let order = order_towards(chain, sync, peer, (last, Supply::Always), now);
         if !order.blocks.is_empty() {
             return order;
         }
     }
-    if may_be_asked(peer) && (is_source || direct) {
-        order_blocks(chain, sync, peer, now)
+    let supply = if direct { Supply::Always } else { supply };
+    if may_be_asked(peer) && supply != Supply::Never {
+        order_blocks(chain, sync, peer, supply, now)
     } else {
         Order::default()
     }
@@ -311,10 +323,16 @@ pub(super) fn order_announced(
 
 /// Decides what to ask a peer for, on the chain's thread: nobody else gets in between what is known
 /// of the chain and what is asked of whom.
-fn order_blocks(chain: &Chainstate, sync: &Mutex<SyncState>, peer: &Peer, now: Duration) -> Order {
+fn order_blocks(
+    chain: &Chainstate,
+    sync: &Mutex<SyncState>,
+    peer: &Peer,
+    supply: Supply,
+    now: Duration,
+) -> Order {
     learn_unknown(chain, peer);
     let best = peer.state().best_known;
-    best.map_or_else(Order::default, |best| order_towards(chain, sync, peer, best, now))
+    best.map_or_else(Order::default, |best| order_towards(chain, sync, peer, (best, supply), now))
 }
 
 /// Decides what to ask a peer for on the way to a header that it has.
@@ -322,7 +340,7 @@ fn order_towards(
     chain: &Chainstate,
     sync: &Mutex<SyncState>,
     peer: &Peer,
-    best: HeaderRef,
+    (best, supply): (HeaderRef, Supply),
     now: Duration,
 ) -> Order {
     let Wanted { mut missing, near, joins_stored } =
@@ -337,7 +355,7 @@ fn order_towards(
         missing.blocks.retain(|block| block.height <= missing.window_end);
     }
     missing.blocks.retain(|block| !sync.arrived.contains(&block.hash));
-    let request = sync.request(peer, &missing, now);
+    let request = sync.request(peer, supply, &missing, now);
     let in_flight = sync.download.in_flight();
     drop(sync);
     // A block alone that joins the chain: most of it may be known.
