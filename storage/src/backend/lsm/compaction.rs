@@ -62,13 +62,13 @@ pub(super) struct Choice {
     pub(super) keep_bytes: u64,
 }
 
-/// Which runs are to be merged; the oldest is the first. A merge of all ran out of space when it
-/// began with `ran_out_at` bytes free, and is not tried again with as few.
-pub(super) fn choose(runs: &[Size], free_bytes: u64, ran_out_at: u64) -> Option<Choice> {
+/// Which runs are to be merged; the oldest is the first. A merge of all that ran out of space found
+/// that `wanted_bytes_min` have to be free for it.
+pub(super) fn choose(runs: &[Size], free_bytes: u64, wanted_bytes_min: u64) -> Option<Choice> {
     let (oldest, newer) = runs.split_first()?;
     let newer_bytes = sum(newer).bytes;
     let left_bytes = left_bytes(oldest, &sum(runs));
-    let wanted_bytes = room_for(left_bytes);
+    let wanted_bytes = room_for(left_bytes).max(wanted_bytes_min);
     let is_scarce = free_bytes / SCARCE_ROOM < wanted_bytes;
     let due_bytes = if is_scarce {
         oldest.bytes / SCARCE_DIVISOR
@@ -78,7 +78,6 @@ pub(super) fn choose(runs: &[Size], free_bytes: u64, ran_out_at: u64) -> Option<
     if newer_bytes >= due_bytes
         && oldest.bytes + newer_bytes >= SPACE_BYTES_MIN
         && free_bytes >= wanted_bytes
-        && free_bytes > ran_out_at
     {
         return Some(Choice { range: 0..runs.len(), keep_bytes: spare(left_bytes) / 2 });
     }
@@ -102,14 +101,16 @@ fn sum(runs: &[Size]) -> Size {
 
 /// About how many bytes there are once all runs are one.
 ///
-/// A coin is put once and deleted once, so that each deletion takes one other entry with it. An
-/// entry with a value has as many bytes as in the oldest run, which has no deletions, or as in all
-/// of them if that is more. Entries that replace others make this too much. Deletions of what
-/// never was make it too little, and the merge ends before it has used up the disk.
+/// A coin is put once and deleted once, so that each deletion takes one other entry with it, unless a
+/// merge of newer runs has taken that already: what the oldest run has, which is all that was there
+/// when all were merged last, is hardly ever less at the end. An entry with a value has as many bytes
+/// as in that run, which has no deletions, or as in all of them if that is more. Entries that replace
+/// others make this too much. Where it is too little, the merge ends before it has used up the disk.
 fn left_bytes(oldest: &Size, all: &Size) -> u64 {
     let bytes_each = |size: &Size| size.bytes.div_ceil((size.puts + size.deletes).max(1));
     let left = all.puts.saturating_sub(all.deletes);
-    left.saturating_mul(bytes_each(oldest).max(bytes_each(all))).min(all.bytes)
+    let bytes = left.saturating_mul(bytes_each(oldest).max(bytes_each(all)));
+    bytes.max(oldest.bytes).min(all.bytes)
 }
 
 /// How much has to be free for a merge with so many bytes of result.
@@ -163,7 +164,7 @@ impl MergeJob<'_> {
             glance += 1;
             if glance == GLANCE_ENTRIES {
                 glance = 0;
-                self.check()?;
+                self.check(writer.byte_len())?;
             }
             if let Some((key, value)) = merge.entry()
                 && (value.is_some() || !self.with_oldest)
@@ -174,8 +175,8 @@ impl MergeJob<'_> {
         Ok(())
     }
 
-    /// Fails if the merge has to end early.
-    fn check(&self) -> Result<()> {
+    /// Fails if the merge has to end early, which has written so many bytes.
+    fn check(&self, written_bytes: u64) -> Result<()> {
         if self.stop.load(Ordering::Relaxed) {
             return Err(Error::misuse("the database is being closed"));
         }
@@ -185,7 +186,8 @@ impl MergeJob<'_> {
             return Ok(());
         }
         let path = dir.to_path_buf();
-        Err(Error::NoSpace { path, free_bytes, wanted_bytes: self.keep_bytes })
+        // Before it, and as far as one can tell now.
+        Err(Error::NoSpace { path, free_bytes, wanted_bytes: room_for(written_bytes) })
     }
 }
 
@@ -263,12 +265,23 @@ mod tests {
         assert_eq!(range(&[oldest, newer], 8000 * MIB), Some(0..2), "6,000 and a quarter");
         assert_eq!(range(&[oldest, newer], 7000 * MIB), None);
         // Not tried again with what was too little, since something is different than it seems.
-        assert_eq!(choose(&[oldest, newer], 8000 * MIB, 8000 * MIB), None);
-        assert!(choose(&[oldest, newer], 8001 * MIB, 8000 * MIB).is_some());
+        assert_eq!(choose(&[oldest, newer], 8000 * MIB, 8001 * MIB), None);
+        assert!(choose(&[oldest, newer], 8001 * MIB, 8001 * MIB).is_some());
         // While the room is about to be used up, less than twice the oldest is enough.
         let newer = Size { bytes: 4000 * MIB, puts: 40 * MIB, deletes: 40 * MIB };
         assert_eq!(range(&[oldest, newer], 20_000 * MIB), None);
         assert_eq!(range(&[oldest, newer], 10_000 * MIB), Some(0..2));
+    }
+
+    /// Merges of newer runs have left deletions whose entries are gone.
+    #[test]
+    fn what_was_there_at_the_last_merge_of_all_has_room() {
+        let oldest = Size { bytes: 6000 * MIB, puts: 100 * MIB, deletes: 0 };
+        let newer = Size { bytes: 12_000 * MIB, puts: 60 * MIB, deletes: 180 * MIB };
+        let runs = [oldest, newer];
+        assert_eq!(choose(&runs, 7000 * MIB, 0), None);
+        let choice = choose(&runs, 8000 * MIB, 0).unwrap();
+        assert_eq!(choice, Choice { range: 0..2, keep_bytes: 750 * MIB });
     }
 
     /// A database of one size that is written over and over stays within a bound, and an entry is

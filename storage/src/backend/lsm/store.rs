@@ -44,8 +44,19 @@ pub(super) struct Store {
 /// What a merge knows of those before.
 #[derive(Debug, Default)]
 pub(super) struct Merging {
-    /// How much was free when a merge began that ran out of space.
-    ran_out_at: u64,
+    /// How much has to be free for a merge of all, as one found that ran out of space.
+    wanted_bytes: u64,
+}
+
+/// Returns how much has to be free for a merge that ended with `error`, if it was for want of space;
+/// `free_bytes` were when it began.
+pub(super) fn wanted_after(error: &Error, free_bytes: u64) -> Option<u64> {
+    match error {
+        Error::NoSpace { wanted_bytes, .. } => Some(*wanted_bytes),
+        // Others took what was free, faster than it is looked at.
+        Error::Full { .. } => Some(free_bytes.saturating_add(1)),
+        _ => None,
+    }
 }
 
 /// What a change of the list needs.
@@ -141,7 +152,7 @@ impl Store {
         let mut merging = lock(&self.merging);
         let runs = Arc::clone(&read(&self.state).runs);
         let free_bytes = self.fs.free_bytes(&self.dir)?.unwrap_or(u64::MAX);
-        let Some(choice) = choose(&sizes(&runs), free_bytes, merging.ran_out_at) else {
+        let Some(choice) = choose(&sizes(&runs), free_bytes, merging.wanted_bytes) else {
             return Ok(false);
         };
         let Choice { range, keep_bytes } = choice;
@@ -161,17 +172,22 @@ impl Store {
         }
         .run()
         .inspect_err(|_| self.discard(&path));
-        if let Err(error @ Error::NoSpace { .. }) = &merged {
+        let is_of_all = inputs.len() == runs.len();
+        if let Err(error) = &merged
+            && let Some(wanted_bytes) = wanted_after(error, free_bytes)
+        {
             warn!(error = error.chain(), "a merge of the database's runs is put off");
-            merging.ran_out_at = free_bytes;
+            if is_of_all {
+                merging.wanted_bytes = wanted_bytes;
+            }
             return Ok(false);
         }
         let merged = merged?;
         if merged.is_none() {
             self.discard(&path);
         }
-        if inputs.len() == runs.len() {
-            merging.ran_out_at = 0;
+        if is_of_all {
+            merging.wanted_bytes = 0;
         }
         self.replace(range, inputs, merged)?;
         Ok(true)

@@ -1,6 +1,7 @@
 //! The engine on disks that fail: every crash, every failing call, every wrong bit; and against a
 //! plain map.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -327,6 +328,17 @@ fn merged(database: &LsmDatabase, inputs: &[Member], keep_bytes: u64) -> Result<
         stop: &store.wakeup.stop,
     };
     job.run()
+}
+
+#[test]
+fn a_merge_that_met_a_full_disk_is_put_off_and_no_failure() {
+    let path = Path::new(DIR);
+    let full = Error::io("write", path, ErrorKind::StorageFull.into());
+    assert_eq!(store::wanted_after(&full, 1000), Some(1001));
+    let ended = Error::NoSpace { path: path.into(), free_bytes: 1, wanted_bytes: 5000 };
+    assert_eq!(store::wanted_after(&ended, 1000), Some(5000));
+    let broken = Error::io("write", path, ErrorKind::Other.into());
+    assert_eq!(store::wanted_after(&broken, 1000), None);
 }
 
 #[test]

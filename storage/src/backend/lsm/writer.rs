@@ -114,6 +114,11 @@ impl RunWriter {
         Ok(())
     }
 
+    /// How many bytes there are of the run so far.
+    pub(super) fn byte_len(&self) -> u64 {
+        self.written + as_u64(self.out.len())
+    }
+
     /// Whether nothing was added.
     pub(super) fn is_empty(&self) -> bool {
         self.trees.is_empty()
