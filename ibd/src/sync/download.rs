@@ -412,6 +412,12 @@ impl DownloadScheduler {
         self.in_flight.get(hash).map(|asked| asked.peer)
     }
 
+    /// Returns whether anything is owed for so long that it may be asked of another peer.
+    #[must_use]
+    pub fn has_late(&self, now: Duration) -> bool {
+        self.in_flight.values().any(|asked| now >= asked.since + TAKE_OVER_AFTER)
+    }
+
     /// Returns how many blocks are asked of anyone.
     #[must_use]
     pub fn in_flight(&self) -> usize {
@@ -626,6 +632,7 @@ mod tests {
             scheduler.request_if_needed(2, missing, at(seconds)).blocks
         };
         assert_eq!(ask(&mut scheduler, 1, &all, 0), hashes(1..=16));
+        assert!(!scheduler.has_late(at(9)) && scheduler.has_late(at(10)));
         assert!(spared(&mut scheduler, &all, 19).is_empty());
         assert_eq!(spared(&mut scheduler, &all, 20), hashes(1..=16));
         for height in 1..=16 {

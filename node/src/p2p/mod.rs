@@ -133,6 +133,12 @@ impl SyncState {
         self.download.request(peer.id, missing, now)
     }
 
+    /// Returns whether peers that are asked only if needed are asked for nothing now.
+    fn spares(&self, now: Duration) -> bool {
+        let download = &self.download;
+        self.headers.has_preferred() && download.in_flight() > 0 && !download.has_late(now)
+    }
+
     fn came_from(&mut self, hash: BlockHash, peer: PeerId, is_to_blame: bool) {
         if self.sources.insert(hash, Source { peer, is_to_blame }).is_none() {
             self.sources_by_age.push_back(hash);

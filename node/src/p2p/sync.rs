@@ -182,6 +182,10 @@ impl PeerManager {
             return Ok(());
         }
         let (asked, sync, now) = (Arc::clone(peer), Arc::clone(&self.sync), self.clock.now());
+        // A hundred of them would each wait for the chain's thread, to be asked for nothing.
+        if supply == Supply::IfNeeded && self.sync().spares(now) {
+            return Ok(());
+        }
         let order =
             self.chain.query(move |chain| order_blocks(chain, &sync, &asked, supply, now))?;
         self.send_order(peer, order);
