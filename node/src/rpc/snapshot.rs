@@ -5,6 +5,7 @@
 //! (txid 32 | coins of it CompactSize | (output index CompactSize | coin as in the set)*)*
 //! ```
 
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{BufWriter, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::FileTypeExt as _;
@@ -195,7 +196,8 @@ impl Plan {
     ) -> Result<(u64, UtxoStats), RpcError> {
         // Only now: the chain may go on since the iteration has begun.
         let changes = self.changes(context)?;
-        let goes_on = |_: &_| !context.shutdown.is_requested();
+        let has_failed = Cell::new(false);
+        let goes_on = |_: &_| !has_failed.get() && !context.shutdown.is_requested();
         let count = counted.map(|coins| {
             let mut coins = changes.apply(coins.take_while(goes_on));
             coins.try_fold(0_u64, |count, entry| entry.map(|_| count + 1))
@@ -205,6 +207,8 @@ impl Plan {
         let written = changes.apply(coins.take_while(goes_on)).map(|entry| {
             let (outpoint, coin) = entry?;
             writer.add(outpoint, &coin);
+            // Who reads a pipe may have gone: nothing is gained by the rest.
+            has_failed.set(writer.failure.is_some());
             Ok((outpoint, coin))
         });
         let stats = UtxoStats::compute(written, UtxoHash::Serialized3)?;
