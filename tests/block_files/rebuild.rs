@@ -352,6 +352,18 @@ fn files_are_taken_over_only_where_no_others_are() {
     node.stop();
 }
 
+#[test]
+fn a_take_over_that_is_refused_leaves_a_directory_to_start_in() {
+    let (core, _) = chain(1);
+    let files = blocks_dir(core.path());
+    fs::rename(files.join("blk00000.dat"), files.join("blk00003.dat")).expect("there");
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let import = ["import", "--from-core", core.path().to_str().expect("UTF-8")];
+    let text = refused(dir.path(), &import);
+    assert!(text.contains("its chain is pruned"), "{text}");
+    start(dir.path(), &[]).stop();
+}
+
 /// What a node is left with that found a block rotten and fetched it again.
 #[test]
 fn a_reindex_takes_the_other_copy_of_a_damaged_block() {

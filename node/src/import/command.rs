@@ -92,7 +92,11 @@ fn sources(
         return Ok(files.into_iter().map(|file| foreign(file.path)).collect());
     }
     rebuild.begin_to_take_files()?;
-    from_core::take_over(&core, data_dir.blocks_dir(), config.blocks.copy)?;
+    if let Err(error) = from_core::take_over(&core, data_dir.blocks_dir(), config.blocks.copy) {
+        // A chain that is pruned, say: the next start is as if nobody had tried.
+        rebuild.give_up_taking_files()?;
+        return Err(error);
+    }
     rebuild.begin(crate::rebuild::Step::Scan)?;
     Ok(Vec::new())
 }

@@ -178,6 +178,11 @@ impl Rebuild {
         self.begin(Step::TakeFiles)
     }
 
+    /// Takes [`Rebuild::begin_to_take_files`] back, unless a file has been taken.
+    pub(crate) fn give_up_taking_files(&self) -> Result<()> {
+        if self.has_block_files()? { Ok(()) } else { self.finish() }
+    }
+
     /// Says that nothing is left to be built.
     pub(crate) fn finish(&self) -> Result<()> {
         // The step goes first, durably: it must not be there without its rows.
@@ -218,7 +223,14 @@ impl Rebuild {
             (true, false) if marked => {
                 Err(NeedsRebuild("Error initializing block database".into()).into())
             }
-            (false, _) if self.has_block_files()? => {
+            (false, is_ours) if self.has_block_files()? => {
+                if !is_ours {
+                    // Core has no index in a directory of -blocksdir that would tell them.
+                    tracing::warn!(
+                        "{} has block files of unknown origin. If Bitcoin Core uses them, choose another directory: import --from-core takes them over into it, -reindex would spoil them for Core",
+                        self.blocks.display()
+                    );
+                }
                 Err(NeedsRebuild("Error opening coins database".into()).into())
             }
             _ => Ok(()),
