@@ -332,3 +332,45 @@ fn an_input_that_satisfies_its_script_is_signed_no_more() {
     send(&node, &hex);
     node.stop();
 }
+
+/// A transaction of one output that spends two others, of which it tells the scripts.
+fn spending_two(node: &Node, scripts: [&str; 2]) -> (String, Value) {
+    let txids = [1, 2].map(|number| format!("{number:064x}"));
+    let inputs: Value = txids.iter().map(|txid| json!({"txid": txid, "vout": 0})).collect();
+    let outputs = json!({OTHER: 1}).to_string();
+    let raw = node.rpc("createrawtransaction", &[&inputs.to_string(), &outputs]);
+    let told = txids.iter().zip(scripts);
+    let told = told.map(|(txid, script)| json!({"txid": txid, "vout": 0, "scriptPubKey": script}));
+    (text(&raw).to_owned(), told.collect())
+}
+
+/// The script that an address stands for, and the witness program of the same key.
+fn scripts_of(node: &Node, address: &str) -> [String; 2] {
+    let script = text(&node.rpc("validateaddress", &[address])["scriptPubKey"]).to_owned();
+    let program = format!("0014{}", &script[6..46]);
+    [script, program]
+}
+
+#[test]
+fn an_input_without_its_single_output_is_not_signed() {
+    let dir = tempfile::tempdir().expect("temporary");
+    let node = Node::start(BINARY, dir.path(), &[]);
+    let [legacy, _] = scripts_of(&node, ADDRESS);
+    let (raw, told) = spending_two(&node, [&legacy, &legacy]);
+    let (keys, told) = (json!([KEY]).to_string(), told.to_string());
+    for kind in ["SINGLE", "SINGLE|ANYONECANPAY"] {
+        let signed = node.rpc("signrawtransactionwithkey", &[&raw, &keys, &told, kind]);
+        assert_eq!(signed["complete"], false, "{signed}");
+        let errors = signed["errors"].as_array().expect("an array");
+        let [error] = errors.as_slice() else { panic!("{signed}") };
+        assert_eq!(
+            (&error["txid"], &error["scriptSig"]),
+            (&json!(format!("{:064x}", 2)), &json!(""))
+        );
+        let words = "Unable to sign input, invalid stack size (possibly missing key)";
+        assert_eq!(error["error"], words);
+    }
+    let all = node.rpc("signrawtransactionwithkey", &[&raw, &keys, &told, "ALL"]);
+    assert_eq!(all["complete"], true, "{all}");
+    node.stop();
+}

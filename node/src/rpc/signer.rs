@@ -42,6 +42,13 @@ impl HashType {
         }))
     }
 
+    /// Returns whether it covers only the output with the input's index, of a transaction that has
+    /// fewer.
+    const fn lacks_output(self, index: usize, outputs: usize) -> bool {
+        use EcdsaSighashType::{Single, SinglePlusAnyoneCanPay};
+        matches!(self, Self::Named(Single | SinglePlusAnyoneCanPay)) && index >= outputs
+    }
+
     const fn ecdsa(self) -> EcdsaSighashType {
         match self {
             Self::Default => EcdsaSighashType::All,
@@ -166,6 +173,12 @@ pub(super) fn sign_input(
 ) -> Outcome {
     let secp = Secp256k1::new();
     let before = cache.transaction().input.get(index).cloned().unwrap_or_default();
+    if hash_type.lacks_output(index, cache.transaction().output.len()) {
+        // What a legacy signature covers is the number one then: it would do for every other output
+        // of the key.
+        let TxIn { script_sig, witness, .. } = before;
+        return Outcome { script_sig, witness, signed: Signed::None, uses_amount: false };
+    }
     let mut all = Keys { by_hash: keys.by_hash.clone(), ..Keys::default() };
     all.p2sh.clone_from(&keys.p2sh);
     all.p2wsh.clone_from(&keys.p2wsh);
@@ -503,6 +516,38 @@ mod tests {
             assert_eq!(outcome, (Signed::None, false), "{script}: another key");
         }
         assert_eq!(HashType::from_name("all"), None);
+    }
+
+    #[test]
+    fn a_single_output_that_is_not_there_is_not_signed_for() {
+        let x_only = public(1).inner.x_only_public_key().0;
+        let forms = [
+            ScriptBuf::new_p2pkh(&public(1).pubkey_hash()),
+            ScriptBuf::new_p2wpkh(&public(1).wpubkey_hash().unwrap()),
+            ScriptBuf::new_p2tr(&Secp256k1::new(), x_only, None),
+        ];
+        for script_pubkey in forms {
+            for name in ["SINGLE", "SINGLE|ANYONECANPAY"] {
+                let mut tx = unsigned();
+                tx.output.clear();
+                tx.input[0].script_sig = ScriptBuf::from_bytes(vec![0x51]);
+                let spent =
+                    TxOut { value: Amount::from_sat(7), script_pubkey: script_pubkey.clone() };
+                let (outputs, kind) = (std::slice::from_ref(&spent), HashType::from_name(name));
+                let mut cache = SighashCache::new(&tx);
+                let outcome = sign_input(
+                    &mut cache,
+                    0,
+                    &spent,
+                    Some(outputs),
+                    &keys(&[1], &[]),
+                    kind.unwrap(),
+                );
+                assert_eq!(outcome.signed, Signed::None, "{script_pubkey}");
+                assert_eq!(outcome.script_sig, tx.input[0].script_sig, "as it was");
+                assert!(outcome.witness.is_empty(), "{script_pubkey}");
+            }
+        }
     }
 
     #[test]
