@@ -374,3 +374,21 @@ fn an_input_without_its_single_output_is_not_signed() {
     assert_eq!(all["complete"], true, "{all}");
     node.stop();
 }
+
+#[test]
+fn the_amount_of_a_witness_program_is_needed_by_who_signs_for_it() {
+    let dir = tempfile::tempdir().expect("temporary");
+    let node = Node::start(BINARY, dir.path(), &[]);
+    let ([legacy, ours], [_, other]) = (scripts_of(&node, ADDRESS), scripts_of(&node, OTHER));
+    let keys = json!([KEY]).to_string();
+    let (raw, told) = spending_two(&node, [&legacy, &other]);
+    let signed = node.rpc("signrawtransactionwithkey", &[&raw, &keys, &told.to_string()]);
+    let errors = signed["errors"].as_array().expect("an array");
+    let [error] = errors.as_slice() else { panic!("{signed}") };
+    assert_eq!(error["txid"], format!("{:064x}", 2));
+    assert_eq!(error["error"], "Witness program was passed an empty witness");
+    let (raw, told) = spending_two(&node, [&legacy, &ours]);
+    let args = [raw.as_str(), &keys, &told.to_string()];
+    refused(&node, "signrawtransactionwithkey", &args, "Missing amount for CTxOut(");
+    node.stop();
+}

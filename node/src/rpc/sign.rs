@@ -178,7 +178,8 @@ fn sign(
                 let outcome =
                     sign_input(&mut cache, index, spent, outputs.as_deref(), keys, hash_type);
                 let has_amount = told.as_ref().is_some_and(|(_, amount)| amount.is_some());
-                if outcome.uses_amount && !has_amount {
+                // Signatures in a witness cover it; an input that has none needs no amount.
+                if !outcome.witness.is_empty() && !has_amount {
                     return Err(missing_amount(spent));
                 }
                 let signed = outcome.signed;

@@ -157,8 +157,6 @@ pub(super) struct Outcome {
     pub(super) script_sig: ScriptBuf,
     pub(super) witness: Witness,
     pub(super) signed: Signed,
-    /// Whether the amount of the spent output was part of what was signed.
-    pub(super) uses_amount: bool,
 }
 
 /// Signs an input as far as the keys reach. `outputs` are those that all inputs spend, if they are
@@ -177,7 +175,7 @@ pub(super) fn sign_input(
         // What a legacy signature covers is the number one then: it would do for every other output
         // of the key.
         let TxIn { script_sig, witness, .. } = before;
-        return Outcome { script_sig, witness, signed: Signed::None, uses_amount: false };
+        return Outcome { script_sig, witness, signed: Signed::None };
     }
     let mut all = Keys { by_hash: keys.by_hash.clone(), ..Keys::default() };
     all.p2sh.clone_from(&keys.p2sh);
@@ -185,10 +183,9 @@ pub(super) fn sign_input(
     all.signatures.clone_from(&keys.signatures);
     all.witnesses.clone_from(&keys.witnesses);
     all.add_candidates(&before);
-    let mut signer =
-        Signer { secp, cache, index, spent, outputs, keys: &all, hash_type, uses_amount: false };
+    let mut signer = Signer { secp, cache, index, spent, outputs, keys: &all, hash_type };
     let (script_sig, witness, signed) = signer.sign();
-    Outcome { script_sig, witness, signed, uses_amount: signer.uses_amount }
+    Outcome { script_sig, witness, signed }
 }
 
 /// What a script is run with: items that are pushed.
@@ -202,7 +199,6 @@ struct Signer<'a, 'tx> {
     outputs: Option<&'a [TxOut]>,
     keys: &'a Keys,
     hash_type: HashType,
-    uses_amount: bool,
 }
 
 impl Signer<'_, '_> {
@@ -253,7 +249,6 @@ impl Signer<'_, '_> {
     }
 
     fn sign_witness(&mut self, program: &Script) -> (Stack, Signed) {
-        self.uses_amount = true;
         let hash = program.as_bytes().get(2..).unwrap_or_default();
         if let Ok(hash) = <[u8; 20]>::try_from(hash) {
             let script = ScriptBuf::new_p2pkh(&PubkeyHash::from_byte_array(hash));
@@ -343,7 +338,6 @@ impl Signer<'_, '_> {
 
     /// Signs for the output key itself, or for an internal key without scripts (BIP-0086).
     fn sign_taproot(&mut self, script: &Script) -> Option<Witness> {
-        self.uses_amount = true;
         let output = script.as_bytes().get(2..).unwrap_or_default();
         if let Some(witness) = self.keys.witnesses.iter().find(|witness| !witness.is_empty()) {
             return Some(witness.clone());
