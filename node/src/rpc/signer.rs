@@ -336,12 +336,16 @@ impl Signer<'_, '_> {
         Some(ecdsa::Signature { signature, sighash_type }.to_vec())
     }
 
-    /// Signs for the output key itself, or for an internal key without scripts (BIP-0086).
+    /// Signs, or keeps the witness that is there where there is no key.
     fn sign_taproot(&mut self, script: &Script) -> Option<Witness> {
+        let signed = self.taproot_signature(script);
+        let mut there = self.keys.witnesses.iter().filter(|witness| !witness.is_empty());
+        signed.or_else(|| there.next().cloned())
+    }
+
+    /// Signs for the output key itself, or for an internal key without scripts (BIP-0086).
+    fn taproot_signature(&mut self, script: &Script) -> Option<Witness> {
         let output = script.as_bytes().get(2..).unwrap_or_default();
-        if let Some(witness) = self.keys.witnesses.iter().find(|witness| !witness.is_empty()) {
-            return Some(witness.clone());
-        }
         let outputs = self.outputs?;
         let sighash_type = self.hash_type.taproot();
         for (_, private) in self.keys.by_hash.values() {
@@ -541,6 +545,23 @@ mod tests {
                 assert_eq!(outcome.script_sig, tx.input[0].script_sig, "as it was");
                 assert!(outcome.witness.is_empty(), "{script_pubkey}");
             }
+        }
+    }
+
+    #[test]
+    fn what_a_change_made_wrong_is_signed_again() {
+        let x_only = public(1).inner.x_only_public_key().0;
+        let forms = [
+            ScriptBuf::new_p2pkh(&public(1).pubkey_hash()),
+            ScriptBuf::new_p2wpkh(&public(1).wpubkey_hash().unwrap()),
+            ScriptBuf::new_p2tr(&Secp256k1::new(), x_only, None),
+        ];
+        for script in &forms {
+            let (mut tx, keys) = (unsigned(), keys(&[1], &[]));
+            assert_eq!(sign(&mut tx, script, &keys, HashType::Default), (Signed::All, true));
+            tx.output[0].value = Amount::from_sat(4);
+            let again = sign(&mut tx, script, &keys, HashType::Default);
+            assert_eq!(again, (Signed::All, true), "{script}");
         }
     }
 
