@@ -329,6 +329,10 @@ impl Signer<'_, '_> {
                 return Some(candidate.to_vec());
             }
         }
+        // Relay policy lets only compressed keys into witness scripts.
+        if witness && !key.compressed {
+            return None;
+        }
         let (_, private) = self.keys.by_hash.get(&key.pubkey_hash())?;
         let sighash_type = self.hash_type.ecdsa();
         let message = message(self.cache, self.index, self.spent, script, witness, sighash_type)?;
@@ -411,7 +415,7 @@ mod tests {
     use bitcoin::absolute::LockTime;
     use bitcoin::consensus::serialize;
     use bitcoin::transaction::Version;
-    use bitcoin::{Amount, OutPoint, Sequence};
+    use bitcoin::{Amount, OutPoint, Sequence, WPubkeyHash};
     use cofferdam_ibd::wire::{OutputRef, Transactions};
     use cofferdam_ibd::{KernelVerifier, ScriptFlags, ScriptVerifier as _};
 
@@ -563,6 +567,26 @@ mod tests {
             let again = sign(&mut tx, script, &keys, HashType::Default);
             assert_eq!(again, (Signed::All, true), "{script}");
         }
+    }
+
+    #[test]
+    fn a_key_that_is_not_compressed_signs_no_witness() {
+        let secp = Secp256k1::new();
+        let long = PrivateKey::new_uncompressed(key(1).inner, bitcoin::Network::Regtest);
+        let hash = long.public_key(&secp).pubkey_hash();
+        let pk = ScriptBuf::new_p2pk(&long.public_key(&secp));
+        let mut keys = keys(&[], &[&pk]);
+        keys.add(&secp, long);
+        let wpkh = ScriptBuf::new_p2wpkh(&WPubkeyHash::from_byte_array(hash.to_byte_array()));
+        for script in [wpkh, pk.to_p2wsh()] {
+            let mut tx = unsigned();
+            let outcome = sign(&mut tx, &script, &keys, HashType::Default);
+            assert_eq!(outcome, (Signed::None, false), "{script}");
+            assert!(tx.input[0].witness.is_empty(), "{script}");
+        }
+        let legacy = ScriptBuf::new_p2pkh(&hash);
+        let outcome = sign(&mut unsigned(), &legacy, &keys, HashType::Default);
+        assert_eq!(outcome, (Signed::All, true));
     }
 
     #[test]
