@@ -1,9 +1,10 @@
 //! `-daemon`: the same command line once more, in a process of its own that has no terminal.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::process::{Command, ExitCode, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -12,45 +13,57 @@ use crate::terminal;
 /// What ends the command line of the process in the background, and tells it that it is the one.
 const BACKGROUND: [&str; 3] = ["-nodaemon", "-nodaemonwait", "-printtoconsole=0"];
 
-/// How often `-daemonwait` looks whether the node is ready.
-const POLL: Duration = Duration::from_millis(20);
+/// What the process in the background says when it is ready.
+const READY: [u8; 1] = [1];
 
-/// Starts the program again in the background; with `pid_file` returns when the node has written
-/// it, which it does when it is ready.
+/// Starts the program again in the background; with `wait` returns when the node is ready.
 ///
 /// # Errors
 ///
 /// Returns an error if the process cannot be started.
-pub(crate) fn start(words: &[OsString], pid_file: Option<&Path>) -> Result<ExitCode> {
+pub(crate) fn start(words: &[OsString], wait: bool) -> Result<ExitCode> {
     terminal::print_line("Cofferdam starting");
     let program = std::env::current_exe().context("finding the program")?;
-    let mut child = Command::new(program)
+    // It says so at its standard input: the other two are those of the user's commands as well, which
+    // may write there when nobody listens any more.
+    let (mut ours, theirs) = UnixStream::pair().context("making a socket")?;
+    let stdin = if wait { Stdio::from(OwnedFd::from(theirs)) } else { Stdio::null() };
+    let child = Command::new(program)
         .args(words)
         .args(BACKGROUND)
-        .stdin(Stdio::null())
+        .stdin(stdin)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .context("starting the node in the background")?;
-    let Some(pid_file) = pid_file else {
-        return Ok(ExitCode::SUCCESS);
-    };
-    let pid = child.id().to_string();
-    let is_ready = || std::fs::read_to_string(pid_file).is_ok_and(|text| text.trim() == pid);
-    while !is_ready() {
-        if child.try_wait().context("waiting for the node")?.is_some() {
-            terminal::print_complaint("Error during initialization - check debug.log for details");
-            return Ok(ExitCode::FAILURE);
-        }
-        std::thread::sleep(POLL);
+    // The node goes on without this process.
+    drop(child);
+    // Its end is that of the socket.
+    if wait && ours.read_exact(&mut [0; READY.len()]).is_err() {
+        terminal::print_complaint("Error during initialization - check debug.log for details");
+        return Ok(ExitCode::FAILURE);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Tells who started the process in the background, and waits for it, that the node is ready.
+pub(crate) fn tell_ready(words: &[OsString]) {
+    if is_background(words)
+        && let Ok(socket) = std::io::stdin().as_fd().try_clone_to_owned()
+    {
+        // Of one that nobody waits for it is no socket, which is as good.
+        let _ = UnixStream::from(socket).write_all(&READY);
+    }
+}
+
+fn is_background(words: &[OsString]) -> bool {
+    words.ends_with(&BACKGROUND.map(OsString::from))
 }
 
 /// Lets go of the terminal, in the process in the background: what is typed there is not for the
 /// node, nor is its end (`setsid`, as Bitcoin Core's `fork_daemon`).
 pub(crate) fn let_go_of_terminal(words: &[OsString]) {
-    if words.ends_with(&BACKGROUND.map(OsString::from)) {
+    if is_background(words) {
         // It fails only for one that leads a group of processes, and has let go then.
         let _ = rustix::process::setsid();
     }

@@ -67,15 +67,12 @@ fn try_run(words: impl IntoIterator<Item = OsString>) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Import { files } => run_import(&config, &files),
-        _ if config.daemon || config.daemon_wait => {
-            let pid_file = chain_dir(&config).join(&config.pid_file);
-            daemon::start(&words, config.daemon_wait.then_some(pid_file.as_path()))
-        }
-        _ => run_sync(&config),
+        _ if config.daemon || config.daemon_wait => daemon::start(&words, config.daemon_wait),
+        _ => run_sync(&config, &words),
     }
 }
 
-fn run_sync(config: &Config) -> Result<ExitCode> {
+fn run_sync(config: &Config, words: &[OsString]) -> Result<ExitCode> {
     let shutdown = Shutdown::default();
     shutdown.on_signals()?;
     let data_dir = DataDir::open(config)?;
@@ -101,6 +98,7 @@ fn run_sync(config: &Config) -> Result<ExitCode> {
             return Err(error);
         }
     };
+    daemon::tell_ready(words);
     node.wait();
     node.stop()?;
     Ok(ExitCode::SUCCESS)

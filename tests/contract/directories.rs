@@ -31,6 +31,12 @@ fn the_files_of_a_run_are_there_and_gone_with_it() {
     assert!(elsewhere.exists() && !chain.join("bitcoind.pid").exists());
     node.stop();
     assert!(!elsewhere.exists());
+    let node = start(dir.path(), &["-pid="]);
+    assert!(chain.join("bitcoind.pid").exists(), "no name is that of the default");
+    node.stop();
+    let node = start(dir.path(), &["-nopid"]);
+    assert!(!chain.join("bitcoind.pid").exists() && !chain.join("0").exists());
+    node.stop();
 }
 
 #[test]

@@ -182,4 +182,9 @@ fn a_daemon_is_ready_when_the_command_returns_or_says_that_it_is_not() {
     assert!(with(&["rpc", "stop"]).status.success());
     let pid = dir.path().join("regtest/bitcoind.pid");
     wait_for("the end of the daemon", || (!pid.exists()).then_some(()));
+    let output = with(&["-daemonwait", "-nopid"]);
+    assert!(output.status.success() && !pid.exists(), "{}", said(&output));
+    assert!(with(&["rpc", "stop"]).status.success());
+    let cookie = dir.path().join("regtest/.cookie");
+    wait_for("the end of the daemon", || (!cookie.exists()).then_some(()));
 }

@@ -96,8 +96,8 @@ pub struct Config {
     pub stop_at_height: Option<u32>,
     /// The time to pretend.
     pub mock_time: Option<u32>,
-    /// File of the process id, relative to the chain directory.
-    pub pid_file: PathBuf,
+    /// File of the process id, relative to the chain directory; none if it is not wanted.
+    pub pid_file: Option<PathBuf>,
     /// Where the status page and the figures for Prometheus are shown, if at all.
     pub metrics: Option<SocketAddr>,
     /// Whether a person watches the standard error: bars are drawn there.
@@ -197,7 +197,7 @@ impl Config {
             assume_valid: assume_valid(settings)?,
             stop_at_height: settings.number("stopatheight")?.filter(|height| *height != 0),
             mock_time,
-            pid_file: settings.get("pid").unwrap_or("bitcoind.pid").into(),
+            pid_file: settings.path("pid", "bitcoind.pid"),
             metrics: metrics(settings)?,
             show_bars: false,
             blocks: BlocksConfig::from_settings(settings)?,

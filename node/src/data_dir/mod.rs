@@ -37,7 +37,7 @@ const CORE_FILE: &str = "CURRENT";
 pub(crate) struct DataDir {
     chain_dir: PathBuf,
     blocks_dir: PathBuf,
-    pid_file: PathBuf,
+    pid_file: Option<PathBuf>,
     cookie_written: Option<PathBuf>,
     /// Held, and with them the locks, until the node has stopped.
     _locks: [DirLock; 2],
@@ -65,7 +65,7 @@ impl DataDir {
             // Bitcoin Core's test framework removes this directory and fails if it is not there.
             make_dir(&chain_dir.join("wallets"))?;
         }
-        let pid_file = chain_dir.join(&config.pid_file);
+        let pid_file = config.pid_file.as_ref().map(|file| chain_dir.join(file));
         let _locks = [lock_of_chain, lock_of_blocks];
         Ok(Self { chain_dir, blocks_dir, pid_file, cookie_written: None, _locks })
     }
@@ -121,10 +121,11 @@ impl DataDir {
         Ok(())
     }
 
-    /// Writes the file of the process id.
+    /// Writes the file of the process id, if the user wants one.
     pub(crate) fn write_pid(&self) -> Result<()> {
-        std::fs::write(&self.pid_file, format!("{}\n", std::process::id()))
-            .with_context(|| format!("Unable to create the PID file '{}'", self.pid_file.display()))
+        let Some(path) = &self.pid_file else { return Ok(()) };
+        std::fs::write(path, format!("{}\n", std::process::id()))
+            .with_context(|| format!("Unable to create the PID file '{}'", path.display()))
     }
 }
 
@@ -134,7 +135,9 @@ impl Drop for DataDir {
         if let Some(path) = &self.cookie_written {
             let _ = std::fs::remove_file(path);
         }
-        let _ = std::fs::remove_file(&self.pid_file);
+        if let Some(path) = &self.pid_file {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 
