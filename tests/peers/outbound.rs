@@ -160,6 +160,19 @@ fn a_network_that_is_off_at_the_start_has_no_peers_until_it_is_switched_on() {
     drop(Peer::ready(&node));
 }
 
+#[test]
+fn an_added_peer_is_known_by_its_address_however_it_is_written() {
+    let node = Logged::start(&["-networkactive=0", "-addnode=1.2.3.4"]);
+    node.call("addnode", &["127.0.0.1:7", "add"]);
+    for name in ["127.0.0.1:7", "127.1:7", "[::ffff:127.0.0.1]:7", "1.2.3.4:18444", "1.2.3.4"] {
+        let error = node.node.try_rpc("addnode", &[name, "add"]).expect_err("added again");
+        assert!(error.contains("Error: Node already added"), "{name}: {error}");
+    }
+    let error = node.node.try_rpc("addnode", &["127.1:7", "remove"]).expect_err("another name");
+    assert!(error.contains("It has not been added previously"), "{error}");
+    node.call("addnode", &["127.1:8", "add"]);
+}
+
 /// What a proxy without a user is asked for, and the connection to it.
 fn proxied(proxy: &TcpListener) -> (Vec<u8>, TcpStream) {
     let (mut stream, _) = proxy.accept().expect("a connection");

@@ -144,7 +144,12 @@ impl PeerManager {
     /// Adds a peer to stay connected to; returns false if it is there already.
     pub(crate) fn add_wanted(&self, name: &str, v2: bool) -> bool {
         let mut wanted = self.wanted();
-        let is_new = wanted.iter().all(|entry| entry.name != name) && wanted.len() < WANTED_MAX;
+        let address = numeric(name, self.default_port);
+        let is_same = |entry: &Wanted| {
+            let is_there = || entry.added && numeric(&entry.name, self.default_port) == address;
+            entry.name == name || (address.is_some() && is_there())
+        };
+        let is_new = !wanted.iter().any(is_same) && wanted.len() < WANTED_MAX;
         if is_new {
             wanted.push(Wanted::new(name, true, v2));
         }
@@ -392,8 +397,7 @@ fn route(proxies: &ProxyConfig, name: &str, default_port: u16) -> Result<Vec<Rou
     if let Some(address) = numeric(name, default_port) {
         return Ok(vec![Route::to(address, proxies.of_address(address.ip()))]);
     }
-    let split = name.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
-    let (host, port) = split.unwrap_or((name, default_port));
+    let (host, port) = split_port(name).unwrap_or((name, default_port));
     let is_onion = ends_with(host, ONION);
     let proxy = if is_onion { proxies.of(Net::Onion) } else { proxies.of_names() };
     if ends_with(host, I2P) || (is_onion && proxy.is_none()) {
@@ -412,7 +416,43 @@ fn route(proxies: &ProxyConfig, name: &str, default_port: u16) -> Result<Vec<Rou
 /// Returns the address of a name that is one already.
 fn numeric(name: &str, default_port: u16) -> Option<SocketAddr> {
     let bare = name.trim_matches(['[', ']']).parse().ok();
-    bare.map(|ip| SocketAddr::new(ip, default_port)).or_else(|| name.parse().ok())
+    let usual = bare.map(|ip| SocketAddr::new(ip, default_port)).or_else(|| name.parse().ok());
+    let address = usual.or_else(|| {
+        let (host, port) = split_port(name).unwrap_or((name, default_port));
+        Some(SocketAddr::from((short_v4(host)?, port)))
+    })?;
+    Some(SocketAddr::new(super::subnet::unmapped(address.ip()), address.port()))
+}
+
+/// Splits `host:port`.
+fn split_port(name: &str) -> Option<(&str, u16)> {
+    let (host, port) = name.rsplit_once(':')?;
+    Some((host, port.parse().ok()?))
+}
+
+/// Reads an address in one of the forms that `inet_aton` knows too: the last of up to four numbers
+/// fills what the others leave, and each may be octal or hexadecimal.
+fn short_v4(text: &str) -> Option<Ipv4Addr> {
+    let number = |part: &str| {
+        let hex = part.strip_prefix("0x").or_else(|| part.strip_prefix("0X"));
+        let (digits, radix) = match (hex, part.strip_prefix('0')) {
+            (Some(digits), _) => (digits, 16),
+            (None, Some(digits)) if !digits.is_empty() => (digits, 8),
+            _ => (part, 10),
+        };
+        // `from_str_radix` takes a sign.
+        let is_number = digits.starts_with(|c: char| c.is_ascii_hexdigit());
+        u32::from_str_radix(digits, radix).ok().filter(|_| is_number)
+    };
+    let mut numbers: Vec<u32> = text.splitn(5, '.').map(number).collect::<Option<_>>()?;
+    let last = numbers.pop()?;
+    let mut bits = 32_u32;
+    let mut address = 0_u32;
+    for number in numbers {
+        bits = bits.checked_sub(8).filter(|bits| *bits > 0)?;
+        address |= u32::from(u8::try_from(number).ok()?) << bits;
+    }
+    (u64::from(last) < 1 << bits).then(|| Ipv4Addr::from_bits(address | last))
 }
 
 /// Returns the addresses of `host`, `host:port`, `[v6]:port` or `v6`.
@@ -421,8 +461,7 @@ fn resolve(name: &str, default_port: u16) -> Result<Vec<SocketAddr>> {
         return Ok(vec![address]);
     }
     let what = || format!("resolving {name}");
-    let has_port = name.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    let addresses = if has_port {
+    let addresses = if split_port(name).is_some() {
         name.to_socket_addrs().with_context(what)?
     } else {
         (name, default_port).to_socket_addrs().with_context(what)?
@@ -468,6 +507,43 @@ mod tests {
         assert_eq!(address("::1"), "[::1]:18444");
         assert_eq!(address("[::1]"), "[::1]:18444");
         assert_eq!(address("[::1]:5"), "[::1]:5");
+        assert_eq!(address("[::ffff:1.2.3.4]:5"), "1.2.3.4:5");
+    }
+
+    #[test]
+    fn addresses_may_be_written_in_the_short_forms() {
+        for (text, address) in [
+            ("127.1:5", "127.0.0.1:5"),
+            ("127.0.257", "127.0.1.1:18444"),
+            ("2130706433", "127.0.0.1:18444"),
+            ("0x7f.0.0.010:5", "127.0.0.8:5"),
+            ("4294967295", "255.255.255.255:18444"),
+            ("0", "0.0.0.0:18444"),
+        ] {
+            let found = numeric(text, 18_444).map(|address| address.to_string());
+            assert_eq!(found.as_deref(), Some(address), "{text}");
+        }
+        let wrong = [
+            "",
+            ".",
+            "127.",
+            "1.2.3.4.5",
+            "1.2.3.256",
+            "256.1",
+            "1.16777216",
+            "4294967296",
+            "+1",
+            "0x",
+            "0x+1",
+            "09",
+            "1.-1",
+            "a.b",
+            "localhost",
+            "localhost:5",
+        ];
+        for name in wrong {
+            assert_eq!(numeric(name, 18_444), None, "{name}");
+        }
     }
 
     #[test]
