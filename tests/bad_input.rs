@@ -202,6 +202,37 @@ fn unwritable_directory_is_named() {
     assert!(all.contains("locked") && all.contains("ermission denied"), "{all}");
 }
 
+#[test]
+fn a_node_that_may_open_few_files_has_fewer_peers() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let start = |limit: &str| {
+        let run = format!("ulimit {limit} && exec \"$0\" \"$@\"");
+        let mut node = Command::new("sh");
+        node.args(["-c", &run, BINARY]).arg(format!("-datadir={}", dir.path().display()));
+        node.args(["-regtest", "-backend=sled", "-server=0", "-connect=0", "-printtoconsole=0"]);
+        node.args(["-stopafterblockimport", "-maxconnections=1000"]).output().expect("sh")
+    };
+    let log = || fs::read_to_string(dir.path().join("regtest/debug.log")).expect("a log");
+
+    let refused = start("-n 300");
+    assert!(!refused.status.success());
+    let text = "Error: Not enough file descriptors available. 300 available, ";
+    assert!(said(&refused).contains(text), "{}", said(&refused));
+
+    let limited = start("-n 1000");
+    assert!(limited.status.success(), "{}", said(&limited));
+    let text = "Reducing -maxconnections from 1000 to ";
+    assert!(said(&limited).contains(&format!("Warning: {text}")), "{}", said(&limited));
+    assert!(log().contains(text), "{}", log());
+
+    // What the user may raise is raised.
+    let text = "Using at most 1000 automatic connections (";
+    assert!(!log().contains(text), "{}", log());
+    let raised = start("-S -n 256");
+    assert!(raised.status.success() && raised.stderr.is_empty(), "{}", said(&raised));
+    assert!(log().contains(text), "{}", log());
+}
+
 /// Runs a command as the user `nobody`, with a copy of the binary that this user can read.
 fn as_nobody(import: &Command, dir: &Path) -> Output {
     let binary = dir.join("cofferdam");

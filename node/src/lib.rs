@@ -29,6 +29,7 @@ mod logging;
 mod monitor;
 mod node;
 mod notify;
+mod open_files;
 mod options;
 mod p2p;
 mod prune;

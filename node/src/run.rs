@@ -24,7 +24,7 @@ use crate::rebuild::NeedsRebuild;
 use crate::rpc::{RpcClient, typed_arguments};
 use crate::shutdown::{Shutdown, on_hangup};
 use crate::waits::EndedByStop;
-use crate::{terminal, tools};
+use crate::{open_files, terminal, tools};
 
 /// Runs the program with a command line, its own name left out.
 pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -83,11 +83,14 @@ fn run_sync(config: &Config, words: &[OsString]) -> Result<ExitCode> {
     let mut config = config.clone();
     config.show_bars = config.log.console && terminal::is_terminal();
     config.log.console &= !config.show_bars;
-    let config = &config;
-    let log = start_log(config, &config.log)?;
+    let log = start_log(&config, &config.log)?;
     let reopened = log.clone();
     on_hangup(move || reopened.reopen())?;
-    let node = match Node::start_in(data_dir, config, shutdown, log) {
+    if let Some(warning) = open_files::settle(&mut config).inspect_err(log_error)? {
+        terminal::print_warning(&warning);
+        tracing::warn!("{warning}");
+    }
+    let node = match Node::start_in(data_dir, &config, shutdown, log) {
         Ok(node) => node,
         Err(error) if error.is::<EndedByStop>() => {
             tracing::info!("{error}");

@@ -13,6 +13,7 @@ mod snapshot;
 mod status;
 
 pub(crate) use recorder::Recorder;
+pub(crate) use server::CONNECTIONS_MAX;
 pub(crate) use snapshot::{Snapshot, Sources};
 pub(crate) use status::watch_status;
 

@@ -68,7 +68,7 @@ pub use client::{CallError, RpcClient};
 pub(crate) use cookie::start;
 pub(crate) use header_cache::HeaderCache;
 pub(crate) use mining::MiningState;
-pub(crate) use server::RpcServer;
+pub(crate) use server::{CONNECTIONS_MAX, RpcServer};
 pub(crate) use warm_up::{ActiveCalls, WarmUp};
 
 use std::path::PathBuf;

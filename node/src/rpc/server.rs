@@ -24,7 +24,7 @@ use super::{Credentials, WarmUp};
 use crate::config::RpcConfig;
 
 /// Connections at a time.
-const CONNECTIONS_MAX: usize = 512;
+pub(crate) const CONNECTIONS_MAX: usize = 512;
 
 /// Most bytes that are read ahead of a header: larger than what is accepted, so that too large a
 /// header is answered as Bitcoin Core does.
