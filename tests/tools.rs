@@ -1,8 +1,9 @@
-//! Do `cofferdam wal` and `cofferdam db` tell what a killed node has left, and change nothing?
+//! Do `cofferdam wal` and `cofferdam db` tell what a killed node has left, and leave it usable?
 #![expect(clippy::indexing_slicing, reason = "a test fails by a panic")]
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::{MetadataExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -101,6 +102,7 @@ fn check(backend: &str) {
     let one = text(&one.expect("the binary starts"));
     assert!(one.contains("put_new coins ") && one.contains("put     headers "), "{one}");
 
+    check_other_owner(backend, dir.path());
     let stats = printed(&["db", "stats"], dir.path(), 0);
     for part in [&format!("engine        {backend}"), "headers (", "coins (", "blocks", "applied"] {
         assert!(stats.contains(part), "{part} is not in {stats}");
@@ -116,6 +118,28 @@ fn check(backend: &str) {
     let closed = printed(&["wal", "verify"], dir.path(), 0);
     assert!(closed.contains(&format!("; height {BLOCKS} ")), "{closed}");
     assert!(printed(&["wal", "inspect"], dir.path(), 0).contains("clean shutdown"));
+}
+
+/// What root asks of a node that has a user of its own: the log alone, and no file is written.
+fn check_other_owner(backend: &str, dir: &Path) {
+    /// Not the one who runs the tests.
+    const OTHER: u32 = 12_345;
+    let engine = dir.join("regtest/chainstate").join(backend);
+    let owner = fs::metadata(&engine).expect("the engine").uid();
+    if chown(&engine, Some(OTHER), None).is_err() {
+        // Only root can give a directory away.
+        return;
+    }
+    let before = contents(dir);
+    let verified = printed(&["wal", "verify"], dir, 0);
+    assert!(verified.contains("not asked ("), "{verified}");
+    assert!(verified.contains("belongs to user 12345"), "{verified}");
+    assert!(verified.contains("valid: ends with record "), "{verified}");
+    let stats = tool(&["db", "stats"], dir);
+    assert!(!stats.status.success());
+    assert!(said(&stats).contains("run this as the node's user"), "{}", said(&stats));
+    assert_eq!(contents(dir), before, "nothing of another's is changed");
+    chown(&engine, Some(owner), None).expect("root");
 }
 
 /// A torn tail, then rot in a record in the middle: said with the place; undone afterwards.

@@ -2,7 +2,7 @@
 //! bench`, with the feature `bench`.
 //!
 //! A log is only read, also while a node writes it. Where the engine is asked it is opened as a
-//! node would open it, which writes files of its own and needs its lock.
+//! node would open it, which writes files of its own and needs its lock: its owner alone may do that.
 
 #[cfg(feature = "bench")]
 mod bench;

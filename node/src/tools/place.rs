@@ -1,5 +1,6 @@
 //! `Place`: which log, engine and blocks a directory named by the user means.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -62,16 +63,31 @@ fn is_chainstate(dir: &Path) -> bool {
     dir.join("BACKEND").is_file() || dir.join("log").is_dir()
 }
 
-/// Opens an engine that is there; makes none.
+/// Opens an engine that is there; makes none. As at a start it may replace and remove files, so that
+/// it is opened for its owner alone: what another made, root above all, a node could not read.
 pub(crate) fn open_engine(kind: BackendKind, dir: &Path) -> Result<Box<dyn Database>> {
     if !dir.is_dir() {
         bail!("{} is missing", dir.display());
     }
+    check_owner(dir, rustix::process::geteuid().as_raw())?;
     match kind.open(dir, TREES, &BackendOptions::default()) {
         Ok(database) => Ok(database),
         Err(Error::Locked { .. }) => Err(anyhow!(in_use())),
         Err(other) => Err(other).with_context(|| format!("opening {}", dir.display())),
     }
+}
+
+/// Refuses a directory of somebody else's.
+fn check_owner(dir: &Path, user: u32) -> Result<()> {
+    let data = std::fs::metadata(dir).with_context(|| format!("reading {}", dir.display()))?;
+    let owner = data.uid();
+    if owner != user {
+        bail!(
+            "{} belongs to user {owner}, and opening it writes files: run this as the node's user",
+            dir.display()
+        );
+    }
+    Ok(())
 }
 
 /// What to say of a database that a node has open.
@@ -87,6 +103,16 @@ pub(crate) fn read_state(database: &dyn Database) -> Result<DatabaseState> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_engine_is_opened_for_its_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let owner = std::fs::metadata(dir.path()).unwrap().uid();
+        check_owner(dir.path(), owner).unwrap();
+        let text = check_owner(dir.path(), owner + 1).unwrap_err().to_string();
+        let wanted = format!("belongs to user {owner}, and opening it writes files");
+        assert!(text.contains(&wanted), "{text}");
+    }
 
     #[test]
     fn each_level_of_a_data_directory_names_the_same_log() {
