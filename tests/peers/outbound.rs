@@ -7,7 +7,7 @@ use bitcoin::Block;
 use bitcoin::BlockHash;
 use bitcoin::consensus::serialize;
 use bitcoin::p2p::message_blockdata::Inventory;
-use cofferdam_tests::process::{run, said};
+use cofferdam_tests::process::{run, said, wait_for};
 
 use super::fixture::{BINARY, Logged, Peer, version};
 use super::relay::{ADDRESS, headers, inventory, mined, settle, was_sent};
@@ -100,6 +100,22 @@ fn peers_for_blocks_alone_are_connected_to_again_after_a_restart() {
     // It was not there: it is no anchor any more.
     let node = node.restart(&["-dnsseed=0"]);
     node.logged("0 block-relay-only anchors will be tried for connections.");
+}
+
+#[test]
+fn a_peer_of_addnode_takes_no_automatic_place() {
+    // A proxy that is none lets no connection out.
+    let args = ["-dnsseed=0", "-fixedseeds=0", "-proxy=127.0.0.1:1", "-addnode=1.2.3.4:18444"];
+    let node = Logged::automatic(&args);
+    node.call("addpeeraddress", &["1.2.3.4", "18444"]);
+    node.logged("connection (manual) to 1.2.3.4:18444");
+    // Each attempt is logged before the next: a few to the only other address.
+    node.call("addpeeraddress", &["5.6.7.8", "18444"]);
+    let automatic = "connection (outbound-full-relay) to ";
+    wait_for("attempts", || (node.log().matches(automatic).count() >= 6).then_some(()));
+    let other = format!("{automatic}5.6.7.8:18444");
+    assert_eq!(node.log().matches(automatic).count(), node.log().matches(&other).count());
+    node.node.stop();
 }
 
 #[test]

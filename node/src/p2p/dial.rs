@@ -1,6 +1,6 @@
 //! Connections that we open: those the user named and keeps, and single ones of any kind.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -94,6 +94,30 @@ pub(crate) struct Added {
     pub(crate) peer: Option<Arc<Peer>>,
 }
 
+/// An address of `addnode`: with the port, or of any.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AddedAddress {
+    ip: IpAddr,
+    port: Option<u16>,
+}
+
+impl AddedAddress {
+    fn parse(name: &str) -> Option<Self> {
+        match name.parse::<SocketAddr>() {
+            Ok(address) => Some(Self { ip: address.ip(), port: Some(address.port()) }),
+            Err(_) => {
+                let ip = name.trim_matches(['[', ']']).parse().ok()?;
+                Some(Self { ip, port: None })
+            }
+        }
+    }
+
+    /// Returns whether an address is meant.
+    pub(super) fn is(&self, address: SocketAddr) -> bool {
+        self.ip == address.ip() && self.port.is_none_or(|port| port == address.port())
+    }
+}
+
 impl PeerManager {
     /// Connects to a peer once and waits for the connection; a failure is logged.
     pub(crate) fn connect_once(self: &Arc<Self>, name: &str, kind: Kind, v2: bool) {
@@ -180,6 +204,13 @@ impl PeerManager {
             peers.iter().find(is_it).cloned()
         };
         names.into_iter().map(|name| Added { peer: connected(&name), name }).collect()
+    }
+
+    /// Lists the peers of `addnode` that are named by addresses.
+    pub(super) fn added_addresses(&self) -> Vec<AddedAddress> {
+        let wanted = self.wanted();
+        let added = wanted.iter().filter(|entry| entry.added);
+        added.filter_map(|entry| AddedAddress::parse(&entry.name)).collect()
     }
 
     /// Connects to the kept peers that are due.
@@ -497,6 +528,18 @@ mod tests {
         assert_eq!(pauses(true, [true; 8]), [60; 8]);
         // The only peers there are: as in Bitcoin Core they are waited for.
         assert_eq!(pauses(false, [true; 8]), [1; 8]);
+    }
+
+    #[test]
+    fn an_added_peer_is_known_by_its_address() {
+        let is = |name: &str, address: &str| {
+            let address = address.parse().unwrap();
+            AddedAddress::parse(name).is_some_and(|added| added.is(address))
+        };
+        assert!(is("1.2.3.4", "1.2.3.4:5") && is("1.2.3.4:5", "1.2.3.4:5"));
+        assert!(is("2001:db8::1", "[2001:db8::1]:5") && is("[2001:db8::1]:5", "[2001:db8::1]:5"));
+        assert!(!is("1.2.3.4:6", "1.2.3.4:5") && !is("1.2.3.5", "1.2.3.4:5"));
+        assert!(!is("a.example", "1.2.3.4:5"));
     }
 
     #[test]

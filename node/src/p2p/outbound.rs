@@ -148,6 +148,7 @@ impl PeerManager {
         let outbound = peers.iter().filter(|peer| !peer.is_inbound());
         let groups: HashSet<Vec<u8>> =
             outbound.map(|peer| self.group_of(peer.address.ip())).collect();
+        let added = self.added_addresses();
         let now = self.clock.now().as_secs();
         self.with_addresses(|manager| {
             let choices = manager.choices();
@@ -155,7 +156,9 @@ impl PeerManager {
                 let entry = choices.select(kind == Kind::Feeler, now, random_nonce)?;
                 let address = entry.address.socket()?;
                 let is_taken = groups.contains(&self.groups.group(&entry.address.host))
-                    || peers.iter().any(|peer| peer.address.ip() == address.ip());
+                    || peers.iter().any(|peer| peer.address.ip() == address.ip())
+                    // They would be connected to twice, or in the place of another.
+                    || added.iter().any(|added| added.is(address));
                 let is_useful = entry.services & WANTED_SERVICES == WANTED_SERVICES;
                 let is_rested = now.saturating_sub(entry.last_try) >= REST_SECONDS;
                 let is_usual = address.port() == self.default_port;
