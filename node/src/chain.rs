@@ -330,6 +330,11 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
+    /// Returns whether the node is about to stop.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.shared.shutdown.is_requested()
+    }
+
     /// Connects stored blocks for `time` at most, and tells who has to know.
     pub(crate) fn connect(&mut self, time: Duration) -> cofferdam_ibd::Result<Advance> {
         let advance = self.chainstate.advance(Instant::now() + time)?;
@@ -381,7 +386,7 @@ impl Worker {
             let advance = self.connect(SLICE)?;
             let found = advance.invalid.into_iter().find(|(failed, _)| *failed == hash);
             invalid = invalid.or(found.map(|(_, rejection)| rejection));
-            if advance.done || self.shared.shutdown.is_requested() {
+            if advance.done || self.is_ending() {
                 break;
             }
         }
@@ -451,7 +456,7 @@ impl Worker {
                 }
             }
             // Of a node that stops nothing is connected any more: the next job says so.
-            idle = self.connect(SLICE)?.done || self.shared.shutdown.is_requested();
+            idle = self.connect(SLICE)?.done || self.is_ending();
             self.answer_waiting(idle);
         }
         Ok(())

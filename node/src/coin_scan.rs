@@ -1,11 +1,15 @@
 //! Reading the whole UTXO set on the caller's thread, while the chain goes on.
 
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
 
 use bitcoin::OutPoint;
 use cofferdam_ibd::{Chainstate, Coin, CoinScanner};
 
 use crate::chain::{ChainHandle, Stopped};
+
+/// How long a stop of the node may go unnoticed.
+const HELD: Duration = Duration::from_millis(100);
 
 /// Coins in their order, as they are read.
 pub(crate) type Coins<'a> = dyn Iterator<Item = cofferdam_ibd::Result<(OutPoint, Coin)>> + 'a;
@@ -14,7 +18,7 @@ pub(crate) type Coins<'a> = dyn Iterator<Item = cofferdam_ibd::Result<(OutPoint,
 #[derive(Debug)]
 pub(crate) struct PinnedCoins {
     scanner: CoinScanner,
-    /// As long as it is there, the chain's thread waits.
+    /// As long as it is there, the chain's thread waits; not at a stop of the node.
     hold: Option<SyncSender<()>>,
 }
 
@@ -37,9 +41,12 @@ impl PinnedCoins {
         chain.send(move |worker| {
             worker.chainstate.store().checkpoint()?;
             let answer = (worker.chainstate.coin_scanner(), at_moment(&worker.chainstate));
-            // Nobody sends: this ends when the other side lets go.
             if ready.send(answer).is_ok() {
-                let _ = held.recv();
+                // Nobody sends: this ends when the other side lets go, or with the node. The other
+                // side may write to somebody who does not read.
+                while !worker.is_ending()
+                    && held.recv_timeout(HELD) == Err(RecvTimeoutError::Timeout)
+                {}
             }
             Ok(())
         })?;

@@ -1,10 +1,11 @@
 //! What is said of a mined chain, its blocks, its coins and its indexes, on regtest.
 
+use std::io::Read as _;
 use std::path::Path;
 
 use bitcoin::Block;
 use bitcoin::consensus::encode::{deserialize_hex, serialize_hex};
-use cofferdam_tests::process::{Node, wait_for};
+use cofferdam_tests::process::{Node, said, wait_for};
 use serde_json::{Value, json};
 
 use super::BINARY;
@@ -100,6 +101,27 @@ fn a_set_that_is_dumped_into_a_pipe_is_that_of_a_file() {
         std::fs::remove_file(&pipe).expect("still there");
     }
     node.stop();
+}
+
+#[test]
+fn who_does_not_read_a_dumped_set_does_not_keep_the_node() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    // sled's iterations are of no single moment: the chain waits. More coins than a pipe takes.
+    let node = mined(dir.path(), 1500, &["-backend=sled"]);
+    let pipe = dir.path().join("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
+    assert!(made.success());
+    std::thread::scope(|scope| {
+        // For both directions: that does not wait for the other side.
+        let mut reader =
+            std::fs::OpenOptions::new().read(true).write(true).open(&pipe).expect("open");
+        let dumping = scope.spawn(|| node.try_rpc("dumptxoutset", &[text_of(&pipe), "latest"]));
+        reader.read_exact(&mut [0]).expect("the first byte");
+        node.try_rpc("stop", &[]).expect("stopped");
+        assert!(dumping.join().expect("called").is_err());
+    });
+    let ended = node.wait_for_end();
+    assert!(ended.status.success(), "{}", said(&ended));
 }
 
 #[test]
