@@ -131,12 +131,15 @@ impl Chainstate {
             reader: self.store.read_handle(),
         };
         let first = self.headers.entry(self.tip).height.saturating_add(1);
-        let mut loader = Loader::new(&pool, context, first, path);
+        let mut loader = Loader::new(&pool, context, first, path, std::mem::take(&mut self.ahead));
         let mut in_flight = VecDeque::new();
         let end = self.run_pipeline(&mut loader, pause, &mut in_flight, connected);
         self.take_back(in_flight);
         let tip_height = self.headers.entry(self.tip).height;
-        for (at, block) in loader.into_ready() {
+        // A pause is over soon, and what was loaded for the next blocks is of use then.
+        let (ahead, ready) = loader.end();
+        self.ahead = ahead;
+        for (at, block) in ready {
             let height = self.headers.entry(at).height;
             self.recent.insert(height, at, block, tip_height);
         }

@@ -48,6 +48,7 @@ use crate::error::{Error, Result};
 use crate::headers::{Candidates, HeaderRef, HeaderRow, HeaderTree};
 use crate::params::ChainParams;
 use crate::pipeline::connect::ConnectScratch;
+use crate::pipeline::load::Ahead;
 use crate::script::ScriptVerifier;
 use crate::tables::HEADERS;
 use crate::unknown_rules::UnknownRulesCache;
@@ -131,6 +132,9 @@ impl ChainstateOptions {
 /// The block index, the block files and the UTXO set of one chain.
 #[derive(Debug)]
 pub struct Chainstate {
+    /// Blocks that a pause of [`Chainstate::advance`] left loading; gone before the store is, of which
+    /// they have handles.
+    ahead: Ahead,
     params: Arc<ChainParams>,
     assume_valid: Option<BlockHash>,
     store: Store,
@@ -218,6 +222,7 @@ impl Chainstate {
     ///
     /// Returns [`Error::Storage`] if the disk refuses; what was promised durable still is.
     pub fn shutdown(mut self) -> Result<()> {
+        self.ahead = Ahead::default();
         let indexed = self.write_index();
         if matches!(&indexed, Err(Error::Storage(cofferdam_storage::Error::NoSpace { .. }))) {
             // The rows can be made again, and the reserve is there for what is buffered.

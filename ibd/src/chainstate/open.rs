@@ -94,6 +94,7 @@ impl Chainstate {
             headers,
             candidates,
             dirty: BTreeSet::new(),
+            ahead: super::Ahead::default(),
             recent: super::recent::RecentBlocks::default(),
             scratch: ConnectScratch::default(),
             connected: Progress::default(),

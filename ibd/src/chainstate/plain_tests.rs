@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bitcoin::ScriptBuf;
 use bitcoin::consensus::serialize;
-use cofferdam_storage::testing::{Fault, SimDatabase, SimFileSystem};
+use cofferdam_storage::testing::{CallFault, Fault, SimDatabase, SimFileSystem};
 use cofferdam_storage::{Durability, FileSystem};
 
 use super::*;
@@ -184,4 +184,31 @@ fn block_and_undo_files_wait_for_room_on_a_disk_of_their_own() {
     assert_eq!(chain.tip().height, 0);
     set_free_bytes(&chain, 1000);
     assert_eq!(chain.advance(far_off()).expect("works").connected, 1);
+}
+
+#[test]
+fn what_was_loaded_before_a_pause_is_not_loaded_again() {
+    let mut model = open(&SimFileSystem::new());
+    let fs = SimFileSystem::new();
+    let mut chain = open(&fs);
+    for _ in 0..6 {
+        let block = next_block(&model);
+        for chain in [&mut model, &mut chain] {
+            let accepted = chain.accept_block(block.clone(), NOW).expect("works");
+            assert!(matches!(accepted, BlockAccepted::Stored(_)), "{accepted:?}");
+        }
+        assert_eq!(model.advance(far_off()).expect("works").connected, 1);
+    }
+    // As many blocks as there are come from their files, as after a long wait.
+    chain.recent = RecentBlocks::default();
+    assert_eq!(chain.advance(Instant::now()).expect("works").connected, 1);
+    // The only thread has done all that it was told to.
+    chain.pool.install(|| ());
+    let fault = CallFault { action: "read", after: 0, errno: Some(5), sticky: true };
+    fs.inject_call(fault);
+    for _ in 0..5 {
+        assert_eq!(chain.advance(Instant::now()).expect("not read again").connected, 1);
+    }
+    assert_eq!(chain.tip(), model.tip());
+    chain.shutdown().expect("closes");
 }

@@ -59,14 +59,33 @@ impl LoadContext {
 #[derive(Debug)]
 struct Loading {
     at: HeaderRef,
-    /// The block, if it was in memory from the start.
-    ready: Option<Arc<CheckedBlock>>,
     result: Receiver<Result<Loaded>>,
 }
 
-/// Yields the blocks of a path in order, and keeps [`LOAD_AHEAD`] of them loading.
+/// Blocks that are being loaded, in the order of their path; the next loader of that path goes on
+/// with them. What is read ahead of them may be old by then ([`ReadAhead`] says so itself).
 ///
 /// No task outlives it: they have handles of the store.
+#[derive(Debug, Default)]
+pub(crate) struct Ahead(VecDeque<Loading>);
+
+impl Ahead {
+    /// Takes the first block out, if it is that one.
+    fn take(&mut self, at: HeaderRef) -> Option<Loading> {
+        self.0.pop_front_if(|loading| loading.at == at)
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        for loading in self.0.drain(..) {
+            // Whatever it brings, or that it panicked: it has let go of the store.
+            let _ = loading.result.recv();
+        }
+    }
+}
+
+/// Yields the blocks of a path in order, and keeps [`LOAD_AHEAD`] of them loading.
 #[derive(Debug)]
 pub(crate) struct Loader<'a> {
     pool: &'a ThreadPool,
@@ -74,18 +93,25 @@ pub(crate) struct Loader<'a> {
     /// Of the first block to do.
     height: u32,
     todo: VecDeque<(HeaderRef, Source)>,
-    ahead: VecDeque<Loading>,
+    ahead: Ahead,
 }
 
 impl<'a> Loader<'a> {
-    /// Begins to load a path whose first block has that height.
+    /// Begins to load a path whose first block has that height; `kept` is what the loader before had
+    /// begun with.
     pub(crate) fn new(
         pool: &'a ThreadPool,
         context: LoadContext,
         height: u32,
         path: VecDeque<(HeaderRef, Source)>,
+        mut kept: Ahead,
     ) -> Self {
-        let mut loader = Self { pool, context, height, todo: path, ahead: VecDeque::new() };
+        let mut loader = Self { pool, context, height, todo: path, ahead: Ahead::default() };
+        while let Some(loading) = loader.todo.front().and_then(|(at, _)| kept.take(*at)) {
+            loader.todo.pop_front();
+            loader.height = loader.height.saturating_add(1);
+            loader.ahead.0.push_back(loading);
+        }
         loader.fill();
         loader
     }
@@ -96,7 +122,7 @@ impl<'a> Loader<'a> {
     ///
     /// Returns [`Error::Corrupt`] if a stored block cannot be read back as it was accepted.
     pub(crate) fn next(&mut self) -> Result<Option<Loaded>> {
-        let Some(next) = self.ahead.pop_front() else {
+        let Some(next) = self.ahead.0.pop_front() else {
             return Ok(None);
         };
         self.fill();
@@ -104,25 +130,19 @@ impl<'a> Loader<'a> {
         next.result.recv().map_err(lost)?.map(Some)
     }
 
-    /// Ends loading; returns the blocks not yielded that were in memory from the start.
-    pub(crate) fn into_ready(mut self) -> Vec<(HeaderRef, Arc<CheckedBlock>)> {
-        let todo = std::mem::take(&mut self.todo).into_iter();
-        let todo = todo.filter_map(|(at, source)| match source {
+    /// Begins with no more blocks; returns those begun with, and those left that are in memory.
+    pub(crate) fn end(self) -> (Ahead, Vec<(HeaderRef, Arc<CheckedBlock>)>) {
+        let ready = self.todo.into_iter().filter_map(|(at, source)| match source {
             Source::Ready(block) => Some((at, block)),
             Source::Stored(_) => None,
         });
-        let ahead = self.ahead.iter_mut().filter_map(|next| Some((next.at, next.ready.take()?)));
-        ahead.chain(todo).collect()
+        (self.ahead, ready.collect())
     }
 
     fn fill(&mut self) {
-        while self.ahead.len() < LOAD_AHEAD {
+        while self.ahead.0.len() < LOAD_AHEAD {
             let Some((at, source)) = self.todo.pop_front() else {
                 return;
-            };
-            let ready = match &source {
-                Source::Ready(block) => Some(Arc::clone(block)),
-                Source::Stored(_) => None,
             };
             let (sender, result) = sync_channel(1);
             let (context, height) = (self.context.clone(), self.height);
@@ -133,16 +153,7 @@ impl<'a> Loader<'a> {
                 // The receiver is gone when the path was given up: nobody misses the block.
                 let _ = sender.send(loaded);
             });
-            self.ahead.push_back(Loading { at, ready, result });
-        }
-    }
-}
-
-impl Drop for Loader<'_> {
-    fn drop(&mut self) {
-        for loading in self.ahead.drain(..) {
-            // Whatever it brings, or that it panicked: it has let go of the store.
-            let _ = loading.result.recv();
+            self.ahead.0.push_back(Loading { at, result });
         }
     }
 }
