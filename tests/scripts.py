@@ -2,9 +2,12 @@
 """What the scripts promise, asked without a node: `tests/scripts.rs` runs it, or `tests/scripts.py`."""
 
 import ast
+import os
 import pathlib
 import re
+import shutil
 import subprocess
+import tempfile
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -37,6 +40,29 @@ class Run(unittest.TestCase):
         self.assertEqual(len(starts), 2)
         for start in starts:
             self.assertRegex(start, r" -bind=127\.0\.0\.1 .*-connect=(0|127\.0\.0\.1:)")
+
+
+class Setup(unittest.TestCase):
+    def setup(self, programs):
+        """What `scripts/setup` says where there are these programs and no others; shell scripts, by name."""
+        with tempfile.TemporaryDirectory() as folder:
+            tools = ["bash", "dirname", "sed", "cut", "sort", "tr", "id", "ls", "grep", "cat", "false"]
+            for tool in tools:
+                os.symlink(shutil.which(tool), f"{folder}/{tool}")
+            for name, text in programs.items():
+                program = pathlib.Path(folder, name)
+                program.write_text(f"#!{shutil.which('bash')}\n{text}\n")
+                program.chmod(0o755)
+            command = ["bash", "-c", ". scripts/setup kernel"]
+            environment = {"PATH": folder, "HOME": folder}
+            return subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True)
+
+    def test_make_is_named_where_it_is_missing(self):
+        programs = dict.fromkeys(["cargo", "gcc", "g++", "python3", "cmake"], "exit 0")
+        said = self.setup(programs)
+        self.assertIn("missing: make ; install the packages", said.stderr)
+        self.assertNotEqual(said.returncode, 0)
+        self.assertEqual(self.setup({**programs, "make": "exit 0"}).returncode, 0)
 
 
 if __name__ == "__main__":
