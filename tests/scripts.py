@@ -12,6 +12,9 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
+# A Rust that is new enough for years.
+RUST = {"cargo": "exit 0", "rustc": "echo 'rustc 9.0.0 (0123456 2050-01-01)'"}
+
 
 def scripts():
     """Every script with its text."""
@@ -58,11 +61,20 @@ class Setup(unittest.TestCase):
             return subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True)
 
     def test_make_is_named_where_it_is_missing(self):
-        programs = dict.fromkeys(["cargo", "gcc", "g++", "python3", "cmake"], "exit 0")
+        programs = {**RUST, **dict.fromkeys(["gcc", "g++", "python3", "cmake"], "exit 0")}
         said = self.setup(programs)
         self.assertIn("missing: make ; install the packages", said.stderr)
         self.assertNotEqual(said.returncode, 0)
         self.assertEqual(self.setup({**programs, "make": "exit 0"}).returncode, 0)
+
+    def test_an_old_rust_or_none_is_told_which_one_is_needed(self):
+        needed = re.search(r'^rust-version = "(.*)"$', (ROOT / "Cargo.toml").read_text(), re.M)[1]
+        self.assertIn(f"Rust {needed} or later", (ROOT / "README.md").read_text())
+        old = {**RUST, "rustc": "echo 'rustc 1.63.0 (4b91a6ea7 2022-08-08)'"}
+        for programs, found in [(old, "1.63.0"), ({}, "none"), ({"cargo": "exit 0"}, "none")]:
+            said = self.setup(programs)
+            self.assertIn(f"Rust {needed} or later is needed, and {found} is installed", said.stderr)
+            self.assertNotEqual(said.returncode, 0)
 
 
 if __name__ == "__main__":
