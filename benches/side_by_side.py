@@ -207,9 +207,12 @@ def output(*command):
 
 
 def build(target):
-    features = ["--release", "--locked", "--workspace", "--all-features", "--bin", "cofferdam"]
+    """Our program, after what it needs to compile has been installed."""
+    cargo = "cargo build --release --locked --workspace --all-features --bin cofferdam"
+    command = ["bash", "-c", f". scripts/setup engines; {cargo}"]
     environment = {**os.environ, "CARGO_TARGET_DIR": str(target)}
-    subprocess.run(["cargo", "build", *features], check=True, cwd=HERE.parent, env=environment)
+    if subprocess.run(command, cwd=HERE.parent, env=environment, check=False).returncode != 0:
+        raise SystemExit("cofferdam could not be built")
     return target / "release/cofferdam"
 
 
