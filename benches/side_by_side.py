@@ -27,6 +27,9 @@ import report  # noqa: E402
 from measure import drop_page_cache  # noqa: E402
 from nodes import Node, copy  # noqa: E402
 
+# The folder below --work that is this program's alone, and the file in it that says so.
+OWN_FOLDER = "side_by_side-directories"
+OWN_MARK = "made-by-side_by_side.py"
 CACHE = pathlib.Path(os.environ.get("COFFERDAM_CACHE", pathlib.Path.home() / ".cache/cofferdam"))
 MODES = {
     "a": "(a) -reindex-chainstate, no scripts",
@@ -63,9 +66,15 @@ class Bench:
             Node("core", core, args.core_options.split()),
         ]
         self.chain = CACHE / "chains" / f"{args.chain}-{args.blocks}-{args.seed}"
-        self.work = pathlib.Path(args.work)
+        self.work = own_folder(pathlib.Path(args.work))
         self.facts = self.make_chain(ours)
         self.full_blocks_mb = self.facts["bytes"] / 1e6
+
+    def clear(self):
+        """Removes the data directories of earlier runs."""
+        for each in self.work.iterdir():
+            if each.name != OWN_MARK:
+                shutil.rmtree(each)
 
     def make_chain(self, ours):
         facts = self.chain / "chain.json"
@@ -202,6 +211,16 @@ class Bench:
         return {**result, "wall": seconds, "killed_at": height, "came_up_at": came_up}
 
 
+def own_folder(parent):
+    """The folder below another whose content may be removed: it is new, empty, or of an earlier call."""
+    folder = parent / OWN_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()) and not (folder / OWN_MARK).is_file():
+        raise SystemExit(f"{folder} is not of {pathlib.Path(__file__).name}; name another --work")
+    (folder / OWN_MARK).touch()
+    return folder
+
+
 def output(*command):
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
 
@@ -229,10 +248,10 @@ def arguments():
     parser.add_argument("--our-options", default="", help="further ones, as another -backend")
     parser.add_argument("--core-options", default="", help="further ones, for its best settings")
     parser.add_argument("--cold", action="store_true", help="drop the page cache before each run")
-    parser.add_argument("--work", default=str(CACHE / "side_by_side"))
+    parser.add_argument("--work", default=str(CACHE), help=f"where a folder {OWN_FOLDER} for data directories is made; what is in that one is removed")
     parser.add_argument("--ours", help="a program instead of building it")
     parser.add_argument("--core", help="a bitcoind instead of building it")
-    parser.add_argument("--out", help="where result.md, .json and .svg go (beside --work)")
+    parser.add_argument("--out", help="where result.md, .json and .svg go (default: side_by_side-out in the cache folder)")
     return parser.parse_args()
 
 
@@ -265,7 +284,7 @@ def main():
         bench = Bench(plan)
         if bench.chain != chain:
             # What was made of another chain: the data directories that runs begin with.
-            shutil.rmtree(bench.work, ignore_errors=True)
+            bench.clear()
             chain = bench.chain
         for letter in plan.modes.split(","):
             modes.append(run_mode(bench, letter))

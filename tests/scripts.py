@@ -7,10 +7,14 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "benches"))
+
+import side_by_side  # noqa: E402
 
 # A Rust that is new enough for years.
 RUST = {"cargo": "exit 0", "rustc": "echo 'rustc 9.0.0 (0123456 2050-01-01)'"}
@@ -75,6 +79,33 @@ class Setup(unittest.TestCase):
             said = self.setup(programs)
             self.assertIn(f"Rust {needed} or later is needed, and {found} is installed", said.stderr)
             self.assertNotEqual(said.returncode, 0)
+
+
+class SideBySide(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name)
+
+    def bench(self, **fields):
+        """A bench that has built and made nothing."""
+        bench = side_by_side.Bench.__new__(side_by_side.Bench)
+        vars(bench).update(fields)
+        return bench
+
+    def test_nothing_is_removed_that_it_did_not_make(self):
+        other = self.folder / "thesis"
+        other.mkdir()
+        work = side_by_side.own_folder(self.folder)
+        (work / "run-core").mkdir()
+        self.bench(work=side_by_side.own_folder(self.folder)).clear()
+        self.assertEqual([each.name for each in work.iterdir()], [side_by_side.OWN_MARK])
+        self.assertTrue(other.exists())
+        taken = other / side_by_side.OWN_FOLDER / "chapter"
+        taken.mkdir(parents=True)
+        with self.assertRaises(SystemExit):
+            side_by_side.own_folder(other)
+        self.assertEqual(list(taken.parent.iterdir()), [taken])
 
 
 if __name__ == "__main__":
