@@ -143,6 +143,7 @@ def main():
     args = side_by_side.arguments()
     Measured.by_thread = True
     bench = side_by_side.Bench(args)
+    bench.clear()
     found, most = measure(bench)
     both = stages_of(bench, found["a", most], found["r", most])
     per_block = bench.full_blocks_mb / args.blocks

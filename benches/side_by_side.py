@@ -66,13 +66,14 @@ class Bench:
             Node("core", core, args.core_options.split()),
         ]
         self.chain = CACHE / "chains" / f"{args.chain}-{args.blocks}-{args.seed}"
-        self.work = own_folder(pathlib.Path(args.work))
+        self.own = own_folder(pathlib.Path(args.work))
+        self.work = self.own / self.chain.name
         self.facts = self.make_chain(ours)
         self.full_blocks_mb = self.facts["bytes"] / 1e6
 
     def clear(self):
         """Removes the data directories of earlier runs."""
-        for each in self.work.iterdir():
+        for each in self.own.iterdir():
             if each.name != OWN_MARK:
                 shutil.rmtree(each)
 
@@ -99,7 +100,7 @@ class Bench:
         return [f"-loadblock={path}" for path in sorted(self.chain.glob("blk*.dat"))]
 
     def base(self, node):
-        """A data directory with the whole chain, made once."""
+        """A data directory with the whole chain, made once; in a folder of the chain's name."""
         home = self.work / f"base-{node.name}"
         if not (home / "done").exists():
             shutil.rmtree(home, ignore_errors=True)
@@ -170,11 +171,16 @@ class Bench:
             raise SystemExit(f"{node.name} has another set: {found}, not {expected}")
 
     def reference(self):
+        """Core's last block, number of coins and hash of them; kept beside the chain."""
         path = self.chain / "reference.json"
-        if not path.exists():
+        known = tuple(json.loads(path.read_text())) if path.exists() else ("none",)
+        if known[0] != self.facts["tip"]:
             core = self.nodes[1]
-            path.write_text(json.dumps(self.utxo_hash(core, self.base(core))))
-        return tuple(json.loads(path.read_text()))
+            known = self.utxo_hash(core, self.base(core))
+            if known[0] != self.facts["tip"]:
+                raise SystemExit(f"core ends at block {known[0]}, the chain at {self.facts['tip']}")
+            path.write_text(json.dumps(known))
+        return known
 
     def restart(self, node):
         home = self.fresh(node)

@@ -98,7 +98,7 @@ class SideBySide(unittest.TestCase):
         other.mkdir()
         work = side_by_side.own_folder(self.folder)
         (work / "run-core").mkdir()
-        self.bench(work=side_by_side.own_folder(self.folder)).clear()
+        self.bench(own=side_by_side.own_folder(self.folder)).clear()
         self.assertEqual([each.name for each in work.iterdir()], [side_by_side.OWN_MARK])
         self.assertTrue(other.exists())
         taken = other / side_by_side.OWN_FOLDER / "chapter"
@@ -106,6 +106,20 @@ class SideBySide(unittest.TestCase):
         with self.assertRaises(SystemExit):
             side_by_side.own_folder(other)
         self.assertEqual(list(taken.parent.iterdir()), [taken])
+
+    def test_only_a_set_at_the_tip_of_the_chain_is_a_reference(self):
+        found = []
+        bench = self.bench(chain=self.folder, facts={"tip": "aa"}, nodes=[None, None])
+        bench.base, bench.utxo_hash = lambda node: None, lambda node, home: found.pop()
+        path = self.folder / "reference.json"
+        found.append(("bb", 1, "of another chain"))
+        with self.assertRaises(SystemExit):
+            bench.reference()
+        self.assertFalse(path.exists())
+        path.write_text('["bb", 1, "of another chain"]')
+        found.append(("aa", 2, "right"))
+        self.assertEqual(bench.reference(), ("aa", 2, "right"))
+        self.assertEqual(bench.reference(), ("aa", 2, "right"))
 
 
 if __name__ == "__main__":
