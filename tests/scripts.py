@@ -9,12 +9,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
+from unittest import mock
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "benches"))
 
 import side_by_side  # noqa: E402
+import measure  # noqa: E402
 
 # A Rust that is new enough for years.
 RUST = {"cargo": "exit 0", "rustc": "echo 'rustc 9.0.0 (0123456 2050-01-01)'"}
@@ -79,6 +82,24 @@ class Setup(unittest.TestCase):
             said = self.setup(programs)
             self.assertIn(f"Rust {needed} or later is needed, and {found} is installed", said.stderr)
             self.assertNotEqual(said.returncode, 0)
+
+
+class Measured(unittest.TestCase):
+    def test_memory_is_the_childs_own_up_to_its_end(self):
+        ours = bytearray(os.urandom(1 << 20) * 200)
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(measure, "SAMPLE_SECONDS", 1):
+            log = pathlib.Path(folder, "log")
+            script = "import os, time; kept = os.urandom(50 << 20); print(len(kept), flush=True); time.sleep(600)"
+            measured = measure.Measured([sys.executable, "-c", script], log)
+            while not log.read_text().endswith("\n"):
+                time.sleep(0.01)
+            measured.sample()
+            measured.child.terminate()
+            result = measured.wait()
+        self.assertGreater(len(ours), 150e6)
+        for name in ("rss_mb", "anonymous_mb"):
+            self.assertGreater(result[name], 50)
+            self.assertLess(result[name], 150)
 
 
 class SideBySide(unittest.TestCase):

@@ -22,7 +22,8 @@ class Measured:
                 command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
         self.started = time.monotonic()
-        self.anonymous_kib = 0
+        self.rss_kib, self.anonymous_kib = 0, 0
+        self.sampling = threading.Lock()
         self.threads = {}
         self.result = None
         self.watcher = threading.Thread(target=self._watch, daemon=True)
@@ -34,10 +35,17 @@ class Measured:
 
     def _watch(self):
         while self.child.returncode is None and self.result is None:
-            self.anonymous_kib = max(self.anonymous_kib, field(self.pid, "status", "RssAnon:"))
+            self.sample()
             if self.by_thread:
                 self.threads.update(threads(self.pid))
             time.sleep(SAMPLE_SECONDS)
+
+    def sample(self):
+        """Takes note of its memory. Who is about to end it calls this first: a short life has few samples."""
+        with self.sampling:
+            # Not `ru_maxrss`: that of a child begins with what its parent, this script, has used.
+            self.rss_kib = max(self.rss_kib, field(self.pid, "status", "VmHWM:"))
+            self.anonymous_kib = max(self.anonymous_kib, field(self.pid, "status", "RssAnon:"))
 
     def wait(self):
         """Waits for the end; returns what the process cost."""
@@ -52,7 +60,7 @@ class Measured:
             "user": usage.ru_utime,
             "system": usage.ru_stime,
             "cpu": usage.ru_utime + usage.ru_stime,
-            "rss_mb": usage.ru_maxrss * 1024 / 1e6,
+            "rss_mb": self.rss_kib * 1024 / 1e6,
             "anonymous_mb": self.anonymous_kib * 1024 / 1e6,
             "read_mb": io["read_bytes"] / 1e6,
             "written_mb": io["write_bytes"] / 1e6,

@@ -116,6 +116,7 @@ class Running:
         return self.measured.wait()
 
     def stop(self):
+        self.measured.sample()
         self.measured.child.terminate()
         return self.measured.wait()
 
