@@ -135,7 +135,6 @@ class Bench:
 
     def measure(self, mode, node):
         """One run of a mode: what it cost."""
-        cold = self.args.cold
         if mode == "f":
             return self.restart(node)
         if mode == "e":
@@ -153,8 +152,7 @@ class Bench:
             servers = self.serve(4 if mode in "qw" else 1)
             options.remove("-connect=0")
             options += [f"-connect=127.0.0.1:{port}" for _, port in servers]
-        if cold and not drop_page_cache():
-            raise SystemExit("--cold needs root")
+        self.cool()
         result = node.run(home, options)
         for server, _ in servers:
             server.stop()
@@ -163,6 +161,11 @@ class Bench:
         result["inputs_a_second"] = self.facts["inputs"] / result["wall"]
         result["cpu_ms_a_mb"] = result["cpu"] * 1e3 / self.full_blocks_mb
         return result
+
+    def cool(self):
+        """Drops the page cache, with --cold: what is measured begins after this."""
+        if self.args.cold and not drop_page_cache():
+            raise SystemExit("--cold needs root")
 
     def check(self, node, home):
         found = self.utxo_hash(node, home)
@@ -185,6 +188,7 @@ class Bench:
     def restart(self, node):
         home = self.fresh(node)
         copy(self.base(node), home)
+        self.cool()
         running = node.start(home, ["-connect=0", "-listen=0", f"-dbcache={self.args.dbcache}"])
         seconds = running.wait()
         stopping = time.monotonic()
@@ -204,6 +208,7 @@ class Bench:
         running.wait_for_height(wanted)
         height = running.call("getblockcount")
         running.kill()
+        self.cool()
         again = node.start(home, options)
         again.wait()
         came_up = again.call("getblockcount")

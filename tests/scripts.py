@@ -142,6 +142,24 @@ class SideBySide(unittest.TestCase):
         self.assertEqual(bench.reference(), ("aa", 2, "right"))
         self.assertEqual(bench.reference(), ("aa", 2, "right"))
 
+    def test_every_mode_begins_cold_where_that_is_asked_for(self):
+        for mode in side_by_side.MODES:
+            with mock.patch.multiple(side_by_side, drop_page_cache=mock.DEFAULT, copy=mock.DEFAULT) as patched:
+                node = mock.MagicMock()
+                node.start().measured.started, node.start().wait.return_value = 0, 0
+                node.run.return_value = node.start().stop.return_value = {"wall": 1, "cpu": 1}
+                facts = {"tip": "aa", "blocks": 9, "full_height": 9, "inputs": 1}
+                args = mock.MagicMock(cold=True, blocks=1, dbcache=4)
+                bench = self.bench(args=args, facts=facts, chain=self.folder, work=self.folder, nodes=[node, node])
+                bench.full_blocks_mb = 1
+                bench.base, bench.check = lambda node: self.folder, lambda node, home: None
+                bench.serve = lambda count: [(mock.MagicMock(), 1)] * count
+                (self.folder / "run-x").mkdir(exist_ok=True)
+                bench.fresh = lambda node: self.folder / "run-x"
+                (self.folder / "run-x/done").touch()
+                bench.measure(mode, node)
+                self.assertEqual(patched["drop_page_cache"].call_count, 1, mode)
+
 
 if __name__ == "__main__":
     unittest.main()
