@@ -19,6 +19,14 @@ import time
 CALLS = 20000
 
 
+def received(connection):
+    """What has come; the end of a connection ends the measurement."""
+    part = connection.recv(1 << 16)
+    if not part:
+        raise SystemExit("error: the other side has hung up")
+    return part
+
+
 def echo():
     """Round trips a second with a process that does nothing else."""
     listener = socket.create_server(("127.0.0.1", 0))
@@ -35,7 +43,7 @@ def echo():
         connection.sendall(b"x" * 300)
         left = 900
         while left:
-            left -= len(connection.recv(1 << 16))
+            left -= len(received(connection))
     print(f"echo: {CALLS / (time.monotonic() - started):,.0f} round trips a second")
 
 
@@ -53,9 +61,11 @@ def main():
             f"POST / HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Basic {auth}\r\n"
             f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
         )
-        reply = connection.recv(1 << 16)
+        reply = received(connection)
+        if not reply.startswith(b"HTTP/1.1 200 "):
+            raise SystemExit("error: the node answers " + reply.partition(b"\r")[0].decode("latin-1"))
         while not reply.endswith(b"}\n"):
-            reply += connection.recv(1 << 16)
+            reply += received(connection)
         return reply
 
     def result(reply):

@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -100,6 +101,28 @@ class Measured(unittest.TestCase):
         for name in ("rss_mb", "anonymous_mb"):
             self.assertGreater(result[name], 50)
             self.assertLess(result[name], 150)
+
+
+class RpcRate(unittest.TestCase):
+    def said(self, answer):
+        """What it says of a node that answers this once, and hangs up."""
+        with socket.create_server(("127.0.0.1", 0)) as listener, tempfile.NamedTemporaryFile() as cookie:
+            command = [sys.executable, ROOT / "benches/rpc_rate.py", cookie.name, str(listener.getsockname()[1])]
+            with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as child:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.recv(1 << 16)
+                    connection.sendall(answer)
+                try:
+                    return child.communicate(timeout=60)[1]
+                finally:
+                    child.kill()
+
+    def test_it_ends_where_the_node_does_not_answer(self):
+        self.assertEqual(self.said(b""), "error: the other side has hung up\n")
+        self.assertEqual(self.said(b"HTTP/1.1 200 OK\r\n"), "error: the other side has hung up\n")
+        refused = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
+        self.assertEqual(self.said(refused), "error: the node answers HTTP/1.1 401 Unauthorized\n")
 
 
 class SideBySide(unittest.TestCase):
