@@ -53,6 +53,24 @@ class Run(unittest.TestCase):
             self.assertRegex(start, r" -bind=127\.0\.0\.1 .*-connect=(0|127\.0\.0\.1:)")
 
 
+class Ci(unittest.TestCase):
+    def told(self, **environment):
+        """What `.ci/run` lets `scripts/test` know of CI."""
+        with tempfile.TemporaryDirectory() as folder:
+            for name in (".ci", "scripts"):
+                os.mkdir(f"{folder}/{name}")
+            shutil.copy(ROOT / ".ci/run", f"{folder}/.ci/run")
+            test = pathlib.Path(folder, "scripts/test")
+            test.write_text("#!/bin/sh\necho $CI\n")
+            test.chmod(0o755)
+            environment = {"PATH": os.environ["PATH"], **environment}
+            return subprocess.check_output([f"{folder}/.ci/run"], env=environment, text=True).strip()
+
+    def test_tests_are_told_that_they_run_in_ci(self):
+        self.assertEqual(self.told(), "true")
+        self.assertEqual(self.told(CI="1"), "1")
+
+
 class Setup(unittest.TestCase):
     def setup(self, programs):
         """What `scripts/setup` says where there are these programs and no others; shell scripts, by name."""
