@@ -2,7 +2,7 @@
 """Cofferdam and Bitcoin Core side by side: the same blocks, the same cache, in turn.
 
     benches/side_by_side.py                         every mode on the signed chain
-    benches/side_by_side.py --all                   and the set beyond the cache: two hours
+    benches/side_by_side.py --all                   and the set beyond the cache: nearly four hours
     benches/side_by_side.py --modes a,c --rounds 5  some of them
     benches/side_by_side.py --chain growing --blocks 800 --dbcache 100
 
@@ -23,6 +23,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "side_by_side"))
 
+import machine  # noqa: E402
 import report  # noqa: E402
 from measure import drop_page_cache  # noqa: E402
 from nodes import Node, copy  # noqa: E402
@@ -31,6 +32,8 @@ from nodes import Node, copy  # noqa: E402
 OWN_FOLDER = "side_by_side-directories"
 OWN_MARK = "made-by-side_by_side.py"
 CACHE = pathlib.Path(os.environ.get("COFFERDAM_CACHE", pathlib.Path.home() / ".cache/cofferdam"))
+# Core's -dbcache unless told, in MiB: GetDefaultDBCache of its src/node/caches.cpp.
+CORE_DBCACHE_SMALL, CORE_DBCACHE_LARGE, LARGE_FROM_BYTES = 450, 1024, 4 << 30
 MODES = {
     "a": "(a) -reindex-chainstate, no scripts",
     "i": "(a') -loadblock, no scripts",
@@ -44,11 +47,13 @@ MODES = {
     "f": "(f) restart to the first answer",
 }
 # What `--all` measures: chain, full blocks, -dbcache, modes. (b) is the growing chain, whose set is
-# beyond the cache with 100 and 450 MiB; with 4000 all of it fits, which is Core at its best.
+# beyond the cache with 100 and 450 MiB; 0 is Core's own default; with 4000 all of it fits, which is
+# Core at its best.
 ALL = [
     ("signed", 200, 450, "a,i,c,l,d,q,w,e,f"),
     ("growing", 1300, 450, "a,d,q"),
-    ("growing", 1300, 100, "a,i"),
+    ("growing", 1300, 100, "a,i,d,q"),
+    ("growing", 1300, 0, "a"),
     ("growing", 1300, 4000, "a"),
 ]
 
@@ -85,10 +90,16 @@ class Bench:
             subprocess.run([ours, "bench", "gen", self.chain, *plan], check=True)
         return json.loads(facts.read_text())
 
-    def options(self, scripts):
+    def cache(self, node):
+        """The memory of a node: what was asked for, or what Core takes, which is then not told."""
+        if self.args.dbcache == 0 and node is self.nodes[1]:
+            return []
+        return [f"-dbcache={dbcache(self.args)}"]
+
+    def options(self, node, scripts):
         valid = "0" if scripts else self.facts["tip"]
         return [
-            f"-dbcache={self.args.dbcache}",
+            *self.cache(node),
             f"-par={self.args.par}",
             f"-assumevalid={valid}",
             f"-stopatheight={self.facts['blocks']}",
@@ -104,7 +115,7 @@ class Bench:
         home = self.work / f"base-{node.name}"
         if not (home / "done").exists():
             shutil.rmtree(home, ignore_errors=True)
-            node.run(home, [*self.options(False), *self.files()])
+            node.run(home, [*self.options(node, False), *self.files()])
             (home / "done").touch()
         return home
 
@@ -140,7 +151,7 @@ class Bench:
         if mode == "e":
             return self.recover(node)
         home = self.fresh(node)
-        options = self.options(scripts=mode in "clrw")
+        options = self.options(node, scripts=mode in "clrw")
         servers = []
         if mode in "ar":
             copy(self.base(node), home)
@@ -189,7 +200,7 @@ class Bench:
         home = self.fresh(node)
         copy(self.base(node), home)
         self.cool()
-        running = node.start(home, ["-connect=0", "-listen=0", f"-dbcache={self.args.dbcache}"])
+        running = node.start(home, ["-connect=0", "-listen=0", *self.cache(node)])
         seconds = running.wait()
         stopping = time.monotonic()
         result = running.stop()
@@ -199,7 +210,7 @@ class Bench:
         home = self.fresh(node)
         servers = self.serve(1)
         stop, connect = f"-stopatheight={self.facts['blocks']}", f"-connect=127.0.0.1:{servers[0][1]}"
-        options = [each for each in self.options(True) if each not in (stop, "-connect=0")]
+        options = [each for each in self.options(node, True) if each not in (stop, "-connect=0")]
         options.append(connect)
         # Of the full blocks: those before are small.
         wanted = self.facts["full_height"] - int(self.args.blocks * 0.4)
@@ -220,6 +231,12 @@ class Bench:
             server.stop()
         self.check(node, home)
         return {**result, "wall": seconds, "killed_at": height, "came_up_at": came_up}
+
+
+def dbcache(args):
+    """MiB of memory for the set."""
+    large = machine.memory_bytes() >= LARGE_FROM_BYTES
+    return args.dbcache or (CORE_DBCACHE_LARGE if large else CORE_DBCACHE_SMALL)
 
 
 def own_folder(parent):
@@ -249,12 +266,12 @@ def build(target):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--modes", default="a,i,c,l,d,q,w,e,f", help="\n".join(f"{k}: {v}" for k, v in MODES.items()).replace("%", "%%"))
-    parser.add_argument("--all", action="store_true", help="every mode on both chains, with three sizes of the cache")
+    parser.add_argument("--all", action="store_true", help="every mode on both chains, with four sizes of the cache")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--chain", choices=["signed", "growing"], default="signed")
     parser.add_argument("--blocks", type=int, default=300, help="full blocks")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--dbcache", type=int, default=450, help="MiB, for both")
+    parser.add_argument("--dbcache", type=int, default=450, help="MiB, for both; 0: what Core takes unless told")
     parser.add_argument("--par", type=int, default=os.cpu_count())
     parser.add_argument("--our-options", default="", help="further ones, as another -backend")
     parser.add_argument("--core-options", default="", help="further ones, for its best settings")
@@ -277,7 +294,7 @@ def plans(args):
 def run_mode(bench, letter):
     """All rounds of a mode, of both nodes in turn."""
     args = bench.args
-    title = f"{MODES[letter]}; {args.chain}, dbcache {args.dbcache}"
+    title = f"{MODES[letter]}; {args.chain}, dbcache {dbcache(args)}" + (" (Core's default)" if not args.dbcache else "")
     runs = {node.name: [] for node in bench.nodes}
     for number in range(args.rounds):
         # In turn, and the first one changes: what else the machine does falls on both.

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """What the scripts promise, asked without a node: `tests/scripts.rs` runs it, or `tests/scripts.py`."""
 
+import argparse
 import ast
 import os
 import pathlib
@@ -168,6 +169,14 @@ class SideBySide(unittest.TestCase):
         with self.assertRaises(SystemExit):
             side_by_side.own_folder(other)
         self.assertEqual(list(taken.parent.iterdir()), [taken])
+
+    def test_core_is_left_its_default_cache_and_ours_has_the_same(self):
+        ours, core = object(), object()
+        with mock.patch.object(side_by_side.machine, "memory_bytes") as memory:
+            for asked, ram, expected in [(450, 8, ["-dbcache=450"] * 2), (0, 8, ["-dbcache=1024"]), (0, 3, ["-dbcache=450"])]:
+                memory.return_value = ram << 30
+                bench = self.bench(args=argparse.Namespace(dbcache=asked), nodes=[ours, core])
+                self.assertEqual(bench.cache(ours) + bench.cache(core), expected)
 
     def test_only_a_set_at_the_tip_of_the_chain_is_a_reference(self):
         found = []
