@@ -58,6 +58,10 @@ ALL = [
 ]
 
 
+# Arguments that say nothing of what was measured, or are said elsewhere.
+UNSAID = ("all", "modes", "work", "ours", "core", "out")
+
+
 class Bench:
     """What is measured, and where."""
 
@@ -65,7 +69,7 @@ class Bench:
         self.args = args
         target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", CACHE / "target"))
         ours = args.ours or build(target)
-        core = args.core or output(HERE.parent / "scripts/bitcoind", "release")
+        core = args.core or machine.output(HERE.parent / "scripts/bitcoind", "release")
         self.nodes = [
             Node("cofferdam", ours, args.our_options.split()),
             Node("core", core, args.core_options.split()),
@@ -249,10 +253,6 @@ def own_folder(parent):
     return folder
 
 
-def output(*command):
-    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-
-
 def build(target):
     """Our program, after what it needs to compile has been installed."""
     cargo = "cargo build --release --locked --workspace --all-features --bin cofferdam"
@@ -291,6 +291,14 @@ def plans(args):
     return [argparse.Namespace(**{**vars(args), **dict(zip(names, each))}) for each in ALL]
 
 
+def about(bench):
+    """What all modes have in common: the machine, and the programs."""
+    programs = {node.name: {"version": machine.version(node.program)} for node in bench.nodes}
+    if not bench.args.ours:
+        programs["cofferdam"]["commit"] = machine.commit(HERE.parent)
+    return {**machine.describe(), "programs": programs}
+
+
 def run_mode(bench, letter):
     """All rounds of a mode, of both nodes in turn."""
     args = bench.args
@@ -302,21 +310,22 @@ def run_mode(bench, letter):
             result = bench.measure(letter, node)
             runs[node.name].append(result)
             print(f"{title}: {node.name} {result['wall']:.2f} s, CPU {result['cpu']:.2f} s", flush=True)
-    return {"mode": letter, "title": title, "runs": runs}
+    options = {name: value for name, value in vars(args).items() if name not in UNSAID}
+    return {"mode": letter, "title": title, "options": options, "dbcache_mib": dbcache(args), "chain": bench.facts, "runs": runs}
 
 
 def main():
     args = arguments()
-    modes, chain = [], None
+    modes, chain, facts = [], None, None
     for plan in plans(args):
         bench = Bench(plan)
+        facts = facts or about(bench)
         if bench.chain != chain:
             # What was made of another chain: the data directories that runs begin with.
             bench.clear()
             chain = bench.chain
         for letter in plan.modes.split(","):
             modes.append(run_mode(bench, letter))
-            facts = {**bench.facts, "options": vars(args)}
             text = report.write(pathlib.Path(args.out or CACHE / "side_by_side-out"), facts, modes)
     print(text)
 

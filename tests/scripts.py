@@ -3,6 +3,8 @@
 
 import argparse
 import ast
+import contextlib
+import json
 import os
 import pathlib
 import re
@@ -20,6 +22,7 @@ sys.path.insert(0, str(ROOT / "benches"))
 
 import side_by_side  # noqa: E402
 import measure  # noqa: E402
+import nodes as nodes_module  # noqa: E402
 
 # A Rust that is new enough for years.
 RUST = {"cargo": "exit 0", "rustc": "echo 'rustc 9.0.0 (0123456 2050-01-01)'"}
@@ -209,6 +212,26 @@ class SideBySide(unittest.TestCase):
                 (self.folder / "run-x/done").touch()
                 bench.measure(mode, node)
                 self.assertEqual(patched["drop_page_cache"].call_count, 1, mode)
+
+    def test_the_result_has_every_run_on_a_line_and_what_it_was(self):
+        with mock.patch.object(sys, "argv", ["side_by_side.py", "--rounds", "2", "--dbcache", "7"]):
+            args = side_by_side.arguments()
+        nodes = [nodes_module.Node(name, shutil.which("echo"), []) for name in ("cofferdam", "core")]
+        bench = self.bench(args=args, nodes=nodes, facts={"tip": "aa", "inputs": 5})
+        bench.measure = lambda letter, node: {"wall": 2 / 3, "cpu": 1e6 / 3, "exit": 0}
+        facts = side_by_side.about(bench)
+        with contextlib.redirect_stdout(None):
+            side_by_side.report.write(self.folder, facts, [side_by_side.run_mode(bench, "a")])
+        text = (self.folder / "result.json").read_text()
+        self.assertEqual(text.count('{"wall": 0.66667, "cpu": 333330.0, "exit": 0}'), 4)
+        found = json.loads(text)
+        self.assertEqual(found["programs"]["core"], {"version": "-version"})
+        self.assertLessEqual({"date", "processor", "processors", "memory_mib", "kernel", "system"}, set(found))
+        self.assertEqual({**found["modes"][0], "runs": None, "title": None}, {
+            "mode": "a", "title": None, "runs": None, "dbcache_mib": 7, "chain": {"tip": "aa", "inputs": 5},
+            "options": {"rounds": 2, "chain": "signed", "blocks": 300, "seed": 1, "dbcache": 7, "par": os.cpu_count(),
+                        "our_options": "", "core_options": "", "cold": False}})
+        self.assertNotIn(str(self.folder), text)
 
 
 if __name__ == "__main__":

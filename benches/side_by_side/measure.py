@@ -65,9 +65,10 @@ class Measured:
             "read_mb": io["read_bytes"] / 1e6,
             "written_mb": io["write_bytes"] / 1e6,
             "exit": self.child.returncode,
-            "threads": self.by_name(),
         }
         self.watcher.join()
+        if self.by_thread:
+            self.result["threads"] = self.by_name()
         return self.result
 
     def by_name(self):

@@ -79,10 +79,30 @@ def plot(modes):
     return "\n".join(out) + "\n"
 
 
+def rounded(value):
+    """Floating point with as many digits as mean something."""
+    if isinstance(value, dict):
+        return {key: rounded(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [rounded(each) for each in value]
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def lines(value, indent=""):
+    """JSON where what holds nothing that holds something is one line."""
+    inner = indent + " "
+    if isinstance(value, dict) and any(isinstance(each, (dict, list)) for each in value.values()):
+        each = (f"{inner}{json.dumps(key)}: {lines(item, inner)}" for key, item in value.items())
+        return "{\n" + ",\n".join(each) + f"\n{indent}}}"
+    if isinstance(value, list) and any(isinstance(each, (dict, list)) for each in value):
+        return "[\n" + ",\n".join(inner + lines(item, inner) for item in value) + f"\n{indent}]"
+    return json.dumps(value)
+
+
 def write(place, facts, modes):
     place.mkdir(parents=True, exist_ok=True)
     text = table(modes)
-    (place / "result.json").write_text(json.dumps({"facts": facts, "modes": modes}, indent=1) + "\n")
+    (place / "result.json").write_text(lines(rounded({**facts, "modes": modes})) + "\n")
     (place / "result.md").write_text(text)
     (place / "result.svg").write_text(plot(modes))
     return text
