@@ -333,6 +333,20 @@ fn an_import_takes_no_file_away_from_the_directory_it_is_given() {
 }
 
 #[test]
+fn a_reindex_removes_nothing_where_bitcoin_core_has_its_block_files() {
+    let ((dir, state), (core, _)) = (chain(10), chain(10));
+    fs::write(blocks_dir(core.path()).join("index/CURRENT"), "MANIFEST-000004\n").expect("room");
+    let before = block_data(core.path());
+    let there = format!("-blocksdir={}", core.path().display());
+    let text = refused(dir.path(), &["-reindex", &there]);
+    assert!(text.contains("is a database of Bitcoin Core"), "{text}");
+    assert!(block_data(core.path()) == before);
+    let node = start(dir.path(), &[]);
+    assert_eq!(node.state(), state);
+    node.stop();
+}
+
+#[test]
 fn files_are_taken_over_only_where_no_others_are() {
     let ((dir, _), (core, state)) = (chain(110), chain(700));
     let before = block_data(dir.path());

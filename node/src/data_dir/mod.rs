@@ -29,6 +29,9 @@ use crate::config::Config;
 /// File in `chainstate/` that names the engine which wrote the others.
 pub(crate) const BACKEND_FILE: &str = "BACKEND";
 
+/// File in `blocks/index/` that says that the block index is there.
+pub(crate) const INDEX_FILE: &str = "WHERE";
+
 /// File in `chainstate/` and `blocks/index/` of Bitcoin Core; ours have none of this name.
 const CORE_FILE: &str = "CURRENT";
 
@@ -197,15 +200,22 @@ fn make_dir(path: &Path) -> Result<()> {
         .with_context(|| format!("Cannot create directory {}", path.display()))
 }
 
-/// Refuses directories that Bitcoin Core uses, unless they have a chain state of ours: Core's would
-/// pass for none, and a new chain would be written into its block files.
+/// Refuses directories that Bitcoin Core uses: its chain state would pass for none, a new chain would
+/// be written into its block files, and `-reindex` would remove its undo data.
+///
+/// Beside a mark of ours a database is a remainder. The chain state's is none for block files that
+/// are elsewhere (`-blocksdir`): where the index is not ours, neither are they.
 fn refuse_core(chain_dir: &Path, blocks_dir: &Path) -> Result<()> {
-    if written_backend(&chain_dir.join("chainstate"))?.is_some() {
-        return Ok(());
-    }
-    for (dir, name) in [(chain_dir, "chainstate"), (blocks_dir, "index")] {
+    let has_chainstate = written_backend(&chain_dir.join("chainstate"))?.is_some();
+    let real = |path: &Path| path.canonicalize().ok();
+    let own_blocks = real(&chain_dir.join("blocks"));
+    let has_index = own_blocks.is_some()
+        && own_blocks == real(blocks_dir)
+        && blocks_dir.join("index").join(INDEX_FILE).exists();
+    let databases = [(chain_dir, "chainstate", has_chainstate), (blocks_dir, "index", has_index)];
+    for (dir, name, is_ours) in databases {
         let database = dir.join(name);
-        if database.join(CORE_FILE).exists() {
+        if !is_ours && database.join(CORE_FILE).exists() {
             bail!(
                 "{} is a database of Bitcoin Core, which this node does not read. Choose another directory (-datadir, -blocksdir); import --from-core {} takes the block files over into it",
                 database.display(),
@@ -291,12 +301,41 @@ mod tests {
             assert!(text.contains("is a database of Bitcoin Core"), "{text}");
             assert!(text.contains("import --from-core"), "{text}");
             assert!(pid_file.exists());
-            // Beside a chain state of ours it is a remainder.
-            let chainstate = dir.path().join("regtest/chainstate");
-            std::fs::create_dir_all(&chainstate).unwrap();
-            std::fs::write(chainstate.join(BACKEND_FILE), "lsm\n").unwrap();
+            // Beside a mark of ours it is a remainder.
+            std::fs::write(database.join(BACKEND_FILE), "lsm\n").unwrap();
+            std::fs::write(database.join(INDEX_FILE), "").unwrap();
             open(dir.path()).unwrap();
         }
+    }
+
+    #[test]
+    fn a_chain_state_of_ours_makes_no_other_block_files_ours() {
+        let (dir, core) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let index = core.path().join("regtest/blocks/index");
+        std::fs::create_dir_all(&index).unwrap();
+        for name in ["CURRENT", INDEX_FILE] {
+            std::fs::write(index.join(name), "").unwrap();
+        }
+        let own = dir.path().join("regtest");
+        std::fs::create_dir_all(own.join("blocks/index")).unwrap();
+        std::fs::create_dir_all(own.join("chainstate")).unwrap();
+        for mark in ["chainstate/BACKEND", "blocks/index/WHERE"] {
+            std::fs::write(own.join(mark), "lsm\n").unwrap();
+        }
+        open(dir.path()).unwrap();
+        let mut config = Config::new(Network::Regtest, dir.path()).unwrap();
+        config.blocks_dir = Some(core.path().to_owned());
+        let text = DataDir::open(&config).unwrap_err().to_string();
+        assert!(text.starts_with(&format!("{} is a database of", index.display())), "{text}");
+        // Nor does a name of its own that leads there.
+        config.blocks_dir = None;
+        std::fs::remove_dir_all(own.join("blocks")).unwrap();
+        std::os::unix::fs::symlink(core.path().join("regtest/blocks"), own.join("blocks")).unwrap();
+        std::fs::remove_file(index.join(INDEX_FILE)).unwrap();
+        let text = DataDir::open(&config).unwrap_err().to_string();
+        assert!(text.contains("blocks/index is a database of Bitcoin Core"), "{text}");
+        std::fs::remove_file(index.join("CURRENT")).unwrap();
+        DataDir::open(&config).unwrap();
     }
 
     #[test]

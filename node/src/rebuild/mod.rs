@@ -22,7 +22,7 @@ use cofferdam_ibd::Chainstate;
 use cofferdam_storage::{BackendKind, FileSystem, StdFileSystem, write_atomic};
 
 use crate::config::{Config, RebuildOption};
-use crate::data_dir::{BACKEND_FILE, DataDir, written_backend};
+use crate::data_dir::{BACKEND_FILE, DataDir, INDEX_FILE, written_backend};
 
 const WHERE_TEXT: &str = "The block index is in the chain state: see the directory chainstate.\n";
 
@@ -219,7 +219,7 @@ impl Rebuild {
     /// block files that nobody reads.
     fn check_marks(&self) -> Result<()> {
         let marked = self.chain_dir.join("chainstate/MARKED").exists();
-        match (self.has_chainstate()?, self.index.join("WHERE").exists()) {
+        match (self.has_chainstate()?, self.index.join(INDEX_FILE).exists()) {
             (true, false) if marked => {
                 Err(NeedsRebuild("Error initializing block database".into()).into())
             }
@@ -238,7 +238,7 @@ impl Rebuild {
     }
 
     fn mark(&self) -> Result<()> {
-        let path = self.index.join("WHERE");
+        let path = self.index.join(INDEX_FILE);
         if !path.exists() {
             self.fs.create_dir_all(&self.index)?;
             write_atomic(self.fs.as_ref(), &path, WHERE_TEXT.as_bytes())?;
