@@ -318,13 +318,10 @@ fn open_checked(
             config.params.segwit_height
         ));
     }
-    if config.blocks.prune != PruneMode::Off {
-        // While files are indexed anew, no row names those that are not read yet.
-        if !rebuild.is_scan()? {
-            chainstate.remove_unnamed_files()?;
-        }
-    } else if chainstate.has_pruned() {
-        return needs("You need to rebuild the database using -reindex to go back to unpruned mode. This will redownload the entire blockchain".into());
+    start_checks::check_pruned(&chainstate, config.blocks.prune)?;
+    // While files are indexed anew, no row names those that are not read yet.
+    if config.blocks.prune != PruneMode::Off && !rebuild.is_scan()? {
+        chainstate.remove_unnamed_files()?;
     }
     let now = config.mock_time.unwrap_or_else(|| Clock::default().seconds());
     let tip = chainstate.headers().entry(chainstate.tip_ref()).header.time;

@@ -9,7 +9,7 @@ use bitcoin::hex::DisplayHex as _;
 use cofferdam_ibd::{ChainVerification, Chainstate};
 use cofferdam_storage::{FileSystem, read_small, write_atomic};
 
-use crate::config::{AssumeValidOption, CheckBlocks, Config};
+use crate::config::{AssumeValidOption, CheckBlocks, Config, PruneMode};
 use crate::rebuild::NeedsRebuild;
 use crate::waits::EndedByStop;
 
@@ -72,6 +72,19 @@ pub(crate) fn check_block_files(chain: &Chainstate, blocks_dir: &Path) -> Result
     }
     let tip = chain.tip();
     tracing::info!("Loaded best chain: hashBestChain={} height={}", tip.hash, tip.height);
+    Ok(())
+}
+
+/// Refuses to go on with a pruned chain as a whole one.
+///
+/// # Errors
+///
+/// Returns [`NeedsRebuild`] if blocks were pruned and `mode` is not to prune.
+pub(crate) fn check_pruned(chain: &Chainstate, mode: PruneMode) -> Result<()> {
+    if mode == PruneMode::Off && chain.has_pruned() {
+        let text = "You need to rebuild the database using -reindex to go back to unpruned mode. This will redownload the entire blockchain";
+        return Err(NeedsRebuild(text.into()).into());
+    }
     Ok(())
 }
 

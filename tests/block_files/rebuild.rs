@@ -110,6 +110,28 @@ fn a_missing_index_or_chain_state_is_told_and_rebuilt_only_when_asked_for() {
 }
 
 #[test]
+fn a_chain_state_that_cannot_be_made_anew_is_kept() {
+    let (dir, state) = chain(700);
+    let (file, away) = (blocks_dir(dir.path()).join("blk00001.dat"), dir.path().join("away"));
+    fs::rename(&file, &away).expect("there");
+    let text = refused(dir.path(), &["-fastprune", "-reindex-chainstate"]);
+    assert!(text.starts_with("Error loading block database.\nPlease restart"), "{text}");
+    fs::rename(&away, &file).expect("there");
+    let node = start(dir.path(), &["-fastprune", "-prune=1"]);
+    assert_eq!(node.state(), state);
+    assert_ne!(node.rpc("pruneblockchain", &["400"]), -1);
+    node.stop();
+    // The option that the first refusal tells of does not lead out of it, and costs nothing.
+    for option in [&[][..], &["-reindex-chainstate"]] {
+        let text = refused(dir.path(), &[&["-fastprune"][..], option].concat());
+        assert!(text.starts_with("You need to rebuild the database using -reindex"), "{text}");
+    }
+    let node = start(dir.path(), &["-fastprune", "-prune=1"]);
+    assert_eq!(node.state(), state);
+    node.stop();
+}
+
+#[test]
 fn blocks_from_before_segwit_are_checked_again() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let node = start(dir.path(), &["-testactivationheight=segwit@10"]);

@@ -23,6 +23,7 @@ use cofferdam_storage::{BackendKind, FileSystem, StdFileSystem, write_atomic};
 
 use crate::config::{Config, RebuildOption};
 use crate::data_dir::{BACKEND_FILE, DataDir, INDEX_FILE, written_backend};
+use crate::start_checks::{check_block_files, check_pruned};
 
 const WHERE_TEXT: &str = "The block index is in the chain state: see the directory chainstate.\n";
 
@@ -90,7 +91,8 @@ impl Rebuild {
     ///
     /// # Errors
     ///
-    /// Returns [`NeedsRebuild`] if index or chain state is missing, and an error if the disk refuses.
+    /// Returns [`NeedsRebuild`] if index or chain state is missing, or blocks are of which the chain
+    /// state would be made anew, and an error if the disk refuses.
     pub(crate) fn prepare(
         &self,
         config: &Config,
@@ -106,6 +108,9 @@ impl Rebuild {
             (RebuildOption::Chainstate, None) if self.has_chainstate()? => {
                 self.check_marks()?;
                 let chainstate = open()?;
+                // What it would be made of has to be there before it goes.
+                check_block_files(&chainstate, &self.blocks)?;
+                check_pruned(&chainstate, config.blocks.prune)?;
                 rows::save(&self.fs, &self.index, &chainstate)?;
                 chainstate.shutdown().context("closing the chain state")?;
                 self.begin(Step::WipeChainstate)?;
