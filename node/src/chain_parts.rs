@@ -7,6 +7,7 @@ use bitcoin::BlockHash;
 use cofferdam_ibd::{BlockAccepted, BlockRef, Chainstate, HeaderRef, Rejection};
 
 use crate::config::Config;
+use crate::index;
 use crate::notify::new_rules_warning;
 use crate::prune::Pruner;
 
@@ -126,6 +127,7 @@ impl ChainOptions {
     /// What a configuration says, for a chain whose block files have all been read or not.
     pub(crate) fn new(config: &Config, files_indexed: bool) -> Self {
         let pruner = Pruner::new(&config.blocks, config.network, files_indexed);
+        let pruner = pruner.keep_for(index::names(config.indexes));
         Self { pruner, stop_at_height: config.stop_at_height }
     }
 }

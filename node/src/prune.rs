@@ -30,7 +30,7 @@ pub(crate) struct Pruner {
     after_height: u32,
     /// Bytes of blocks connected when the files were last looked at, and the last file's number.
     looked_at: Option<(u64, u32)>,
-    /// The last height that each index has read.
+    /// The last height that each index has read; 0 of one that has not said so yet.
     locks: BTreeMap<String, u32>,
     /// Whether every block file has been read: of others no row says yet which blocks they have
     /// (`m_blockfiles_indexed`).
@@ -49,6 +49,12 @@ impl Pruner {
         let (mode, fast) = (blocks.prune, blocks.fast_prune);
         let (looked_at, locks) = (None, BTreeMap::new());
         Self { mode, fast, after_height, looked_at, locks, files_indexed }
+    }
+
+    /// Keeps all blocks for each of these indexes, until it says what it has read.
+    pub(crate) fn keep_for(mut self, indexes: impl Iterator<Item = &'static str>) -> Self {
+        self.locks.extend(indexes.map(|name| (name.to_owned(), 0)));
+        self
     }
 
     /// How files are pruned.
@@ -103,7 +109,7 @@ impl Pruner {
         let now = (chainstate.progress().bytes, chainstate.last_block_file());
         let is_due =
             |(bytes, file): (u64, u32)| now.1 != file || now.0.saturating_sub(bytes) >= chunk;
-        // The first time the indexes have not said yet what they need.
+        // The first time no file has been begun since.
         let is_due = is_due(*self.looked_at.get_or_insert(now));
         if !is_due || chainstate.tip().height <= self.after_height {
             return Ok(());
@@ -197,6 +203,8 @@ mod tests {
     use cofferdam_storage::{MemoryDatabase, StdFileSystem};
 
     use super::*;
+    use crate::chain::ChainOptions;
+    use crate::config::Config;
 
     fn files() -> Vec<BlockFileUsage> {
         let file = |number: u32| BlockFileUsage {
@@ -250,6 +258,29 @@ mod tests {
             assert_eq!(advance.connected, 1);
         }
         chainstate
+    }
+
+    /// At the start of a node its index begins after the chain, and an import has none that runs.
+    #[test]
+    fn no_file_goes_before_an_index_has_said_what_it_has_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut chainstate = long_chain(dir.path());
+        let mut config = Config::new(Network::Regtest, dir.path()).unwrap();
+        config.blocks.prune = PruneMode::Target(1);
+        config.blocks.fast_prune = true;
+        config.indexes.filters = true;
+        let mut pruner = ChainOptions::new(&config, true).pruner;
+        let mut prune = |pruner: &mut Pruner| {
+            let files = |chain: &Chainstate| chain.finished_block_files().unwrap().len();
+            let before = files(&chainstate);
+            // As if another file had been begun since.
+            pruner.looked_at = Some((0, 0));
+            pruner.run(&mut chainstate, false).unwrap();
+            before - files(&chainstate)
+        };
+        assert_eq!(prune(&mut pruner), 0);
+        pruner.lock("basic block filter index", LOCK_MARGIN + 30);
+        assert!(prune(&mut pruner) > 0);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use cofferdam_ibd::{BlockRef, Chainstate};
 use cofferdam_storage::{BackendKind, BackendOptions, Database};
 
 pub(crate) use self::filter::BlockFilters;
-use self::follower::{Follower, TREES, beyond_pruned, misses_blocks};
+use self::follower::{BlockIndex as _, Follower, TREES, beyond_pruned, misses_blocks};
 pub(crate) use self::tx::TxIndex;
 use crate::chain::{ChainHandle, describe};
 use crate::config::IndexConfig;
@@ -146,6 +146,12 @@ impl Indexes {
             follower.stop();
         }
     }
+}
+
+/// Returns the names of the indexes that the options ask for.
+pub(crate) fn names(options: IndexConfig) -> impl Iterator<Item = &'static str> {
+    let transactions = options.transactions.then_some(TxIndex::NAME);
+    transactions.into_iter().chain(options.filters.then_some(BlockFilters::NAME))
 }
 
 /// Refuses a chain whose coin statistics have to read blocks that are gone.
