@@ -99,6 +99,46 @@ fn an_index_that_has_read_the_blocks_holds_no_file_back() {
     assert_eq!(pruned(&["-blockfilterindex"]), pruned(&[]));
 }
 
+/// What a power cut leaves that takes the chain's last block and not the index's.
+#[test]
+fn an_index_that_has_a_block_more_than_a_pruned_chain_goes_back() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let options = ["-fastprune", "-prune=1", "-blockfilterindex"];
+    let has = |node: &Node, height: u32| {
+        cofferdam_tests::process::wait_for("the index", || {
+            let info = node.rpc("getindexinfo", &[]);
+            let info = &info["basic block filter index"];
+            (info["synced"] == true && info["best_block_height"] == height).then_some(())
+        });
+    };
+    let node = start(dir.path(), &options);
+    mine(&node, 700);
+    has(&node, 700);
+    assert_ne!(node.rpc("pruneblockchain", &["400"]), Value::from(-1));
+    node.stop();
+    let copy = |from: &str, to: &str| {
+        let (from, to) = (dir.path().join(from), dir.path().join(to));
+        let status = std::process::Command::new("cp").arg("-r").args([from, to]).status();
+        assert!(status.expect("cp").success());
+    };
+    copy("regtest", "before");
+    let node = start(dir.path(), &options);
+    mine(&node, 1);
+    has(&node, 701);
+    node.stop();
+    for name in ["chainstate", "blocks"] {
+        std::fs::remove_dir_all(dir.path().join("regtest").join(name)).expect("there");
+        copy(&format!("before/{name}"), &format!("regtest/{name}"));
+    }
+    let node = start(dir.path(), &options);
+    has(&node, 700);
+    // Another block than the one that is lost.
+    let _ = node.rpc("generatetodescriptor", &["1", "raw(51)"]);
+    has(&node, 701);
+    let _ = node.rpc("getblockfilter", &[&hash_at(&node, 701)]);
+    node.stop();
+}
+
 /// As with `bitcoind`: the call ends where blocks are gone, and the node lives on.
 #[test]
 fn invalidating_a_pruned_block_goes_as_far_as_blocks_are_there() {

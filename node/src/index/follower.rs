@@ -114,12 +114,16 @@ impl Follower {
         reserve: Reserve,
     ) -> Result<Self> {
         let position = read_position(&*database)?;
+        let rows = Arc::clone(&database);
         let missing = chain.change(move |worker| {
-            // From now on nothing goes that is needed.
-            worker.pruner.lock(I::NAME, position.map_or(0, |at| at.height));
-            Ok(misses_blocks(&worker.chainstate, position, I::NEEDS_UNDO))
+            let known = last_known(&*rows, &worker.chainstate, position);
+            Ok(known.map(|known| {
+                // From now on nothing goes that is needed.
+                worker.pruner.lock(I::NAME, known.map_or(0, |at| at.height));
+                misses_blocks(&worker.chainstate, known, I::NEEDS_UNDO)
+            }))
         })?;
-        if missing {
+        if missing? {
             return Err(beyond_pruned(I::NAME));
         }
         let shared = Arc::new(Shared {
@@ -213,6 +217,22 @@ impl Follower {
     }
 }
 
+/// Returns the last block of an index that the chain knows: in a power cut it may have lost some that
+/// the index has.
+fn last_known(
+    database: &dyn Database,
+    chain: &Chainstate,
+    position: Option<BlockRef>,
+) -> Result<Option<BlockRef>> {
+    let mut last = position;
+    while let Some(at) = last
+        && chain.headers().get(&at.hash).is_none()
+    {
+        last = below(database, at)?;
+    }
+    Ok(last)
+}
+
 /// Returns whether blocks that an index still has to read are gone.
 pub(super) fn misses_blocks(
     chain: &Chainstate,
@@ -263,6 +283,16 @@ pub(super) fn hash_at(database: &dyn Database, height: u32) -> Result<Option<Blo
     let row = database.get(POSITION, &height.to_be_bytes());
     let row = row.map_err(|error| anyhow!(describe(&error)))?;
     Ok(row.and_then(|row| BlockHash::from_slice(&row).ok()))
+}
+
+/// Returns the block of the index below one of its blocks; none is below the genesis block.
+fn below(database: &dyn Database, at: BlockRef) -> Result<Option<BlockRef>> {
+    let Some(height) = at.height.checked_sub(1) else {
+        return Ok(None);
+    };
+    let hash = hash_at(database, height)?;
+    let hash = hash.ok_or_else(|| anyhow!("there is no block at height {height}"))?;
+    Ok(Some(BlockRef { height, hash }))
 }
 
 /// What to do next.
@@ -404,15 +434,7 @@ impl<I: BlockIndex> Worker<I> {
         let mut batch = Batch::new();
         self.index.remove(at, block.as_ref(), &mut batch)?;
         batch.delete(POSITION, &at.height.to_be_bytes());
-        let below = match at.height.checked_sub(1) {
-            Some(height) => {
-                let hash = hash_at(&*self.database, height)?;
-                let hash = hash.ok_or_else(|| anyhow!("there is no block at height {height}"))?;
-                Some(BlockRef { height, hash })
-            }
-            None => None,
-        };
-        self.commit(batch, below)
+        self.commit(batch, below(&*self.database, at)?)
     }
 
     fn commit(&self, mut batch: Batch, position: Option<BlockRef>) -> Result<()> {
