@@ -400,6 +400,27 @@ fn a_take_over_that_is_refused_leaves_a_directory_to_start_in() {
     start(dir.path(), &[]).stop();
 }
 
+#[test]
+fn files_of_another_network_are_not_taken_over() {
+    let (core, _) = chain(1);
+    let (dir, from) = (tempfile::tempdir().expect("temporary"), core.path().join("regtest"));
+    let import = ["-signet", "import", "--from-core", from.to_str().expect("UTF-8")];
+    let refused = |why: &str| {
+        let output = run(BINARY, dir.path(), &import);
+        assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+        assert!(said(&output).contains(why), "{}", said(&output));
+        assert!(!dir.path().join("signet/blocks/blk00000.dat").exists());
+    };
+    refused("blk00000.dat is of network regtest, and this data directory of network signet");
+    // Under no key that is there, or with nothing in it.
+    let files = blocks_dir(core.path());
+    fs::remove_file(files.join("xor.dat")).expect("there");
+    refused("does not begin with a block of network signet");
+    fs::write(files.join("blk00000.dat"), "").expect("room");
+    refused("does not begin with a block of network signet");
+    Node::start_on("signet", BINARY, dir.path(), &["-connect=0"]).stop();
+}
+
 /// What a node is left with that found a block rotten and fetched it again.
 #[test]
 fn a_reindex_takes_the_other_copy_of_a_damaged_block() {

@@ -91,6 +91,7 @@ fn sources(
         let files = startup::block_files(&core)?;
         return Ok(files.into_iter().map(|file| foreign(file.path)).collect());
     }
+    from_core::check_network(&core, &config.params)?;
     rebuild.begin_to_take_files()?;
     if let Err(error) = from_core::take_over(&core, data_dir.blocks_dir(), config.blocks.copy) {
         // A chain that is pruned, say: the next start is as if nobody had tried.

@@ -12,9 +12,10 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use cofferdam_ibd::params::Network;
+use cofferdam_ibd::params::{ChainParams, Network};
 
 use super::SourceFile;
+use super::scan::BlockFile;
 use super::startup::block_files;
 use crate::data_dir::network_dir;
 
@@ -40,6 +41,27 @@ pub(super) fn check_is_another(core: &Path, own: &Path) -> Result<()> {
         "{} is where this node keeps its own block files (-datadir, -blocksdir). To take them over from Bitcoin Core, give this node a directory of its own; if Bitcoin Core is not to use them any more, start with -reindex instead",
         core.display()
     )
+}
+
+/// Refuses files of another network: those of `DIR/blocks` may be of any, and would be this node's own
+/// before anybody reads them.
+pub(super) fn check_network(core: &Path, params: &ChainParams) -> Result<()> {
+    let Some(SourceFile { path, .. }) = block_files(core)?.into_iter().next() else {
+        return Ok(());
+    };
+    let mut file =
+        BlockFile::open(&path).with_context(|| format!("reading block file {}", path.display()))?;
+    let (path, network) = (path.display(), params.network);
+    let magic = file.first_magic().with_context(|| format!("reading block file {path}"))?;
+    if magic == Some(params.magic) {
+        return Ok(());
+    }
+    match magic.and_then(|magic| file.network_of(&magic)) {
+        Some(foreign) => bail!(
+            "block file {path} is of network {foreign}, and this data directory of network {network}"
+        ),
+        None => bail!("block file {path} does not begin with a block of network {network}"),
+    }
 }
 
 /// Returns whether two names lead to the same file or directory.

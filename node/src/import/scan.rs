@@ -80,6 +80,14 @@ impl BlockFile {
         Ok(Self { reader, position: 0, length, magics: magics.collect() })
     }
 
+    /// Returns the magic that the file begins with, if it is that long.
+    pub(crate) fn first_magic(&mut self) -> io::Result<Option<[u8; 4]>> {
+        if self.length < 4 {
+            return Ok(None);
+        }
+        Ok(self.read_at(0, 4)?.try_into().ok())
+    }
+
     /// Reads bytes at a position.
     pub(crate) fn read_at(&mut self, offset: u64, length: u32) -> io::Result<Vec<u8>> {
         self.seek(offset)?;
@@ -173,7 +181,8 @@ impl BlockFile {
         }
     }
 
-    fn network_of(&self, magic: &[u8]) -> Option<Network> {
+    /// Returns the network of a magic, if it is one of those that everybody knows.
+    pub(crate) fn network_of(&self, magic: &[u8]) -> Option<Network> {
         self.magics.iter().find(|(_, known)| known == magic).map(|(network, _)| *network)
     }
 
