@@ -54,10 +54,15 @@ pub(super) fn load(typed: Options) -> Result<Loaded, String> {
     if !foreign_sections.is_empty() {
         complaints.push(format!("Warning: {foreign_sections}"));
     }
-    let data_dir = data_dir(&settings)
-        .map_err(|dir| in_file(&format!("specified data directory \"{dir}\" does not exist.")))?;
+    let data_dir_of = |settings: &Settings| {
+        data_dir(settings)
+            .map_err(|dir| in_file(&format!("specified data directory \"{dir}\" does not exist.")))
+    };
+    // One at the top of the file has to be there, even if that of the network's section counts.
+    data_dir_of(&settings)?;
     let network = network(&settings)?;
     settings.network = network.to_string();
+    let data_dir = data_dir_of(&settings)?;
     warnings.extend(ignored_file(&settings, &data_dir, &first_dir, path.as_deref())?);
     let chain_dir = data_dir.join(network_dir(network).unwrap_or_default());
     let dynamic = settings.path("settings", SETTINGS_FILE);
