@@ -67,7 +67,11 @@ fn try_run(words: impl IntoIterator<Item = OsString>) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Import { files } => run_import(&config, &files),
-        _ if config.daemon || config.daemon_wait => daemon::start(&words, config.daemon_wait),
+        _ if config.daemon || config.daemon_wait => {
+            // While somebody listens: the process in the background has no standard error.
+            DataDir::probe(&config)?;
+            daemon::start(&words, config.daemon_wait)
+        }
         _ => run_sync(&config, &words),
     }
 }

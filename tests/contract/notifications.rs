@@ -175,13 +175,20 @@ fn a_daemon_is_ready_when_the_command_returns_or_says_that_it_is_not() {
     let stat = text(Path::new(&format!("/proc/{pid}/stat")));
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split(' ').collect();
     assert_eq!(fields[4..6], [pid.as_str(), "0"], "{stat}");
-    let second = with(&["-daemonwait"]);
-    assert_eq!(second.status.code(), Some(1), "the directory is locked: {}", said(&second));
-    assert!(said(&second).contains("Error during initialization - check debug.log for details"));
+    for option in ["-daemon", "-daemonwait"] {
+        let second = with(&[option]);
+        assert_eq!(second.status.code(), Some(1), "the directory is locked: {}", said(&second));
+        assert!(second.stdout.is_empty(), "nothing was started: {}", said(&second));
+        let text = String::from_utf8_lossy(&second.stderr);
+        assert!(text.starts_with("Error: Cannot obtain a lock on directory"), "{text}");
+    }
     assert!(with(&["rpc", "getblockcount"]).status.success());
     assert!(with(&["rpc", "stop"]).status.success());
     let pid = dir.path().join("regtest/bitcoind.pid");
     wait_for("the end of the daemon", || (!pid.exists()).then_some(()));
+    let failed = with(&["-daemonwait", "-pid=no/such"]);
+    assert_eq!(failed.status.code(), Some(1), "{}", said(&failed));
+    assert!(said(&failed).contains("Error during initialization - check debug.log for details"));
     let output = with(&["-daemonwait", "-nopid"]);
     assert!(output.status.success() && !pid.exists(), "{}", said(&output));
     assert!(with(&["rpc", "stop"]).status.success());

@@ -49,28 +49,14 @@ pub(crate) struct DataDir {
 impl DataDir {
     /// Makes the directories that are missing and locks the chain directory.
     pub(crate) fn open(config: &Config) -> Result<Self> {
-        let data_dir = &config.data_dir;
-        make_dir(data_dir)?;
-        let chain_dir = chain_dir(config);
-        let is_new = !chain_dir.exists();
-        make_dir(&chain_dir)?;
-        let lock_of_chain = DirLock::take(&chain_dir)?;
-        let blocks_dir = blocks_dir(config);
-        make_dir(&blocks_dir)?;
-        let lock_of_blocks = DirLock::take(&blocks_dir)?;
-        refuse_core(&chain_dir, &blocks_dir)?;
-        // Bitcoin Core's block index is in `blocks/index`, and drivers look whether it is there; here
-        // it is a table of the chain state.
-        for name in ["blocks/index", "chainstate"] {
-            make_dir(&chain_dir.join(name))?;
-        }
-        if is_new && config.network == Network::Regtest {
-            // Bitcoin Core's test framework removes this directory and fails if it is not there.
-            make_dir(&chain_dir.join("wallets"))?;
-        }
+        let Locked { chain_dir, blocks_dir, locks } = Locked::take(config)?;
         let pid_file = config.pid_file.as_ref().map(|file| chain_dir.join(file));
-        let _locks = [lock_of_chain, lock_of_blocks];
-        Ok(Self { chain_dir, blocks_dir, pid_file, cookie_written: None, _locks })
+        Ok(Self { chain_dir, blocks_dir, pid_file, cookie_written: None, _locks: locks })
+    }
+
+    /// Finds out whether the directory can be opened, for a process that nobody hears if it cannot.
+    pub(crate) fn probe(config: &Config) -> Result<()> {
+        Locked::take(config).map(drop)
     }
 
     pub(crate) fn chain_dir(&self) -> &Path {
@@ -129,6 +115,38 @@ impl DataDir {
         let Some(path) = &self.pid_file else { return Ok(()) };
         std::fs::write(path, format!("{}\n", std::process::id()))
             .with_context(|| format!("Unable to create the PID file '{}'", path.display()))
+    }
+}
+
+/// The directories of a node, made and locked.
+struct Locked {
+    chain_dir: PathBuf,
+    blocks_dir: PathBuf,
+    locks: [DirLock; 2],
+}
+
+impl Locked {
+    fn take(config: &Config) -> Result<Self> {
+        let data_dir = &config.data_dir;
+        make_dir(data_dir)?;
+        let chain_dir = chain_dir(config);
+        let is_new = !chain_dir.exists();
+        make_dir(&chain_dir)?;
+        let lock_of_chain = DirLock::take(&chain_dir)?;
+        let blocks_dir = blocks_dir(config);
+        make_dir(&blocks_dir)?;
+        let lock_of_blocks = DirLock::take(&blocks_dir)?;
+        refuse_core(&chain_dir, &blocks_dir)?;
+        // Bitcoin Core's block index is in `blocks/index`, and drivers look whether it is there; here
+        // it is a table of the chain state.
+        for name in ["blocks/index", "chainstate"] {
+            make_dir(&chain_dir.join(name))?;
+        }
+        if is_new && config.network == Network::Regtest {
+            // Bitcoin Core's test framework removes this directory and fails if it is not there.
+            make_dir(&chain_dir.join("wallets"))?;
+        }
+        Ok(Self { chain_dir, blocks_dir, locks: [lock_of_chain, lock_of_blocks] })
     }
 }
 
