@@ -41,6 +41,7 @@ pub(crate) struct DataDir {
     chain_dir: PathBuf,
     blocks_dir: PathBuf,
     pid_file: Option<PathBuf>,
+    pid_written: Option<PathBuf>,
     cookie_written: Option<PathBuf>,
     /// Held, and with them the locks, until the node has stopped.
     _locks: [DirLock; 2],
@@ -51,7 +52,8 @@ impl DataDir {
     pub(crate) fn open(config: &Config) -> Result<Self> {
         let Locked { chain_dir, blocks_dir, locks } = Locked::take(config)?;
         let pid_file = config.pid_file.as_ref().map(|file| chain_dir.join(file));
-        Ok(Self { chain_dir, blocks_dir, pid_file, cookie_written: None, _locks: locks })
+        let (pid_written, cookie_written) = (None, None);
+        Ok(Self { chain_dir, blocks_dir, pid_file, pid_written, cookie_written, _locks: locks })
     }
 
     /// Finds out whether the directory can be opened, for a process that nobody hears if it cannot.
@@ -111,10 +113,12 @@ impl DataDir {
     }
 
     /// Writes the file of the process id, if the user wants one.
-    pub(crate) fn write_pid(&self) -> Result<()> {
+    pub(crate) fn write_pid(&mut self) -> Result<()> {
         let Some(path) = &self.pid_file else { return Ok(()) };
         std::fs::write(path, format!("{}\n", std::process::id()))
-            .with_context(|| format!("Unable to create the PID file '{}'", path.display()))
+            .with_context(|| format!("Unable to create the PID file '{}'", path.display()))?;
+        self.pid_written = Some(path.clone());
+        Ok(())
     }
 }
 
@@ -152,11 +156,8 @@ impl Locked {
 
 impl Drop for DataDir {
     fn drop(&mut self) {
-        // Only what this process wrote: a second one that found the lock taken never gets here.
-        if let Some(path) = &self.cookie_written {
-            let _ = std::fs::remove_file(path);
-        }
-        if let Some(path) = &self.pid_file {
+        // Only what this process wrote: `-pid` may name a file of any other.
+        for path in self.cookie_written.iter().chain(&self.pid_written) {
             let _ = std::fs::remove_file(path);
         }
     }
@@ -267,6 +268,20 @@ mod tests {
         drop(first);
         assert!(!cookie.exists() && !dir.path().join("regtest/bitcoind.pid").exists());
         open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_file_of_another_process_s_id_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = Config::new(Network::Regtest, dir.path()).unwrap();
+        let pid_file = dir.path().join("other.pid");
+        config.pid_file = Some(pid_file.clone());
+        std::fs::write(&pid_file, "1\n").unwrap();
+        // As an import does, which writes none.
+        drop(DataDir::open(&config).unwrap());
+        assert!(pid_file.exists());
+        DataDir::open(&config).unwrap().write_pid().unwrap();
+        assert!(!pid_file.exists());
     }
 
     const LOCKED_DIR: &str = "COFFERDAM_TEST_LOCKED_DIR";
