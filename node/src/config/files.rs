@@ -122,14 +122,16 @@ impl Reader {
             return Ok(());
         }
         let chain = self.chain_name()?;
-        let of_chain = self.includes(Some(&chain), 0);
-        let of_all = self.includes(None, 0);
-        for name in of_chain.iter().chain(&of_all) {
+        let seen_of_chain = self.include_values(Some(&chain)).len();
+        let seen_of_all = self.include_values(None).len();
+        let mut names = self.includes(Some(&chain), 0);
+        names.extend(self.includes(None, 0));
+        for name in &names {
             self.include(name)?;
         }
         // Those that the included files name, and those of a network that they choose.
-        let mut late = self.includes(Some(&chain), of_chain.len());
-        late.extend(self.includes(None, of_all.len()));
+        let mut late = self.includes(Some(&chain), seen_of_chain);
+        late.extend(self.includes(None, seen_of_all));
         let chosen = self.chain_name()?;
         if chosen != chain {
             late.extend(self.includes(Some(&chosen), 0));
@@ -169,15 +171,20 @@ impl Reader {
         Ok(())
     }
 
-    /// Returns the files that a section includes, after the last negation and `skip` of them.
-    fn includes(&self, section: Option<&str>, skip: usize) -> Vec<String> {
+    /// Returns the files that a section includes, after the last negation and the first `seen` values.
+    fn includes(&self, section: Option<&str>, seen: usize) -> Vec<String> {
+        let values = self.include_values(section);
+        let live = values.iter().rposition(|value| **value == OptionValue::Off);
+        let live = live.map_or(0, |index| index + 1);
+        values.iter().skip(seen.max(live)).map(|value| value.as_str().to_owned()).collect()
+    }
+
+    /// Returns what a section says of includes, negations as well.
+    fn include_values(&self, section: Option<&str>) -> Vec<&OptionValue> {
         let entries = self.settings.file.iter();
         let entries = entries
             .filter(|entry| entry.section.as_deref() == section && entry.name == "includeconf");
-        let values: Vec<&OptionValue> = entries.map(|entry| &entry.value).collect();
-        let live = values.iter().rposition(|value| **value == OptionValue::Off);
-        let live = live.map_or(0, |index| index + 1);
-        values.iter().skip(skip.max(live)).map(|value| value.as_str().to_owned()).collect()
+        entries.map(|entry| &entry.value).collect()
     }
 
     fn chain_name(&self) -> Result<String, String> {

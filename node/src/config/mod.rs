@@ -423,6 +423,19 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_file_that_is_included_after_a_negation_is_not_told_as_ignored() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        write("bitcoin.conf", "includeconf=gone.conf\nnoincludeconf=1\nincludeconf=a.conf\n");
+        write("a.conf", "prune=1\nincludeconf=b.conf\n");
+        let word = format!("-datadir={}", dir.path().display());
+        let config = Config::load(Args::parse([word.into()]).unwrap().options).unwrap();
+        assert_eq!(config.blocks.prune, PruneMode::Manual);
+        let ignored = "warning: -includeconf cannot be used from included files; ignoring -includeconf=b.conf";
+        assert_eq!(config.complaints, [ignored]);
+    }
+
+    #[test]
     fn figures_are_shown_on_this_machine_and_only_when_asked_for() {
         let address = |line| load(line, "").map(|config| config.metrics);
         assert_eq!(address(""), Ok(None));
