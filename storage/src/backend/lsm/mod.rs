@@ -101,6 +101,8 @@ impl LsmDatabase {
             .name("cofferdam-merge".to_owned())
             .spawn(move || worker.run_merger())
             .map_err(|source| Error::io("start the merging thread of", dir, source))?;
+        // What the process before had to leave: short ones would never come to the end of a merge.
+        store.wakeup.ask();
         Ok(Self { store, merger: Some(merger) })
     }
 

@@ -4,6 +4,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::testing::{
@@ -273,26 +274,57 @@ fn a_missing_list_is_corruption_and_not_an_empty_database() {
     assert!(matches!(open(&fs), Err(Error::Corrupt { .. })));
 }
 
+/// Writes so many runs of one size, for which a rule asks for a merge; returns what they hold.
+fn write_runs(database: &LsmDatabase, count: usize) -> Model {
+    let mut model = Model::default();
+    for round in 0..count {
+        let mut batch = Batch::new();
+        for n in 0..30 {
+            batch.put(A, &[n], &round.to_le_bytes());
+        }
+        apply_sorted(database, &batch).unwrap();
+        model.apply(&batch);
+    }
+    model
+}
+
+fn count_runs(database: &LsmDatabase) -> usize {
+    read(&database.store.state).runs.len()
+}
+
+/// Returns when the merging thread has made one run of all.
+fn wait_for_one_run(database: &LsmDatabase) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while count_runs(database) > 1 {
+        assert!(Instant::now() < deadline, "{} runs", count_runs(database));
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn nothing_is_merged_while_the_disk_has_no_room_for_it() {
     let fs = SimFileSystem::new();
     fs.set_free_bytes(Some(100));
     let database = open(&fs).unwrap();
-    let mut model = Model::default();
-    for round in 0..2 * compaction::WIDTH {
-        // Runs of one size: a rule asks for a merge.
-        let mut batch = Batch::new();
-        for n in 0..30 {
-            batch.put(A, &[n], &round.to_le_bytes());
-        }
-        apply_sorted(&database, &batch).unwrap();
-        model.apply(&batch);
-    }
+    let model = write_runs(&database, 2 * compaction::WIDTH);
     database.compact().unwrap();
-    assert_eq!(read(&database.store.state).runs.len(), 2 * compaction::WIDTH);
+    assert_eq!(count_runs(&database), 2 * compaction::WIDTH);
     fs.set_free_bytes(Some(1 << 30));
     database.compact().unwrap();
-    assert_eq!(read(&database.store.state).runs.len(), 1);
+    assert_eq!(count_runs(&database), 1);
+    assert_same(&database, &model, "merged");
+}
+
+#[test]
+fn what_sessions_before_left_unmerged_is_merged_after_opening() {
+    let fs = SimFileSystem::new();
+    fs.set_free_bytes(Some(0));
+    let database = open(&fs).unwrap();
+    let model = write_runs(&database, compaction::WIDTH);
+    drop(database);
+    fs.set_free_bytes(None);
+    let database = open(&fs).unwrap();
+    wait_for_one_run(&database);
     assert_same(&database, &model, "merged");
 }
 
