@@ -15,6 +15,8 @@
 //!   crash takes all of them, never some.
 //! - After a list could not be written nothing is written any more: what is on the disk is unknown
 //!   until the database is opened again.
+//! - The same after a merge that failed for another reason than want of space: it would fail each
+//!   time, and the runs would fill the disk. Reads go on.
 //!
 //! Locks, in the order in which they are taken: `merging` (one merge or clearing at a time), `writer`
 //! (one change of the list at a time; held across I/O), `state` (changed without I/O; read while

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::compaction::{Choice, MergeJob, choose, sizes};
 use super::filter::key_hash;
@@ -63,7 +63,7 @@ pub(super) fn wanted_after(error: &Error, free_bytes: u64) -> Option<u64> {
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) next: u64,
-    /// A list could not be written.
+    /// A list could not be written, or runs not be merged.
     pub(super) failed: Option<String>,
 }
 
@@ -130,25 +130,29 @@ impl Wakeup {
 impl Store {
     pub(super) fn run_merger(&self) {
         while self.wakeup.wait() {
-            loop {
-                match self.merge_once() {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => {
-                        if !self.wakeup.stop.load(Ordering::Relaxed) {
-                            // The runs are as they were. A list that could not be written is in
-                            // `failed`, and the next write says so.
-                            warn!(error = error.chain(), "cannot merge runs of the database");
-                        }
-                        break;
-                    }
-                }
-            }
+            // A failure is in `failed`, and the next write says so.
+            while self.merge_once().unwrap_or(false) {}
         }
     }
 
-    /// Merges some runs, if a rule asks for it and the disk has room.
+    /// Merges some runs, if a rule asks for it and the disk has room. A failure that is neither for
+    /// want of space nor because of the end is final.
     pub(super) fn merge_once(&self) -> Result<bool> {
+        let merged = self.try_merge();
+        if let Err(error) = &merged
+            && !self.wakeup.stop.load(Ordering::Relaxed)
+        {
+            let mut writer = lock(&self.writer);
+            if writer.failed.is_none() {
+                let cause = error.chain();
+                error!(cause, "cannot merge runs of the database: it refuses writes from now on");
+                writer.failed = Some(cause);
+            }
+        }
+        merged
+    }
+
+    fn try_merge(&self) -> Result<bool> {
         let mut merging = lock(&self.merging);
         let runs = Arc::clone(&read(&self.state).runs);
         let free_bytes = self.fs.free_bytes(&self.dir)?.unwrap_or(u64::MAX);

@@ -394,6 +394,31 @@ fn a_merge_changes_nothing_once_a_list_could_not_be_written() {
 }
 
 #[test]
+fn writes_end_with_the_name_of_a_run_that_cannot_be_merged_and_reads_go_on() {
+    let fs = SimFileSystem::new();
+    fs.set_free_bytes(Some(0));
+    let database = open(&fs).unwrap();
+    let model = write_runs(&database, compaction::WIDTH);
+    let path = read(&database.store.state).runs[2].run.path.clone();
+    drop(database);
+    let mut bytes = fs.read(&path).unwrap();
+    bytes[0] ^= 1;
+    fs.plant(&path, &bytes);
+    fs.set_free_bytes(None);
+    let database = open(&fs).unwrap();
+    // The thread has found it already, or does it now.
+    database.compact().unwrap_err();
+    let error = apply_sorted(&database, &random_batch(&mut Random::new(1), 9)).unwrap_err();
+    assert!(matches!(error, Error::Poisoned { .. }), "{}", error.chain());
+    let cause = format!("corrupt storage: {}: wrong checksum of a block", path.display());
+    assert!(error.chain().contains(&cause), "{}", error.chain());
+    // All keys are in the newest run.
+    for n in 0..30 {
+        assert_eq!(database.get(A, &[n]).unwrap().as_ref(), model.get(A.id, &[n]));
+    }
+}
+
+#[test]
 fn keys_that_do_not_ascend_are_refused_and_nothing_is_applied() {
     let database = open(&SimFileSystem::new()).unwrap();
     let ops = [b"b", b"a"].map(|key| Ok(Op::Put { tree_id: A.id, key, value: b"v" }));
