@@ -109,6 +109,7 @@ fn check(backend: &str) {
     }
     let verified = printed(&["wal", "verify"], dir.path(), 0);
     assert!(verified.contains("database      holds all batches up to 0"), "{verified}");
+    check_bad_engine(backend, dir.path());
     check_damage(dir.path(), &dump);
     // The tools have left it as it was: the node goes on at the same block.
     let args = [format!("-backend={backend}")];
@@ -140,6 +141,27 @@ fn check_other_owner(backend: &str, dir: &Path) {
     assert!(said(&stats).contains("run this as the node's user"), "{}", said(&stats));
     assert_eq!(contents(dir), before, "nothing of another's is changed");
     chown(&engine, Some(owner), None).expect("root");
+}
+
+/// An engine that no node could open, beside a sound log; undone afterwards.
+fn check_bad_engine(backend: &str, dir: &Path) {
+    let engine = dir.join("regtest/chainstate").join(backend);
+    let elsewhere = dir.join("elsewhere");
+    fs::rename(&engine, &elsewhere).expect("one disk");
+    let gone = printed(&["wal", "verify"], dir, 1);
+    assert!(gone.contains(&format!("cannot be opened: {} is missing", engine.display())), "{gone}");
+    assert!(gone.contains("valid: ends with record "), "{gone}");
+    fs::rename(&elsewhere, &engine).expect("one disk");
+    if backend == "lsm" {
+        let list = engine.join("MANIFEST");
+        let bytes = fs::read(&list).expect("readable");
+        fs::write(&list, &bytes[1..]).expect("room");
+        let damaged = printed(&["wal", "verify"], dir, 1);
+        assert!(damaged.contains("cannot be opened: opening "), "{damaged}");
+        assert!(damaged.contains("corrupt storage: "), "{damaged}");
+        fs::write(&list, bytes).expect("room");
+    }
+    printed(&["wal", "verify"], dir, 0);
 }
 
 /// A torn tail, then rot in a record in the middle: said with the place; undone afterwards.

@@ -9,7 +9,7 @@ use cofferdam_ibd::TREES;
 use cofferdam_storage::Count;
 
 use super::log::{look, tip_text, verdict};
-use super::place::{Place, in_use, open_engine, read_state};
+use super::place::{Place, Spared, open_engine, read_state};
 use super::table::{align, line};
 use crate::terminal;
 
@@ -20,7 +20,7 @@ pub(crate) fn stats(place: &Place) -> Result<ExitCode> {
     };
     // Asked first: a node that starts at this moment is still found out by the engine's lock.
     if place.log.is_dir() && look(place, None)?.in_use {
-        bail!(in_use());
+        bail!(Spared::InUse);
     }
     // Sizes before the engine is opened, which may tidy up.
     let blocks = chainstate.parent().map(|dir| dir.join("blocks"));

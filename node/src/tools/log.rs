@@ -12,7 +12,7 @@ use cofferdam_storage::{
     SegmentReport, Tip, TreeOps, Verdict, inspect_log,
 };
 
-use super::place::{Place, in_use, open_engine, read_state};
+use super::place::{Place, Spared, open_engine, read_state};
 use super::table::{align, line};
 use crate::terminal;
 
@@ -27,13 +27,14 @@ pub(crate) fn inspect(place: &Place) -> Result<ExitCode> {
 
 /// `wal verify`: whether an opening would succeed; the exit code says it too.
 pub(crate) fn verify(place: &Place) -> Result<ExitCode> {
-    let state = ask_engine(place);
-    let report = look(place, state.as_ref().ok())?;
+    let engine = ask_engine(place);
+    let state = if let Engine::Asked(state) = &engine { Some(state) } else { None };
+    let report = look(place, state)?;
     terminal::print(&line("log", report.dir.display()));
-    terminal::print(&line("database", state.map_or_else(|why| why, |state| position(&state))));
+    terminal::print(&line("database", engine.describe()));
     terminal::print(&verdict(&report));
-    let is_corrupt = matches!(report.verdict, Verdict::Corrupt(_));
-    Ok(if is_corrupt { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let is_bad = matches!(engine, Engine::Bad(_)) || matches!(report.verdict, Verdict::Corrupt(_));
+    Ok(if is_bad { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// `wal dump`: a line for each record.
@@ -89,16 +90,41 @@ fn records(place: &Place, from_lsn: u64) -> Result<LogRecords<'static>> {
         .with_context(|| format!("reading the log {}", place.log.display()))
 }
 
-/// How far the engine is, or why that is not known.
-fn ask_engine(place: &Place) -> Result<DatabaseState, String> {
-    let ask = || {
-        let (kind, dir) = place.engine()?.ok_or_else(|| anyhow!("there is none"))?;
-        if look(place, None)?.in_use {
-            bail!(in_use());
+/// What is known of the engine.
+enum Engine {
+    Asked(DatabaseState),
+    /// There is none beside the log, or it is left alone: why.
+    NotAsked(anyhow::Error),
+    /// It is gone, damaged, or no node could open it: why.
+    Bad(anyhow::Error),
+}
+
+impl Engine {
+    fn describe(&self) -> String {
+        match self {
+            Self::Asked(state) => position(state),
+            Self::NotAsked(why) => format!("not asked ({why:#}): by the log alone"),
+            Self::Bad(why) => format!("cannot be opened: {why:#}"),
         }
-        read_state(&*open_engine(kind, &dir)?)
+    }
+}
+
+/// How far the engine is, or why that is not known.
+fn ask_engine(place: &Place) -> Engine {
+    let ask = || {
+        let Some((kind, dir)) = place.engine()? else {
+            return Ok(Engine::NotAsked(anyhow!("there is none")));
+        };
+        if look(place, None)?.in_use {
+            return Ok(Engine::NotAsked(Spared::InUse.into()));
+        }
+        read_state(&*open_engine(kind, &dir)?).map(Engine::Asked)
     };
-    ask().map_err(|why: anyhow::Error| format!("not asked ({why:#}): by the log alone"))
+    ask().unwrap_or_else(
+        |why: anyhow::Error| {
+            if why.is::<Spared>() { Engine::NotAsked(why) } else { Engine::Bad(why) }
+        },
+    )
 }
 
 /// How far an engine is, in words.

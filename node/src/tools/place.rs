@@ -1,9 +1,10 @@
 //! `Place`: which log, engine and blocks a directory named by the user means.
 
+use std::fmt;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use cofferdam_ibd::TREES;
 use cofferdam_storage::{BackendKind, BackendOptions, Database, DatabaseState, Error};
 
@@ -72,7 +73,7 @@ pub(crate) fn open_engine(kind: BackendKind, dir: &Path) -> Result<Box<dyn Datab
     check_owner(dir, rustix::process::geteuid().as_raw())?;
     match kind.open(dir, TREES, &BackendOptions::default()) {
         Ok(database) => Ok(database),
-        Err(Error::Locked { .. }) => Err(anyhow!(in_use())),
+        Err(Error::Locked { .. }) => Err(Spared::InUse.into()),
         Err(other) => Err(other).with_context(|| format!("opening {}", dir.display())),
     }
 }
@@ -82,18 +83,41 @@ fn check_owner(dir: &Path, user: u32) -> Result<()> {
     let data = std::fs::metadata(dir).with_context(|| format!("reading {}", dir.display()))?;
     let owner = data.uid();
     if owner != user {
-        bail!(
-            "{} belongs to user {owner}, and opening it writes files: run this as the node's user",
-            dir.display()
-        );
+        return Err(Spared::OfAnother { dir: dir.to_path_buf(), owner }.into());
     }
     Ok(())
 }
 
-/// What to say of a database that a node has open.
-pub(crate) const fn in_use() -> &'static str {
-    "the database is in use by another process; stop the node first"
+/// Why an engine is left alone that may be sound.
+#[derive(Debug)]
+pub(crate) enum Spared {
+    /// A node has it open.
+    InUse,
+    /// It is somebody else's.
+    OfAnother {
+        /// The engine's directory.
+        dir: PathBuf,
+        /// Whose it is.
+        owner: u32,
+    },
 }
+
+impl fmt::Display for Spared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InUse => {
+                f.write_str("the database is in use by another process; stop the node first")
+            }
+            Self::OfAnother { dir, owner } => write!(
+                f,
+                "{} belongs to user {owner}, and opening it writes files: run this as the node's user",
+                dir.display()
+            ),
+        }
+    }
+}
+
+impl std::error::Error for Spared {}
 
 /// Asks an engine how far it is.
 pub(crate) fn read_state(database: &dyn Database) -> Result<DatabaseState> {
