@@ -2,7 +2,7 @@
 #![expect(clippy::indexing_slicing, reason = "a test fails by a panic")]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
@@ -202,6 +202,50 @@ fn unwritable_directory_is_named() {
     assert!(all.contains("locked") && all.contains("ermission denied"), "{all}");
 }
 
+/// Block files may be read-only, as Bitcoin Core's that are taken over; what is to be appended to one
+/// of them is an error that names it. As an ordinary user where the tests run as root.
+#[test]
+fn block_files_that_may_only_be_read_are_read() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let (core, node) = (dir.path().join("core/regtest/blocks"), dir.path().join("node"));
+    fs::create_dir_all(&core).expect("room");
+    fs::create_dir(&node).expect("room");
+    let protect = |path: &Path| {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o444)).expect("owner");
+    };
+    let (bytes, names) = (chain(), ["blk00000.dat", "blk00001.dat"]);
+    let (middle, end) = (start_of(&bytes, 60), start_of(&bytes, 101));
+    for (name, bytes) in names.iter().zip([&bytes[..middle], &bytes[middle..end]]) {
+        fs::write(core.join(name), bytes).expect("room");
+        protect(&core.join(name));
+    }
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("owner");
+    let owned = [core.join(names[0]), core.join(names[1]), core.clone(), node.clone()];
+    let is_root = owned.iter().all(|path| chown(path, Some(NOBODY), Some(NOBODY)).is_ok());
+    let run = |args: &[&str]| {
+        let mut run = command(BINARY, &node);
+        run.args(["-regtest", "-backend=sled"]).args(args);
+        if is_root { as_nobody(&run, dir.path()) } else { run.output().expect("starts") }
+    };
+    let core = dir.path().join("core");
+    let imported = run(&["import", "--from-core", core.to_str().expect("UTF-8")]);
+    assert_eq!(printed(&imported, "height"), "100", "{}", said(&imported));
+
+    let own = node.join("regtest/blocks");
+    ["blk00000.dat", "blk00001.dat", "rev00001.dat"]
+        .iter()
+        .for_each(|name| protect(&own.join(name)));
+    let start = ["-server=0", "-connect=0", "-stopafterblockimport", "-checkblocks=0"];
+    let started = run(&start);
+    assert!(started.status.success(), "{}", said(&started));
+
+    let more = dir.path().join("more.dat");
+    fs::write(&more, &bytes[end..]).expect("room");
+    let failed = run(&["import", more.to_str().expect("UTF-8")]);
+    assert!(!failed.status.success());
+    assert!(said(&failed).contains("blk00001.dat: permission denied"), "{}", said(&failed));
+}
+
 #[test]
 fn a_node_that_may_open_few_files_has_fewer_peers() {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -233,13 +277,17 @@ fn a_node_that_may_open_few_files_has_fewer_peers() {
     assert!(log().contains(text), "{}", log());
 }
 
+/// The user and the group of that name.
+const NOBODY: u32 = 65_534;
+
 /// Runs a command as the user `nobody`, with a copy of the binary that this user can read.
 fn as_nobody(import: &Command, dir: &Path) -> Output {
     let binary = dir.join("cofferdam");
     fs::copy(BINARY, &binary).expect("room");
     fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).expect("owner");
     let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&binary);
+    let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
+    command.args([&user, &group, "--clear-groups"]).arg(&binary);
     command.args(import.get_args()).output().expect("setpriv is part of util-linux")
 }
 

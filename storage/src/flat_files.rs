@@ -12,8 +12,10 @@
 //!   directory are dirty from the start, and [`FlatFiles::rewrite`] is for records it may have lost.
 //! - After a failed fsync every append and sync is refused: the system may have dropped bytes and
 //!   would answer "done" to a second fsync.
+//! - A file that may not be written is read all the same, as Bitcoin Core does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -64,6 +66,8 @@ struct State {
     sizes: BTreeMap<u32, u64>,
     open: BTreeMap<u32, Arc<dyn File>>,
     dirty: BTreeMap<u32, Arc<dyn File>>,
+    /// Files whose handles are for reading alone.
+    read_only: BTreeSet<u32>,
     /// A file was made since the directory was last synced.
     dir_dirty: bool,
     poisoned: Option<String>,
@@ -93,14 +97,22 @@ impl FlatFiles {
     /// Writes a record again that is there, so that the next [`FlatFiles::sync`] covers it, whoever
     /// wrote it. For [`Attachments::rewrite`](crate::Attachments::rewrite): if an fsync of an
     /// earlier process failed, the system shows bytes that it will never write, and answers the
-    /// next fsync with "done".
+    /// next fsync with "done". A file that this process may not write was none of that one's.
     ///
     /// # Errors
     ///
     /// [`Error::OutOfBounds`] if the file does not hold it; or if the system refuses.
     pub fn rewrite(&self, position: FilePosition, len: usize) -> Result<()> {
         let bytes = self.read(position, len)?;
-        let file = self.existing_file(&mut lock(&self.state), position.file)?;
+        let file = {
+            let mut state = lock(&self.state);
+            let file = self.existing_file(&mut state, position.file)?;
+            if state.read_only.contains(&position.file) {
+                state.dirty.insert(position.file, file);
+                return Ok(());
+            }
+            file
+        };
         self.write(&file, position, &bytes).map(|_| ())
     }
 
@@ -317,7 +329,11 @@ impl FlatFiles {
         let path = self.path(number);
         let is_open = state.dirty.contains_key(&number) || state.open.contains_key(&number);
         if is_open || self.fs.exists(&path)? {
-            return self.existing_file(state, number);
+            let file = self.existing_file(state, number)?;
+            if state.read_only.contains(&number) {
+                return Err(Error::io("write", &path, ErrorKind::PermissionDenied.into()));
+            }
+            return Ok(file);
         }
         let file = self.fs.create_new(&path)?;
         state.dir_dirty = !mutated(Mutation::FlatFileNameNotSynced);
@@ -329,7 +345,17 @@ impl FlatFiles {
         if let Some(file) = state.dirty.get(&number).or_else(|| state.open.get(&number)) {
             return Ok(Arc::clone(file));
         }
-        let file = self.fs.open(&self.path(number))?;
+        let path = self.path(number);
+        let file = match self.fs.open(&path) {
+            Err(Error::Io { source, .. }) if is_for_reading(&source) => {
+                state.read_only.insert(number);
+                self.fs.open_to_read(&path)?
+            }
+            opened => {
+                state.read_only.remove(&number);
+                opened?
+            }
+        };
         remember(state, number, &file);
         Ok(file)
     }
@@ -342,6 +368,11 @@ impl FlatFiles {
             file_bytes,
         }
     }
+}
+
+/// Whether a failed opening leaves open that the file may be read.
+fn is_for_reading(source: &std::io::Error) -> bool {
+    matches!(source.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
 }
 
 /// Keeps a file open. Dirty files are held elsewhere too: the handle that wrote is the one whose
@@ -433,6 +464,30 @@ mod tests {
         assert!(matches!(files.read(at, 3), Err(Error::OutOfBounds { .. })));
         std::fs::rename(&elsewhere, files.path(0)).unwrap();
         assert_eq!(files.read(at, 3).unwrap(), b"abc");
+    }
+
+    /// As a full block file of Bitcoin Core may be, to which an import has given a second name.
+    #[test]
+    #[cfg(feature = "testing")]
+    fn a_file_that_may_only_be_read_is_read_and_named_by_an_append_to_it() {
+        let fs = crate::testing::SimFileSystem::new();
+        let open = || {
+            let shared: Arc<dyn FileSystem> = Arc::new(fs.clone());
+            FlatFiles::open(shared, Path::new("blocks"), options(10, [0; 8])).unwrap()
+        };
+        let files = open();
+        let (first, last) = (files.append(b"abcdefgh").unwrap(), files.append(b"ijk").unwrap());
+        for number in [first.file, last.file] {
+            fs.write_protect(&files.path(number));
+        }
+        let files = open();
+        assert_eq!(files.read(first, 8).unwrap(), b"abcdefgh");
+        assert_eq!(files.read(last, 3).unwrap(), b"ijk");
+        files.rewrite(first, 8).unwrap();
+        files.sync().unwrap();
+        let error = files.append(b"l").unwrap_err();
+        assert_eq!(error.chain(), "cannot write blocks/blk00001.dat: permission denied");
+        assert_eq!(files.append(b"too long for that one").unwrap().file, 2);
     }
 
     #[test]

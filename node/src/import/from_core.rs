@@ -8,7 +8,7 @@
 
 use std::fs::Metadata;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -18,6 +18,9 @@ use super::SourceFile;
 use super::scan::BlockFile;
 use super::startup::block_files;
 use crate::data_dir::network_dir;
+
+/// The mode of copies.
+const COPY_MODE: u32 = 0o600;
 
 /// Finds the block files below a directory: a data directory, one of a network, or `blocks` itself.
 pub(super) fn blocks_dir(dir: &Path, network: Network) -> Result<PathBuf> {
@@ -140,14 +143,16 @@ fn link(from: &Path, to: &Path) -> Result<()> {
     std::fs::rename(&temporary, to).with_context(what)
 }
 
-/// Copies a file, so that it has its name only when it is whole and durable.
+/// Copies a file, so that it has its name only when it is whole and durable. The copy is this node's,
+/// which may have to append to it: the mode of Core's, which may be read-only, is not copied.
 fn copy_whole(from: &Path, to: &Path) -> Result<()> {
     let what = || format!("copying {} to {}", from.display(), to.display());
     let temporary = temporary(to);
     // It may be a second name of a file of Core's, left by a crash: writing to it would cut that off.
     remove(&temporary)?;
     std::fs::copy(from, &temporary).with_context(what)?;
-    let copied = std::fs::OpenOptions::new().write(true).open(&temporary).with_context(what)?;
+    let copied = std::fs::File::open(&temporary).with_context(what)?;
+    copied.set_permissions(std::fs::Permissions::from_mode(COPY_MODE)).with_context(what)?;
     copied.sync_all().with_context(what)?;
     std::fs::rename(&temporary, to).with_context(what)
 }
@@ -206,6 +211,22 @@ mod tests {
         let copies = tempfile::tempdir().unwrap();
         take_over(&blocks, copies.path(), true).unwrap();
         assert_eq!(std::fs::metadata(copies.path().join("blk00000.dat")).unwrap().nlink(), 1);
+    }
+
+    #[test]
+    fn a_copy_can_be_written_though_the_file_of_core_is_read_only() {
+        let names = ["blk00000.dat", "blk00001.dat", "xor.dat"];
+        let from = core(&names);
+        let blocks = blocks_dir(from.path(), Network::Regtest).unwrap();
+        let mode = |path: PathBuf| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        for name in names {
+            let read_only = std::fs::Permissions::from_mode(0o444);
+            std::fs::set_permissions(blocks.join(name), read_only).unwrap();
+        }
+        let own = tempfile::tempdir().unwrap();
+        take_over(&blocks, own.path(), false).unwrap();
+        let modes = names.map(|name| mode(own.path().join(name)));
+        assert_eq!(modes, [0o444, 0o600, 0o600], "the first is Core's own file");
     }
 
     /// What a crash between the two steps of a link leaves is a name of Core's own file.

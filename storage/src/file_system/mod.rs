@@ -33,6 +33,15 @@ pub trait FileSystem: Debug + Send + Sync {
     /// If it does not exist or the system refuses.
     fn open(&self, path: &Path) -> Result<Arc<dyn File>>;
 
+    /// Opens an existing file for reading alone, which needs no permission to write.
+    ///
+    /// # Errors
+    ///
+    /// If it does not exist or the system refuses.
+    fn open_to_read(&self, path: &Path) -> Result<Arc<dyn File>> {
+        self.open(path)
+    }
+
     /// The names in a directory, in order.
     ///
     /// # Errors
@@ -203,7 +212,7 @@ pub fn read_small(fs: &dyn FileSystem, path: &Path, bytes_max: usize) -> Result<
     if !fs.exists(path)? {
         return Ok(None);
     }
-    let file = fs.open(path)?;
+    let file = fs.open_to_read(path)?;
     let bytes = file.len()?;
     let len = usize::try_from(bytes).ok().filter(|len| *len <= bytes_max).ok_or_else(|| {
         let bytes_max = u64::try_from(bytes_max).unwrap_or(u64::MAX);
@@ -242,6 +251,10 @@ impl FileSystem for StdFileSystem {
 
     fn open(&self, path: &Path) -> Result<Arc<dyn File>> {
         StdFile::wrap(OpenOptions::new().read(true).write(true).open(path), "open", path)
+    }
+
+    fn open_to_read(&self, path: &Path) -> Result<Arc<dyn File>> {
+        StdFile::wrap(fs::File::open(path), "open", path)
     }
 
     fn list(&self, dir: &Path) -> Result<Vec<String>> {

@@ -70,6 +70,8 @@ pub(crate) struct Disk {
     pub(crate) dirs: BTreeSet<Arc<Path>>,
     /// The lock files that are held.
     pub(crate) locks: BTreeSet<Arc<Path>>,
+    /// Files that may not be written.
+    pub(crate) write_protected: BTreeSet<Arc<Path>>,
     /// Changes that a crash may take, in order.
     pub(crate) pending: Vec<Pending>,
     /// How many operations have begun.

@@ -53,6 +53,11 @@ impl SimFileSystem {
         lock(&self.disk).free_bytes_in.insert(dir.into(), free_bytes);
     }
 
+    /// Lets a file be opened for reading alone.
+    pub fn write_protect(&self, path: &Path) {
+        lock(&self.disk).write_protected.insert(path.into());
+    }
+
     /// Lets the operation of that number, and all that follow it, not happen.
     pub fn crash_at(&self, op: u64) {
         lock(&self.disk).crash_at = Some(op);
@@ -164,6 +169,16 @@ impl FileSystem for SimFileSystem {
     }
 
     fn open(&self, path: &Path) -> Result<Arc<dyn File>> {
+        let mut disk = lock(&self.disk);
+        disk.call("open", path)?;
+        let file = disk.find("open", path)?;
+        if disk.write_protected.contains(path) {
+            return Err(Error::io("open", path, io::ErrorKind::PermissionDenied.into()));
+        }
+        Ok(self.handle(file, path))
+    }
+
+    fn open_to_read(&self, path: &Path) -> Result<Arc<dyn File>> {
         let mut disk = lock(&self.disk);
         disk.call("open", path)?;
         let file = disk.find("open", path)?;
