@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::{COINS, TREES, block, commit, open_log_only, open_over, options};
 use crate::testing::SimFileSystem;
 use crate::{
-    Database, Durability, Error, MemoryDatabase, NoSpaceHook, WalOptions, wait_for_free_bytes,
+    Database, Durability, Error, MemoryDatabase, NoSpaceHook, SegmentFiles, WalOptions,
+    wait_for_free_bytes,
 };
 
 const RESERVE_BYTES: u64 = 64 << 20;
@@ -69,6 +70,26 @@ fn what_is_buffered_is_written_back_before_a_commit_is_refused() {
     store.wait_for_space(20_000).unwrap();
     assert_eq!(store.stats().applied_lsn, 6);
     assert!((0..6).all(|n| store.get(COINS, &[n]).unwrap() == Some(vec![n; 10_000])));
+}
+
+/// The next segment is allocated whole: without room for it that would fail, and poison the store.
+#[test]
+fn a_commit_leaves_room_for_a_segment_that_is_allocated_ahead() {
+    const SEGMENT_BYTES: u64 = 1 << 20;
+    for segment_files in [SegmentFiles::Preallocated, SegmentFiles::Recycled] {
+        let fs = SimFileSystem::new();
+        let options = WalOptions {
+            segment_bytes: SEGMENT_BYTES,
+            segment_files,
+            ..options(Durability::Strict)
+        };
+        let (store, _) = open_over(&fs, options, Box::new(MemoryDatabase::new(&TREES))).unwrap();
+        fs.set_free_bytes(Some(RESERVE_BYTES + SEGMENT_BYTES + 100));
+        store.wait_for_space(100).unwrap();
+        let error = store.wait_for_space(101).unwrap_err();
+        let Error::NoSpace { wanted_bytes, .. } = error else { panic!("{}", error.chain()) };
+        assert_eq!(wanted_bytes, RESERVE_BYTES + SEGMENT_BYTES + 101);
+    }
 }
 
 #[test]

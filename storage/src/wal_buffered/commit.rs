@@ -263,7 +263,10 @@ impl<D: Database> Inner<D> {
                 u64::try_from(active + frozen).unwrap_or(u64::MAX)
             };
             let batch = u64::try_from(bytes).unwrap_or(u64::MAX);
-            let wanted_bytes = reserve_bytes.saturating_add(buffered).saturating_add(batch);
+            // The next segment takes its room at once.
+            let segment = if self.place.is_roomy() { self.options.segment_bytes } else { 0 };
+            let wanted_bytes = [buffered, batch, segment].into_iter();
+            let wanted_bytes = wanted_bytes.fold(reserve_bytes, u64::saturating_add);
             if free_bytes >= wanted_bytes {
                 return Ok(());
             }

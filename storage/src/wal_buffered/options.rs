@@ -187,7 +187,8 @@ pub struct WalOptions {
     /// them no smaller. Coins hardly shrink: for slow disks and compressible values.
     pub compress_bytes_min: Option<usize>,
     /// While the log's disk would have less free space than this, the next batch and what is
-    /// buffered written, the latter is written back, and if there is still too little,
+    /// buffered written (and a segment allocated, where that is done ahead), what is buffered is
+    /// written back, and if there is still too little,
     /// commits are refused with [`Error::NoSpace`](crate::Error::NoSpace). Nothing of the batch
     /// has been written then and nothing is poisoned: the same commit may be tried again.
     pub reserve_bytes: u64,
