@@ -4,15 +4,16 @@
 use std::fmt::{self, Debug, Formatter};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{COINS, META, TREES, block, commit};
 use crate::testing::{Random, SimFileSystem, effort};
 use crate::{
-    BackendKind, BackendOptions, Batch, BlockBatch, Count, Database, Durability, Entries,
-    FileSystem, KeyRange, MemoryDatabase, NoAttachments, Result, StdFileSystem, Tip, Tree,
+    Attachments, BackendKind, BackendOptions, Batch, BlockBatch, Count, Database, Durability,
+    Entries, FileSystem, KeyRange, MemoryDatabase, NoAttachments, Result, StdFileSystem, Tip, Tree,
     WalBuffered, WalOptions,
 };
 
@@ -405,4 +406,48 @@ fn the_durable_tip_is_that_of_the_durable_record_at_every_moment() {
     });
     store.sync().unwrap();
     check();
+}
+
+/// Attachments that wait, while they are synced, until another thread has staged a block.
+#[derive(Debug, Default)]
+struct StageWhenSynced {
+    next: Mutex<Option<(Arc<Store>, BlockBatch)>>,
+    staged: AtomicBool,
+}
+
+impl Attachments for StageWhenSynced {
+    fn sync(&self) -> Result<()> {
+        let Some((store, block)) = self.next.lock().unwrap().take() else { return Ok(()) };
+        let (done, staged) = sync_channel(1);
+        let stage = move || done.send(store.stage(block).is_ok());
+        thread::Builder::new().name("stage".to_owned()).spawn(stage).unwrap();
+        let staged = staged.recv_timeout(Duration::from_secs(10)) == Ok(true);
+        self.staged.store(staged, Ordering::Relaxed);
+        Ok(())
+    }
+    fn intact(&self, _: &BlockBatch) -> Result<bool> {
+        Ok(true)
+    }
+    fn rewrite(&self, _: &BlockBatch) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_block_is_staged_while_a_segment_is_begun() {
+    let attachments = Arc::new(StageWhenSynced::default());
+    let options = WalOptions { segment_bytes: 1, ..options(None) };
+    let backend: Box<dyn Database> = Box::new(MemoryDatabase::new(&TREES));
+    let (fs, attached) = (Arc::new(SimFileSystem::new()), Arc::clone(&attachments));
+    let opened = WalBuffered::open(options, fs, Path::new("log"), backend, attached);
+    let store = Arc::new(opened.unwrap().0);
+    put(&store, &KEYS, 1);
+    let next = block(&store, &[], |batch| batch.put(COINS, b"a", b"2"));
+    store.stage(next.clone()).unwrap();
+    let after = block(&store, &[next], |batch| batch.put(COINS, b"a", b"3"));
+    *attachments.next.lock().unwrap() = Some((Arc::clone(&store), after));
+    store.commit_staged().unwrap();
+    assert!(attachments.staged.load(Ordering::Relaxed), "staging waited for the log's files");
+    store.commit_staged().unwrap();
+    assert_eq!(store.get(COINS, b"a").unwrap(), Some(b"3".to_vec()));
 }

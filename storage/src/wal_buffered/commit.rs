@@ -137,7 +137,9 @@ impl<D: Database> Inner<D> {
         self.wait_for_space(change.payload_len(), || self.write_back_now(writer))?;
         self.make_room(writer, change)?;
         if self.syncer.with_log(|log| log.current_bytes()) >= self.options.segment_bytes {
-            self.syncer.rotate(read(&self.view).applied)?;
+            // On its own line: the lock of the view must not be held across the I/O.
+            let applied = read(&self.view).applied;
+            self.syncer.rotate(applied)?;
         }
         let tip = match change {
             Change::Block(block) => Some(block.tip),
@@ -371,7 +373,8 @@ impl<D: Database> Inner<D> {
     pub(super) fn checkpoint(&self, writer: &mut Writer) -> Result<()> {
         self.queue.wait_idle(&self.health)?;
         self.write_back_now(writer)?;
-        self.syncer.rotate(read(&self.view).applied)?;
+        let applied = read(&self.view).applied;
+        self.syncer.rotate(applied)?;
         self.remove_obsolete_segments()
     }
 
