@@ -6,7 +6,8 @@
 //! - all of them, when those after the oldest have [`SPACE_RATIO`] times its bytes, and all together
 //!   [`SPACE_BYTES_MIN`]: what was deleted is gone for good then. Where the room for it is about to
 //!   be used up, a part of the oldest's bytes ([`SCARCE_DIVISOR`]) is enough: without it nothing
-//!   would ever be given back to the disk;
+//!   would ever be given back to the disk. What was cleared in the oldest counts as if it were
+//!   after it: it goes as well;
 //! - the newest [`WIDTH`] or more of like size: a run joins while it has at most [`TIER_RATIO`]
 //!   times the bytes of the newest one of them;
 //! - the newest [`WIDTH`] of those.
@@ -49,9 +50,18 @@ const GLANCE_ENTRIES: u32 = 4096;
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Size {
     pub(super) bytes: u64,
+    /// Those of trees that were cleared since, whose entries are not counted.
+    pub(super) hidden_bytes: u64,
     /// Entries with a value, and without.
     pub(super) puts: u64,
     pub(super) deletes: u64,
+}
+
+impl Size {
+    /// What a merge reads.
+    const fn visible_bytes(&self) -> u64 {
+        self.bytes.saturating_sub(self.hidden_bytes)
+    }
 }
 
 /// Which runs are to be merged.
@@ -66,17 +76,18 @@ pub(super) struct Choice {
 /// that `wanted_bytes_min` have to be free for it.
 pub(super) fn choose(runs: &[Size], free_bytes: u64, wanted_bytes_min: u64) -> Option<Choice> {
     let (oldest, newer) = runs.split_first()?;
-    let newer_bytes = sum(newer).bytes;
+    let newer_bytes = sum(newer).bytes + oldest.hidden_bytes;
+    let oldest_bytes = oldest.visible_bytes();
     let left_bytes = left_bytes(oldest, &sum(runs));
     let wanted_bytes = room_for(left_bytes).max(wanted_bytes_min);
     let is_scarce = free_bytes / SCARCE_ROOM < wanted_bytes;
     let due_bytes = if is_scarce {
-        oldest.bytes / SCARCE_DIVISOR
+        oldest_bytes / SCARCE_DIVISOR
     } else {
-        oldest.bytes.saturating_mul(SPACE_RATIO)
+        oldest_bytes.saturating_mul(SPACE_RATIO)
     };
     if newer_bytes >= due_bytes
-        && oldest.bytes + newer_bytes >= SPACE_BYTES_MIN
+        && oldest_bytes + newer_bytes >= SPACE_BYTES_MIN
         && free_bytes >= wanted_bytes
     {
         return Some(Choice { range: 0..runs.len(), keep_bytes: spare(left_bytes) / 2 });
@@ -86,7 +97,7 @@ pub(super) fn choose(runs: &[Size], free_bytes: u64, wanted_bytes_min: u64) -> O
     [like, WIDTH].into_iter().filter(|count| (WIDTH..=like).contains(count)).find_map(|count| {
         let range = runs.len() - count..runs.len();
         // No more than there was.
-        let bytes = sum(runs.get(range.clone())?).bytes;
+        let bytes = sum(runs.get(range.clone())?).visible_bytes();
         (free_bytes >= room_for(bytes)).then(|| Choice { range, keep_bytes: spare(bytes) / 2 })
     })
 }
@@ -94,6 +105,7 @@ pub(super) fn choose(runs: &[Size], free_bytes: u64, wanted_bytes_min: u64) -> O
 fn sum(runs: &[Size]) -> Size {
     runs.iter().fold(Size::default(), |sum, run| Size {
         bytes: sum.bytes + run.bytes,
+        hidden_bytes: sum.hidden_bytes + run.hidden_bytes,
         puts: sum.puts + run.puts,
         deletes: sum.deletes + run.deletes,
     })
@@ -107,10 +119,10 @@ fn sum(runs: &[Size]) -> Size {
 /// as in that run, which has no deletions, or as in all of them if that is more. Entries that replace
 /// others make this too much. Where it is too little, the merge ends before it has used up the disk.
 fn left_bytes(oldest: &Size, all: &Size) -> u64 {
-    let bytes_each = |size: &Size| size.bytes.div_ceil((size.puts + size.deletes).max(1));
+    let bytes_each = |size: &Size| size.visible_bytes().div_ceil((size.puts + size.deletes).max(1));
     let left = all.puts.saturating_sub(all.deletes);
     let bytes = left.saturating_mul(bytes_each(oldest).max(bytes_each(all)));
-    bytes.max(oldest.bytes).min(all.bytes)
+    bytes.max(oldest.visible_bytes()).min(all.visible_bytes())
 }
 
 /// How much has to be free for a merge with so many bytes of result.
@@ -202,13 +214,16 @@ fn tree_ids<'a>(runs: impl Iterator<Item = &'a Run>) -> Vec<u8> {
 /// What the rules look at in the runs.
 pub(super) fn sizes(runs: &[Member]) -> Vec<Size> {
     let size = |member: &Member| {
-        let bytes = member.run.byte_len();
-        let trees = member.run.trees().iter().filter(|tree| !member.hidden.contains(&tree.id));
-        trees.fold(Size { bytes, ..Size::default() }, |size, tree| Size {
-            puts: size.puts + tree.puts,
-            deletes: size.deletes + tree.deletes,
-            ..size
-        })
+        let mut size = Size { bytes: member.run.byte_len(), ..Size::default() };
+        for tree in member.run.trees() {
+            if member.hidden.contains(&tree.id) {
+                size.hidden_bytes += member.run.tree_bytes(tree);
+            } else {
+                size.puts += tree.puts;
+                size.deletes += tree.deletes;
+            }
+        }
+        size
     };
     runs.iter().map(size).collect()
 }
@@ -222,7 +237,8 @@ mod tests {
 
     /// Runs of entries of one byte.
     fn of(bytes: &[u64]) -> Vec<Size> {
-        bytes.iter().map(|&bytes| Size { bytes, puts: bytes, deletes: 0 }).collect()
+        let size = |&bytes: &u64| Size { bytes, puts: bytes, ..Size::default() };
+        bytes.iter().map(size).collect()
     }
 
     fn chosen(bytes: &[u64], free_bytes: u64) -> Option<Range<usize>> {
@@ -257,10 +273,29 @@ mod tests {
         assert_eq!(chosen(&bytes, 50_000 * MIB), Some(0..bytes.len()));
     }
 
+    fn size(bytes: u64, puts: u64, deletes: u64) -> Size {
+        Size { bytes, puts, deletes, ..Size::default() }
+    }
+
+    #[test]
+    fn what_was_cleared_needs_no_room_and_is_given_back() {
+        let kept = size(100 * MIB, MIB, 0);
+        let oldest = Size { bytes: 10_000 * MIB, hidden_bytes: 9900 * MIB, ..kept };
+        for runs in [vec![oldest], vec![oldest, kept, kept]] {
+            let range = choose(&runs, 1000 * MIB, 0).map(|choice| choice.range);
+            assert_eq!(range, Some(0..runs.len()), "{} runs", runs.len());
+            assert_eq!(choose(&runs, 100 * MIB, 0), None);
+        }
+        assert_eq!(choose(&[Size { hidden_bytes: 0, ..oldest }], PLENTY, 0), None);
+        // Much of little is not worth a merge, as elsewhere.
+        let small = Size { bytes: 900 * MIB, hidden_bytes: 800 * MIB, ..kept };
+        assert_eq!(choose(&[small], PLENTY, 0), None);
+    }
+
     #[test]
     fn what_is_deleted_needs_no_room() {
-        let oldest = Size { bytes: 6000 * MIB, puts: 100 * MIB, deletes: 0 };
-        let newer = Size { bytes: 12_000 * MIB, puts: 120 * MIB, deletes: 120 * MIB };
+        let oldest = size(6000 * MIB, 100 * MIB, 0);
+        let newer = size(12_000 * MIB, 120 * MIB, 120 * MIB);
         let range = |runs: &[Size], free| choose(runs, free, 0).map(|choice| choice.range);
         assert_eq!(range(&[oldest, newer], 8000 * MIB), Some(0..2), "6,000 and a quarter");
         assert_eq!(range(&[oldest, newer], 7000 * MIB), None);
@@ -268,7 +303,7 @@ mod tests {
         assert_eq!(choose(&[oldest, newer], 8000 * MIB, 8001 * MIB), None);
         assert!(choose(&[oldest, newer], 8001 * MIB, 8001 * MIB).is_some());
         // While the room is about to be used up, less than twice the oldest is enough.
-        let newer = Size { bytes: 4000 * MIB, puts: 40 * MIB, deletes: 40 * MIB };
+        let newer = size(4000 * MIB, 40 * MIB, 40 * MIB);
         assert_eq!(range(&[oldest, newer], 20_000 * MIB), None);
         assert_eq!(range(&[oldest, newer], 10_000 * MIB), Some(0..2));
     }
@@ -276,8 +311,8 @@ mod tests {
     /// Merges of newer runs have left deletions whose entries are gone.
     #[test]
     fn what_was_there_at_the_last_merge_of_all_has_room() {
-        let oldest = Size { bytes: 6000 * MIB, puts: 100 * MIB, deletes: 0 };
-        let newer = Size { bytes: 12_000 * MIB, puts: 60 * MIB, deletes: 180 * MIB };
+        let oldest = size(6000 * MIB, 100 * MIB, 0);
+        let newer = size(12_000 * MIB, 60 * MIB, 180 * MIB);
         let runs = [oldest, newer];
         assert_eq!(choose(&runs, 7000 * MIB, 0), None);
         let choice = choose(&runs, 8000 * MIB, 0).unwrap();
@@ -337,7 +372,7 @@ mod tests {
         fn push(&mut self, at: usize, puts: u64, deletes: u64) {
             let bytes = puts * PUT_BYTES + deletes * DELETE_BYTES;
             self.written_bytes += bytes;
-            self.runs.insert(at, Size { bytes, puts, deletes });
+            self.runs.insert(at, size(bytes, puts, deletes));
             self.widest = self.widest.max(self.runs.len());
             self.free_bytes();
         }

@@ -220,7 +220,7 @@ impl Database for LsmDatabase {
     fn clear(&self, tree: Tree) -> Result<()> {
         check_tree(&self.store.trees, tree.id)?;
         let store = &self.store;
-        let _no_merge = lock(&store.merging);
+        let mut merging = lock(&store.merging);
         let mut writer = lock(&store.writer);
         store.flush_pending(&mut writer)?;
         let before = Arc::clone(&read(&store.state).runs);
@@ -236,6 +236,9 @@ impl Database for LsmDatabase {
         let (kept, dropped): (Vec<_>, Vec<_>) = runs.into_iter().partition(is_needed);
         store.publish(&mut writer, kept, false)?;
         dropped.iter().for_each(|member| store.discard(&member.run.path));
+        // Less is left to be merged, and what a run keeps beside the tree may be due for it.
+        merging.wanted_bytes = 0;
+        store.wakeup.ask();
         Ok(())
     }
 

@@ -153,6 +153,11 @@ impl Run {
         self.blocks_end
     }
 
+    /// The number of bytes of a tree's entries.
+    pub(super) fn tree_bytes(&self, tree: &TreeSpan) -> u64 {
+        self.offset_of(tree.end).saturating_sub(self.offset_of(tree.first))
+    }
+
     /// Whether a key, by its hash, may be in the run.
     pub(super) fn may_have(&self, hash: u64) -> bool {
         self.filter.may_have(hash)

@@ -45,7 +45,7 @@ pub(super) struct Store {
 #[derive(Debug, Default)]
 pub(super) struct Merging {
     /// How much has to be free for a merge of all, as one found that ran out of space.
-    wanted_bytes: u64,
+    pub(super) wanted_bytes: u64,
 }
 
 /// Returns how much has to be free for a merge that ended with `error`, if it was for want of space;

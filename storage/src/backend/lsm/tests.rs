@@ -394,6 +394,42 @@ fn a_merge_changes_nothing_once_a_list_could_not_be_written() {
 }
 
 #[test]
+fn what_a_clearing_makes_due_is_merged_without_another_write() {
+    let database = open(&SimFileSystem::new()).unwrap();
+    write_runs(&database, compaction::WIDTH / 2);
+    // One that is not of their size: it keeps those before it and those after it apart.
+    let mut batch = Batch::new();
+    for n in 0..30 {
+        batch.put(B, &[n], &[n; 1000]);
+    }
+    apply_sorted(&database, &batch).unwrap();
+    let model = write_runs(&database, compaction::WIDTH / 2);
+    assert_eq!(count_runs(&database), compaction::WIDTH + 1);
+    database.clear(B).unwrap();
+    wait_for_one_run(&database);
+    assert_same(&database, &model, "merged");
+}
+
+#[test]
+fn the_bytes_of_a_tree_that_was_cleared_are_told_from_the_others() {
+    let fs = SimFileSystem::new();
+    let database = open(&fs).unwrap();
+    let mut batch = Batch::new();
+    for n in 0..30 {
+        batch.put(A, &[n], &[n]);
+        batch.put(B, &[n], &[n; 1000]);
+    }
+    apply_sorted(&database, &batch).unwrap();
+    let sizes = || compaction::sizes(&read(&database.store.state).runs);
+    let before = sizes()[0];
+    database.clear(B).unwrap();
+    let after = sizes()[0];
+    assert_eq!((before.hidden_bytes, before.puts), (0, 60));
+    assert_eq!((after.bytes, after.puts), (before.bytes, 30));
+    assert!((30_000..before.bytes - 60).contains(&after.hidden_bytes), "{after:?}");
+}
+
+#[test]
 fn writes_end_with_the_name_of_a_run_that_cannot_be_merged_and_reads_go_on() {
     let fs = SimFileSystem::new();
     fs.set_free_bytes(Some(0));
