@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use cofferdam_ibd::params::Network;
-use cofferdam_storage::{BackendKind, FileSystem, write_atomic};
+use cofferdam_storage::{BackendKind, FileSystem, StdFileSystem, write_atomic};
 
 use self::lock::DirLock;
 use crate::config::Config;
@@ -211,12 +211,22 @@ pub(crate) fn random_bytes<const N: usize>() -> Result<[u8; N]> {
     Ok(bytes)
 }
 
-fn make_dir(path: &Path) -> Result<()> {
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .with_context(|| format!("Cannot create directory {}", path.display()))
+/// Makes a directory and those above it, for the user alone. They are durable when it returns: what
+/// is durable in one whose name is not would be gone with it.
+pub(crate) fn make_dir(path: &Path) -> Result<()> {
+    make_dirs(path, &|dir| StdFileSystem.create_dir_all(dir))
+}
+
+/// As [`make_dir`]; `keep` makes the name of a directory durable that is there.
+fn make_dirs(path: &Path, keep: &dyn Fn(&Path) -> cofferdam_storage::Result<()>) -> Result<()> {
+    if let Some(above) = path.parent().filter(|above| !above.as_os_str().is_empty())
+        && !path.is_dir()
+    {
+        make_dirs(above, keep)?;
+    }
+    let what = || format!("Cannot create directory {}", path.display());
+    DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(what)?;
+    keep(path).with_context(what)
 }
 
 /// Refuses directories that Bitcoin Core uses: its chain state would pass for none, a new chain would
@@ -248,7 +258,6 @@ fn refuse_core(chain_dir: &Path, blocks_dir: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use cofferdam_storage::StdFileSystem;
 
     fn open(dir: &Path) -> Result<DataDir> {
         DataDir::open(&Config::new(Network::Regtest, dir).unwrap())
@@ -377,6 +386,25 @@ mod tests {
         let data_dir = dir.path().join("new");
         drop(DataDir::open(&Config::new(Network::Regtest, &data_dir).unwrap()).unwrap());
         assert_eq!(std::fs::metadata(&data_dir).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+
+    #[test]
+    fn each_directory_that_is_made_is_kept_and_those_above_it_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("a/b"));
+        let kept = std::cell::RefCell::new(Vec::new());
+        let make = || {
+            let keep = |dir: &Path| {
+                assert!(dir.is_dir());
+                kept.borrow_mut().push(dir.to_path_buf());
+                Ok(())
+            };
+            make_dirs(&b, &keep).unwrap();
+            kept.take()
+        };
+        assert_eq!(make(), [dir.path().to_path_buf(), a, b.clone()]);
+        let again = std::slice::from_ref(&b);
+        assert_eq!(make(), again, "who made it may have died before it was durable");
     }
 
     #[test]

@@ -23,6 +23,7 @@ use self::follower::{BlockIndex as _, Follower, TREES, beyond_pruned, misses_blo
 pub(crate) use self::tx::TxIndex;
 use crate::chain::{ChainHandle, describe};
 use crate::config::IndexConfig;
+use crate::data_dir::make_dir;
 use crate::shutdown::Shutdown;
 use crate::waits::Reserve;
 
@@ -176,7 +177,7 @@ fn open(kind: BackendKind, path: &Path) -> Result<Arc<dyn Database>> {
     tracing::info!("Opening LevelDB in {} (in fact {kind})", path.display());
     let failed =
         |what: &dyn fmt::Display| anyhow!("Error opening the index in {}: {what}", path.display());
-    std::fs::create_dir_all(path).map_err(|error| failed(&error))?;
+    make_dir(path).map_err(|error| failed(&format_args!("{error:#}")))?;
     let database = kind.open(path, TREES, &BackendOptions { cache_bytes: CACHE_BYTES });
     Ok(Arc::from(database.map_err(|error| failed(&describe(&error)))?))
 }
