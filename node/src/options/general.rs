@@ -97,7 +97,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     option(
         "txindex",
         "",
-        "Keep where each transaction is, for getrawtransaction (default: 0)",
+        "Keep where each transaction is, for getrawtransaction. With -backend=lsm this takes some 2 GB of memory on the main network, up to twice that for a while (default: 0)",
         &[],
     ),
     option(
