@@ -50,6 +50,9 @@ fn what_is_no_request_is_refused_with_its_status() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let node = Node::start(BINARY, dir.path(), &[]);
     let long = |count: usize| "x".repeat(count);
+    let lines = |count: usize| -> String {
+        (0..count).map(|index| format!("header_{index:04}: foo\r\n")).collect()
+    };
     for (sent, status) in [
         ("GET /\0 HTTP/1.1\r\n\r\n".to_owned(), 400),
         ("GET / HTTP/1.1\r\nA: b\0\r\n\r\n".into(), 400),
@@ -63,6 +66,8 @@ fn what_is_no_request_is_refused_with_its_status() {
         (format!("GET /{} HTTP/1.1\r\n\r\n", long(1000)), 404),
         (format!("GET /{} HTTP/1.1\r\n\r\n", long(10_000)), 400),
         (format!("GET / HTTP/1.1\r\nA: {}\r\n\r\n", long(9000)), 400),
+        (format!("GET /x HTTP/1.1\r\nHost: 127.0.0.1\r\n{}\r\n", lines(399)), 404),
+        (format!("GET /x HTTP/1.1\r\nHost: 127.0.0.1\r\n{}\r\n", lines(455)), 400),
         ("POST / HTTP/1.1\r\nContent-Length: 33554433\r\n\r\n".into(), 413),
         ("DELETE / HTTP/1.1\r\n\r\n".into(), 405),
         ("TRACE / HTTP/1.1\r\n\r\n".into(), 405),

@@ -30,9 +30,9 @@ pub(crate) const CONNECTIONS_MAX: usize = 512;
 /// header is answered as Bitcoin Core does.
 const READ_BYTES_MAX: usize = 128 << 10;
 
-/// Lines of a header: more than clients send. A place is set aside for each with every call: as many
-/// as fit into the header's size would take a twelfth of a short call.
-const HEADERS_MAX: usize = 256;
+/// Lines of a header: as many as are worth sending within its size. A place is set aside for each with
+/// every call: as many as could fit into that size would take a twelfth of a short call.
+const HEADERS_MAX: usize = 512;
 
 /// How long calls may go on when the node stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
