@@ -5,8 +5,8 @@
 //! | `"jsonrpc":"2.0"` | 200, no key `error` | 200, no key `result` |
 //! | others | 200, `error` is null | 404 unknown method, 500 others; `result` is null |
 //! | no request (no method, wrong version) | | 400 |
-//! | 2.0 without id (a notification) | 204, no body | 204, no body |
-//! | array | 200, array of replies | errors are inside |
+//! | 2.0 without id (a notification) | 204, no body | 204, no body; 400 if it is no request |
+//! | array | 200, array of replies | errors are inside; none of a notification |
 
 use std::collections::HashSet;
 
@@ -90,7 +90,9 @@ fn batch(
     let texts = texts.into_iter().map(RawValue::get).chain(std::iter::repeat(""));
     let mut body = String::from("[");
     for (request, text) in requests.into_iter().zip(texts) {
-        if let (_, Some(reply)) = reply_value(request, text, run) {
+        let is_answered = !is_notification(&request);
+        let (_, reply) = reply_value(request, text, run);
+        if let Some(reply) = reply.filter(|_| is_answered) {
             if body.len() > 1 {
                 body.push(',');
             }
@@ -106,6 +108,12 @@ fn batch(
     }
     body.push_str("]\n");
     Reply { status: 200, body }
+}
+
+/// Returns whether nobody waits for a reply, not even to a request that cannot be run.
+fn is_notification(value: &Value) -> bool {
+    let fields = value.as_object();
+    fields.is_some_and(|fields| !fields.contains_key("id") && version(fields) == Ok(true))
 }
 
 impl Reply {
@@ -276,6 +284,25 @@ mod tests {
         );
         check("[]", 200, "[]");
         check(r#"[{"jsonrpc":"2.0","method":"echo"}]"#, 204, "");
+    }
+
+    #[test]
+    fn a_notification_that_is_no_request_is_answered_alone_and_not_in_an_array() {
+        for (fields, error) in [
+            (r#""jsonrpc":"2.0""#, "Missing method"),
+            (r#""jsonrpc":"2.0","method":5"#, "Method must be a string"),
+            (r#""jsonrpc":"2.0","method":"x","params":1"#, "Params must be an array or object"),
+        ] {
+            let error = format!(r#"{{"code":-32600,"message":"{error}"}}"#);
+            let reply = format!(r#"{{"jsonrpc":"2.0","error":{error}}}"#);
+            check(&format!("{{{fields}}}"), 400, &reply);
+            check(&format!("[{{{fields}}}]"), 204, "");
+            let reply = format!(r#"{{"jsonrpc":"2.0","error":{error},"id":1}}"#);
+            check(&format!(r#"[{{{fields}}},{{{fields},"id":1}}]"#), 200, &format!("[{reply}]"));
+        }
+        // Of another version, a request without an id is answered.
+        let reply = r#"{"result":null,"error":{"code":-32600,"message":"Missing method"}}"#;
+        check("[{}]", 200, &format!("[{reply}]"));
     }
 
     #[test]
