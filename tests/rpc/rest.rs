@@ -70,6 +70,32 @@ fn check_coins(node: &Node, hash: &str) {
 }
 
 #[test]
+fn a_block_that_cannot_be_read_is_an_error_of_the_server() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let node = Node::start(BINARY, dir.path(), &["-rest"]);
+    let blocks = node.rpc("generatetoaddress", &["2", ADDRESS]);
+    let hash = blocks[0].as_str().expect("a hash");
+    let part = format!("/rest/blockpart/{hash}.hex?offset=100000&size=1");
+    let answer = |path: &str| {
+        let reply = get(&node, path);
+        (reply.status, reply.text().to_owned())
+    };
+    let text = format!("Bad block part offset/size 100000/1 for {hash}");
+    assert_eq!(answer(&part), (400, text));
+    let file = dir.path().join("regtest/blocks/blk00000.dat");
+    let file = std::fs::File::options().write(true).open(file).expect("there");
+    file.set_len(0).expect("cut");
+    for path in [
+        format!("/rest/block/{hash}.json"),
+        format!("/rest/block/{hash}.bin"),
+        format!("/rest/block/notxdetails/{hash}.json"),
+        part,
+    ] {
+        assert_eq!(answer(&path), (500, format!("I/O error reading {hash}")), "{path}");
+    }
+}
+
+#[test]
 fn coins_are_told_while_blocks_are_connected() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let node = Node::start(BINARY, dir.path(), &["-rest"]);

@@ -16,6 +16,7 @@ use hyper::{Response, StatusCode, Uri};
 use serde_json::{Value, json};
 
 use super::http::HttpResponse;
+use super::stored_block::NOT_ON_DISK;
 use super::{RpcError, RpcResult, WarmUp, execute};
 use super::{query, rest_coins};
 
@@ -210,6 +211,10 @@ pub(super) fn no_block(text: &str, error: &RpcError) -> Fault {
         None if error.code == super::code::INVALID_ADDRESS_OR_KEY => {
             Fault::missing(format_args!("{text} not found"))
         }
+        None if error.message == NOT_ON_DISK => Fault {
+            status: StatusCode::INTERNAL_SERVER_ERROR,
+            text: format!("I/O error reading {text}"),
+        },
         None => Fault::from(error.clone()),
     }
 }

@@ -9,6 +9,9 @@ use cofferdam_ibd::{BlockFiles, Chainstate, HeaderEntry, HeaderRef};
 
 use super::{Context, RpcError, code};
 
+/// What is said of a block whose bytes cannot be read.
+pub(super) const NOT_ON_DISK: &str = "Block not found on disk";
+
 /// A block that is known, and where its bytes are.
 #[derive(Clone, Debug)]
 pub(crate) struct StoredBlock {
@@ -35,13 +38,13 @@ impl StoredBlock {
         let Some(extent) = self.entry.block else {
             return Err(self.missing("Block", "Block not available (not fully downloaded)"));
         };
-        let unread = |_| RpcError::new(code::MISC_ERROR, "Block not found on disk");
+        let unread = |_| RpcError::new(code::MISC_ERROR, NOT_ON_DISK);
         self.files.read_block(extent).map_err(unread)
     }
 
     /// Reads the block.
     pub(crate) fn block(&self) -> Result<Block, RpcError> {
-        let undecodable = |_| RpcError::new(code::MISC_ERROR, "Block not found on disk");
+        let undecodable = |_| RpcError::new(code::MISC_ERROR, NOT_ON_DISK);
         deserialize(&self.raw()?).map_err(undecodable)
     }
 
