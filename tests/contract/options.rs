@@ -51,6 +51,7 @@ fn what_cannot_be_started_is_refused_in_bitcoind_s_words() {
         ("-prune=549", "Error: Prune configured below the minimum of 550 MiB.  Please use a higher number.".into()),
         ("-peerblockfilters", "Error: Cannot set -peerblockfilters without -blockfilterindex.".into()),
         ("-blockfilterindex=abc", "Error: Unknown -blockfilterindex value abc.".into()),
+        ("-txospenderindex", "Error: -txospenderindex is not supported: this program has no index of spending transactions.".into()),
         ("-peertimeout=0", "Error: peertimeout must be a positive integer.".into()),
         ("-signet", "Error: Invalid combination of -regtest, -signet, -testnet, -testnet4 and -chain. Can use at most one.".into()),
     ] {

@@ -39,6 +39,11 @@ impl IndexConfig {
         if transactions && settings.get("prune").is_some_and(|target| target != "0") {
             return Err("Prune mode is incompatible with -txindex.".into());
         }
+        // Without it gettxspendingprevout would tell spent outputs as unspent.
+        if settings.flag("txospenderindex", false) {
+            let text = "-txospenderindex is not supported: this program has no index of spending transactions.";
+            return Err(text.into());
+        }
         Ok(Self { transactions, filters, serve_filters })
     }
 }
@@ -64,6 +69,7 @@ mod tests {
             assert!(read(&[("blockfilterindex", value)]).is_ok_and(|config| config.filters));
         }
         assert!(read(&[("blockfilterindex", "0")]).is_ok_and(|config| !config.filters));
+        assert_eq!(read(&[("txospenderindex", "0")]), Ok(IndexConfig::default()));
         for (options, error) in [
             (vec![("blockfilterindex", "abc")], "Unknown -blockfilterindex value abc."),
             (
@@ -71,6 +77,10 @@ mod tests {
                 "Cannot set -peerblockfilters without -blockfilterindex.",
             ),
             (vec![("txindex", "1"), ("prune", "550")], "Prune mode is incompatible with -txindex."),
+            (
+                vec![("txospenderindex", "1")],
+                "-txospenderindex is not supported: this program has no index of spending transactions.",
+            ),
         ] {
             assert_eq!(read(&options), Err(error.to_owned()));
         }

@@ -108,5 +108,10 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     ),
     ignored("dbbatchsize"),
     ignored("prevoutfetchthreads"),
-    ignored("txospenderindex"),
+    option(
+        "txospenderindex",
+        "",
+        "Not in this program, which refuses to start with it (default: 0)",
+        &[DebugOnly],
+    ),
 ];
