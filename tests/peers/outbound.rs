@@ -227,6 +227,39 @@ fn a_connection_that_was_under_way_when_the_network_went_off_ends() {
     node.wait_for_peers(0);
 }
 
+/// Every address is of system 20,000: the program has one step, in which the lowest bit of each byte
+/// comes first.
+const ASMAP: [u8; 3] = [0xe4, 0xf0, 0x01];
+
+#[test]
+fn peers_are_told_with_their_autonomous_systems() {
+    let proxy = TcpListener::bind("127.0.0.1:0").expect("binds");
+    let (dir, option) = (
+        tempfile::tempdir().expect("a temporary directory"),
+        format!("-proxy={}", proxy.local_addr().expect("bound")),
+    );
+    let map = dir.path().join("asmap");
+    std::fs::write(&map, ASMAP).expect("room");
+    let node = Logged::start(&[&option, "-v2transport=0", &format!("-asmap={}", map.display())]);
+    let system = |name: &str| {
+        let stream = std::thread::scope(|scope| {
+            let asked = scope.spawn(|| proxied(&proxy));
+            node.call("addnode", &[name, "onetry"]);
+            asked.join().expect("a proxy").1
+        });
+        node.wait_for_peers(1);
+        let peer = node.peer();
+        drop(stream);
+        node.wait_for_peers(0);
+        peer.get("mapped_as").cloned()
+    };
+    assert_eq!(system("15.61.23.23:1234"), Some(20_000.into()));
+    // Of what the proxy connects to nothing is known but the name.
+    assert_eq!(system("node.noumenon:8333"), None);
+    let _near = node.connects("outbound-full-relay");
+    assert_eq!(node.peer().get("mapped_as"), None);
+}
+
 #[test]
 fn connections_go_through_the_proxy_and_names_are_left_to_it() {
     let proxy = TcpListener::bind("127.0.0.1:0").expect("binds");

@@ -28,6 +28,9 @@ pub(super) fn peer_info(context: &Context, peer: &Peer) -> RpcResult {
         put("addrlocal", json!(ours.to_string()));
     }
     put("network", json!(network_name(context, peer)));
+    if let Some(system) = context.peers.system(&context.peers.host(peer.address.ip())) {
+        put("mapped_as", json!(system));
+    }
     put("services", json!(format!("{services:016x}")));
     put("servicesnames", json!(service_names(services)));
     let is_silent = matches!(peer.kind, Kind::BlockRelayOnly | Kind::Feeler);
