@@ -67,6 +67,22 @@ fn a_line_is_written_before_the_reply_that_follows_it() {
 }
 
 #[test]
+fn calls_are_logged_with_addresses_where_the_user_wants_them() {
+    let dir = temporary();
+    let log = dir.path().join("regtest/debug.log");
+    for (option, between) in [("-logips", " peeraddr=127.0.0.1:"), ("-logips=0", " id=")] {
+        let node = start(dir.path(), &["-debug=rpc", option]);
+        let before = text(&log).len();
+        for method in ["getblockcount", "getpeerinfo"] {
+            let _ = node.rpc(method, &[]);
+            let call = format!("ThreadRPCServer method={method} user=__cookie__{between}");
+            assert!(text(&log)[before..].contains(&call), "{option}: {}", text(&log));
+        }
+        node.stop();
+    }
+}
+
+#[test]
 fn what_is_wrong_with_a_submitted_block_or_header_is_told_as_by_core() {
     let dir = temporary();
     let node = start(dir.path(), &["-debug=validation"]);

@@ -51,6 +51,8 @@ pub struct RpcConfig {
     pub server_timeout: Option<Duration>,
     /// How long the client waits for a reply; `None`: for ever.
     pub client_timeout: Option<Duration>,
+    /// Whether the log has the addresses of who calls.
+    pub log_ips: bool,
     /// What the log has to say about these settings.
     pub warnings: Vec<&'static str>,
 }
@@ -90,6 +92,7 @@ impl RpcConfig {
             client_timeout: Some(settings.number("rpcclienttimeout")?.unwrap_or(900))
                 .filter(|seconds| *seconds != 0)
                 .map(Duration::from_secs),
+            log_ips: settings.flag("logips", false),
             warnings,
         })
     }

@@ -22,7 +22,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
         "The log, relative to the directory of the network; -nodebuglogfile: none (default: debug.log)",
         &[],
     ),
-    option("logips", "", "Write the addresses of peers into the log (default: 0)", &[]),
+    option("logips", "", "Write addresses of peers and callers into the log (default: 0)", &[]),
     option(
         "loglevel",
         "level>|<category>:<level",

@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 use std::cell::Cell;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -57,6 +57,7 @@ pub(super) struct Http {
     allow: Vec<Subnet>,
     rest: bool,
     timeout: Duration,
+    log_ips: bool,
     /// One permit for each call that runs or waits.
     queue: Arc<Semaphore>,
 }
@@ -70,6 +71,7 @@ impl Http {
             allow: config.allow.clone(),
             rest: config.rest,
             timeout: config.server_timeout.unwrap_or(BODY_TIMEOUT),
+            log_ips: config.log_ips,
             queue: Arc::new(Semaphore::new(config.threads.saturating_add(config.work_queue))),
         }
     }
@@ -136,18 +138,19 @@ impl Http {
             Ok(body) => body,
             Err(status) => return closing(status),
         };
-        if let Some(response) = self.at_once(&body, &user) {
+        let caller = Caller { user, address: self.log_ips.then_some(peer.address) };
+        if let Some(response) = self.at_once(&body, &caller) {
             return response;
         }
         let (warm_up, credentials) = (self.warm_up.clone(), Arc::clone(&self.credentials));
         let work = move || {
             let run = |method: &str, params, id: Option<&Value>| {
-                log_call(method, &user, id);
+                caller.log_call(method, id);
                 execute(&warm_up, method, params)
             };
-            let reply = answer(&body, credentials.allowed(&user), run);
+            let reply = answer(&body, credentials.allowed(&caller.user), run);
             if reply.status == 403 {
-                tracing::warn!("RPC User {user} not allowed to call method");
+                tracing::warn!("RPC User {} not allowed to call method", caller.user);
             }
             json(reply)
         };
@@ -155,7 +158,7 @@ impl Http {
     }
 
     /// Answers a single call whose answer is at hand.
-    fn at_once(&self, body: &[u8], user: &str) -> Option<HttpResponse> {
+    fn at_once(&self, body: &[u8], caller: &Caller) -> Option<HttpResponse> {
         if body.len() > at_once::REQUEST_BYTES_MAX || body.first() != Some(&b'{') {
             return None;
         }
@@ -165,10 +168,10 @@ impl Http {
                 return Err(RpcError::new(code::INTERNAL_ERROR, "not at hand"));
             };
             is_at_hand.set(true);
-            log_call(method, user, id);
+            caller.log_call(method, id);
             result
         };
-        let reply = answer(body, self.credentials.allowed(user), run);
+        let reply = answer(body, self.credentials.allowed(&caller.user), run);
         is_at_hand.get().then(|| json(reply))
     }
 
@@ -197,11 +200,22 @@ impl Http {
     }
 }
 
-/// Notes a call, in Core's words.
-fn log_call(method: &str, user: &str, id: Option<&Value>) {
-    if tracing::enabled!(target: "rpc", tracing::Level::DEBUG) {
-        let (method, id) = (printable(method), printable(&id_text(id)));
-        tracing::debug!(target: "rpc", "ThreadRPCServer method={method} user={user} id={id}");
+/// Who calls.
+struct Caller {
+    user: String,
+    /// For the log; none where it has no addresses.
+    address: Option<SocketAddr>,
+}
+
+impl Caller {
+    /// Notes a call, in Core's words.
+    fn log_call(&self, method: &str, id: Option<&Value>) {
+        if tracing::enabled!(target: "rpc", tracing::Level::DEBUG) {
+            let (method, user, id) = (printable(method), &self.user, printable(&id_text(id)));
+            let address = self.address.map(|address| format!(" peeraddr={address}"));
+            let address = address.unwrap_or_default();
+            tracing::debug!(target: "rpc", "ThreadRPCServer method={method} user={user}{address} id={id}");
+        }
     }
 }
 
