@@ -117,16 +117,10 @@ fn directories_may_be_links() {
     node.stop();
 }
 
-/// Drivers keep a chain and give every test a copy; all but three directories they remove, each
-/// with a call that removes files only.
-#[test]
-fn three_directories_are_a_whole_node_and_the_rest_are_files() {
-    let (dir, copy) = (temporary(), temporary());
-    let node = start(dir.path(), &[]);
-    let _ = mine(&node, 25);
-    let state = node.state();
-    node.stop();
-    let chain = dir.path().join("regtest");
+/// Removes what drivers remove of a chain that they keep: all but three directories, with a call that
+/// removes files only.
+pub(crate) fn keep_three_directories(dir: &Path) {
+    let chain = dir.join("regtest");
     fs::remove_dir(chain.join("wallets")).expect("there and empty");
     for entry in fs::read_dir(&chain).expect("there") {
         let path = entry.expect("readable").path();
@@ -135,9 +129,25 @@ fn three_directories_are_a_whole_node_and_the_rest_are_files() {
             fs::remove_file(&path).unwrap_or_else(|error| panic!("{name}: {error}"));
         }
     }
-    let copied = copy.path().join("node7");
-    let status = std::process::Command::new("cp").arg("-r").args([dir.path(), &copied]).status();
+}
+
+/// Copies a directory to where nothing is.
+pub(crate) fn copy_all(from: &Path, to: &Path) {
+    let status = std::process::Command::new("cp").arg("-r").args([from, to]).status();
     assert!(status.expect("cp").success());
+}
+
+/// Drivers give every test a copy of the chain that they keep.
+#[test]
+fn three_directories_are_a_whole_node_and_the_rest_are_files() {
+    let (dir, copy) = (temporary(), temporary());
+    let node = start(dir.path(), &[]);
+    let _ = mine(&node, 25);
+    let state = node.state();
+    node.stop();
+    keep_three_directories(dir.path());
+    let copied = copy.path().join("node7");
+    copy_all(dir.path(), &copied);
     let (first, second) = (start(dir.path(), &[]), start(&copied, &[]));
     assert_eq!([first.state(), second.state()], [state.clone(), state]);
     first.stop();

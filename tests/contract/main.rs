@@ -3,6 +3,8 @@
 #![expect(clippy::indexing_slicing, reason = "a test fails by a panic")]
 
 mod directories;
+mod driven;
+mod framework;
 mod logs;
 mod notifications;
 mod options;

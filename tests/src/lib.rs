@@ -3,6 +3,7 @@
 
 pub mod browser;
 pub mod chain;
+pub mod core_chain;
 pub mod daemon;
 pub mod data;
 pub mod json_rpc;
