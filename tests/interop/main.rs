@@ -14,6 +14,7 @@ mod pair;
 mod reorgs;
 mod restarts;
 mod rpc;
+mod snapshots;
 mod sync;
 
 /// Our node.
