@@ -108,8 +108,13 @@ impl Daemon {
 
     /// Waits for the first answer of a program that was spawned.
     pub fn wait_for_rpc(&mut self) {
+        self.wait_for_rpc_at_most(PATIENCE);
+    }
+
+    /// As [`Daemon::wait_for_rpc`], with a patience of the caller's.
+    pub fn wait_for_rpc_at_most(&mut self, patience: Duration) {
         let cookie = self.dir.join("regtest/.cookie");
-        let client = wait_until("the first answer", || {
+        let client = wait_at_most(patience, "the first answer", || {
             let ended = self.child.try_wait().expect("a child");
             assert!(ended.is_none(), "the node ended: {ended:?} {}", self.stderr());
             let user = std::fs::read_to_string(&cookie).ok()?;
