@@ -187,7 +187,9 @@ impl Connector<'_> {
             )
             .filter(|&fees| fees <= MONEY_MAX)
             .ok_or_else(|| Rejection::consensus("bad-txns-accumulated-fee-outofrange"))?;
-        check_sequence_locks(self.context.params, &self.context.parent, tx, coins)?;
+        if self.height >= self.context.params.csv_height {
+            check_sequence_locks(&self.context.parent, tx, coins)?;
+        }
         let scripts = coins.iter().map(|coin| coin.script);
         self.sigops_cost += spent_sigop_cost(tx, scripts, self.flags);
         Ok(())

@@ -2,7 +2,6 @@
 //! `SequenceLocks` in Bitcoin Core's `consensus/tx_verify.cpp`; BIP-0068, BIP-0113).
 
 use crate::coin::CoinRef;
-use crate::params::ChainParams;
 use crate::pow::{HeaderChain, median_time_past, median_time_past_at};
 use crate::rejection::Rejection;
 use crate::wire::TxRef;
@@ -28,8 +27,8 @@ pub fn is_final_tx(tx: TxRef<'_>, height: u32, time: u32) -> bool {
         || tx.inputs().all(|input| input.sequence() == SEQUENCE_FINAL)
 }
 
-/// Checks the relative lock times of a transaction in the block after `parent`, from the height
-/// on at which they are in force.
+/// Checks the relative lock times of a transaction in the block after `parent`. Whether they are in
+/// force there is for the caller to know.
 ///
 /// `spent` has the coins of all inputs, in their order; none is from above that block.
 ///
@@ -37,16 +36,15 @@ pub fn is_final_tx(tx: TxRef<'_>, height: u32, time: u32) -> bool {
 ///
 /// Returns `bad-txns-nonfinal`.
 pub fn check_sequence_locks(
-    params: &ChainParams,
     parent: &impl HeaderChain,
     tx: TxRef<'_>,
     spent: &[CoinRef<'_>],
 ) -> Result<(), Rejection> {
-    let height = parent.height() + 1;
     // The version is unsigned for this rule: -1 counts as 2 and more.
-    if height < params.csv_height || tx.version().cast_unsigned() < 2 {
+    if tx.version().cast_unsigned() < 2 {
         return Ok(());
     }
+    let height = parent.height() + 1;
     for (input, coin) in tx.inputs().zip(spent) {
         let sequence = input.sequence();
         if sequence & SEQUENCE_DISABLE_FLAG != 0 {
@@ -72,7 +70,7 @@ pub fn check_sequence_locks(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::params::Network;
+    use crate::params::{ChainParams, Network};
     use crate::testing::{Chain, coin, outpoint, parsed, payment};
     use bitcoin::Sequence;
     use bitcoin::absolute::LockTime;
@@ -115,7 +113,7 @@ mod tests {
             input.sequence = Sequence::from_consensus(sequence);
         }
         let spent = [coin(10, false, 1), coin(100, false, 1)];
-        let result = check_sequence_locks(&params, &chain, parsed(&tx).first().unwrap(), &spent);
+        let result = check_sequence_locks(&chain, parsed(&tx).first().unwrap(), &spent);
         assert_eq!(result.err().map(|r| r.code).as_deref(), (!ok).then_some("bad-txns-nonfinal"));
     }
 

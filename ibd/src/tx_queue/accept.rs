@@ -283,7 +283,9 @@ impl Check<'_> {
         let refs: Vec<CoinRef<'_>> =
             bytes.iter().map(|bytes| CoinRef::parse(bytes)).collect::<Result<_>>()?;
         let parent = self.chain.headers().chain(self.chain.tip_ref());
-        if check_sequence_locks(self.chain.params(), &parent, self.view, &refs).is_err() {
+        // Whatever the height, as Core's CheckSequenceLocksAtTip: when the rule comes into force, no
+        // block could have what breaks it.
+        if check_sequence_locks(&parent, self.view, &refs).is_err() {
             return Ok(Err(TxRejection::new("non-BIP68-final")));
         }
         let fee = match check_tx_inputs(self.view, &refs, parent.height() + 1) {

@@ -32,8 +32,11 @@ struct Harness {
 
 impl Harness {
     fn new(spendable: u32) -> Self {
+        Self::with(ChainParams::new(Network::Regtest), spendable)
+    }
+
+    fn with(params: ChainParams, spendable: u32) -> Self {
         let dir = tempfile::tempdir().expect("temporary");
-        let params = ChainParams::new(Network::Regtest);
         let options = ChainstateOptions {
             threads: 1,
             assume_valid: AssumeValid::Off,
@@ -281,6 +284,18 @@ fn what_is_not_valid_does_not_enter() {
     it.refuse(it.blocks.first().map_or_else(|| coinbase(&it), coinbase_of), "coinbase");
     it.extend(1, vec![tx.clone()]);
     it.refuse(tx, "txn-already-known");
+    it.check();
+}
+
+/// A block before that height may have them, and a queue that had them could fill none after it.
+#[test]
+fn relative_lock_times_hold_in_the_queue_before_they_do_in_blocks() {
+    let params = ChainParams { csv_height: 1_000_000, ..ChainParams::new(Network::Regtest) };
+    let mut it = Harness::with(params, 8);
+    let mut young = pay(&it.coins()[0], 1, 500);
+    young.input[0].sequence = bitcoin::Sequence::from_height(1000);
+    it.refuse(young.clone(), "non-BIP68-final");
+    it.extend(1, vec![young]);
     it.check();
 }
 
