@@ -16,9 +16,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use cofferdam_ibd::block::{CheckedBlock, RawBlock, is_block_mutated};
 use cofferdam_ibd::params::ChainParams;
-use cofferdam_ibd::{Advance, BlockAccepted, BlockRef, Chainstate, HeaderRef};
+use cofferdam_ibd::{Advance, BlockRef, Chainstate, HeaderRef};
 
 use crate::chain_parts::Waiting;
 pub(crate) use crate::chain_parts::{
@@ -31,7 +30,6 @@ use crate::failure::{PanicGuard, headline};
 use crate::prune::Pruner;
 use crate::shutdown::Shutdown;
 use crate::tx_queue::SharedQueue;
-use crate::unrequested::{Welcome, welcome};
 use crate::waits::EndedByStop;
 #[cfg(test)]
 pub(crate) use tests::start as start_for_tests;
@@ -48,10 +46,6 @@ pub(crate) const SLICE: Duration = Duration::from_millis(50);
 
 /// How long anybody waits for stored blocks to be connected.
 const SETTLE_TIME: Duration = Duration::from_secs(1);
-
-/// With the best header at most this far above the tip, a block is connected before its sender's
-/// next message is read.
-const NEAR_TIP_BLOCKS: u32 = 16;
 
 type Subscriber = Box<dyn Fn(&ChainEvent<'_>) + Send>;
 type Job = Box<dyn FnOnce(&mut Worker) -> cofferdam_ibd::Result<()> + Send>;
@@ -213,62 +207,6 @@ impl ChainHandle {
         self.jobs.send(Box::new(job)).map_err(|_| Stopped)
     }
 
-    /// Checks a block on this thread, then stores and connects it on the chain's.
-    pub(crate) fn submit(&self, raw: Vec<u8>, source: BlockSource) -> Result<Submitted, Stopped> {
-        match RawBlock::parse(raw) {
-            Ok(block) => self.submit_parsed(block, source),
-            Err(error) => Ok(Submitted::rejected(error.into())),
-        }
-    }
-
-    /// As [`Self::submit`], of a block that has been read.
-    pub(crate) fn submit_parsed(
-        &self,
-        block: RawBlock,
-        source: BlockSource,
-    ) -> Result<Submitted, Stopped> {
-        let submitted = self.submit_in_silence(block, source)?;
-        if let Some(BlockAccepted::Rejected(rejection)) = &submitted.accepted {
-            tracing::error!("ProcessNewBlock: AcceptBlock FAILED ({rejection})");
-        }
-        Ok(submitted)
-    }
-
-    fn submit_in_silence(
-        &self,
-        block: RawBlock,
-        source: BlockSource,
-    ) -> Result<Submitted, Stopped> {
-        let block = match CheckedBlock::check(block, self.params()) {
-            Ok(block) => block,
-            Err(rejection) => return Ok(Submitted::rejected(rejection)),
-        };
-        self.change(move |worker| {
-            if source == BlockSource::Unrequested {
-                let now = worker.clock.seconds();
-                let accepted = match welcome(&mut worker.chainstate, block.header(), now)? {
-                    Welcome::Yes => return worker.submit(block, source),
-                    Welcome::No => None,
-                    Welcome::Rejected(rejection) => Some(BlockAccepted::Rejected(rejection)),
-                };
-                return Ok(Submitted { accepted, invalid: None, connected: false });
-            }
-            worker.submit(block, source)
-        })
-    }
-
-    /// Returns whether a block is not the one that its header commits to, as far as can be seen;
-    /// nothing can be said of a block whose parent is not known.
-    pub(crate) fn is_mutated(&self, block: &RawBlock) -> Result<bool, Stopped> {
-        let prev = block.header().prev_blockhash;
-        let height = self.query(move |chain| {
-            let headers = chain.headers();
-            headers.get(&prev).map(|parent| headers.entry(parent).height + 1)
-        })?;
-        let Some(height) = height else { return Ok(false) };
-        Ok(is_block_mutated(block, height >= self.params().segwit_height))
-    }
-
     /// Connects what is stored, for a while, before any other job.
     pub(crate) fn settle(&self) -> Result<(), Stopped> {
         self.change(|worker| worker.connect(SETTLE_TIME).map(|_| ()))
@@ -370,36 +308,6 @@ impl Worker {
             (&self.chainstate, self.shared.view().initial_download);
         self.tell(&ChainEvent::Invalidated { chainstate, initial_download, at });
         Ok(())
-    }
-
-    /// Stores a block and, if its source asks for that, connects it.
-    pub(crate) fn submit(
-        &mut self,
-        block: CheckedBlock,
-        source: BlockSource,
-    ) -> cofferdam_ibd::Result<Submitted> {
-        let hash = block.hash();
-        let now = self.clock.seconds();
-        let accepted = self.chainstate.accept_checked(block, now)?;
-        let mut invalid = None;
-        while matches!(accepted, BlockAccepted::Stored(_)) && self.connects_at_once(source) {
-            let advance = self.connect(SLICE)?;
-            let found = advance.invalid.into_iter().find(|(failed, _)| *failed == hash);
-            invalid = invalid.or(found.map(|(_, rejection)| rejection));
-            if advance.done || self.is_ending() {
-                break;
-            }
-        }
-        let at = self.chainstate.headers().get(&hash);
-        let connected = at.is_some_and(|at| self.chainstate.is_connected(at));
-        Ok(Submitted { accepted: Some(accepted), invalid, connected })
-    }
-
-    fn connects_at_once(&self, source: BlockSource) -> bool {
-        let headers = self.chainstate.headers();
-        let ahead =
-            headers.entry(headers.best()).height.saturating_sub(self.chainstate.tip().height);
-        source == BlockSource::User || ahead <= NEAR_TIP_BLOCKS
     }
 
     fn run(mut self, queue: &Receiver<Job>) {
@@ -505,7 +413,8 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
-    use cofferdam_ibd::{AssumeValid, ChainstateOptions, Network, TREES, mining};
+    use cofferdam_ibd::block::{CheckedBlock, RawBlock};
+    use cofferdam_ibd::{AssumeValid, BlockAccepted, ChainstateOptions, Network, TREES, mining};
     use cofferdam_storage::{MemoryDatabase, StdFileSystem};
 
     use super::*;

@@ -40,6 +40,7 @@ mod run;
 mod settings;
 mod shutdown;
 mod start_checks;
+mod submit;
 mod terminal;
 mod tools;
 mod tx_queue;
