@@ -85,6 +85,9 @@ impl ChainHandle {
     ) -> Result<(Self, JoinHandle<()>)> {
         let (jobs, queue) = sync_channel(JOBS_MAX);
         chainstate.stop_on(shutdown.flag());
+        if let Some(height) = options.stop_at_height {
+            chainstate.pause_from(height);
+        }
         let genesis = chainstate.tip();
         let view = ChainView {
             tip: genesis,

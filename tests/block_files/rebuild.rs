@@ -56,6 +56,29 @@ fn both_ways_of_building_anew_end_at_the_same_state_and_write_no_block_again() {
 }
 
 #[test]
+fn a_node_stops_at_the_height_it_was_told_amid_many_blocks() {
+    let (dir, state) = chain(700);
+    for (option, height) in [(Some("-reindex-chainstate"), 100), (None, 101), (None, 650)] {
+        let stop = format!("-stopatheight={height}");
+        let output = command(BINARY, dir.path())
+            .args(["-regtest", "-connect=0", "-listen=0", "-server=0", "-fastprune", &stop])
+            .args(option)
+            .output();
+        let output = output.expect("the binary starts");
+        assert!(output.status.success() && output.stderr.is_empty(), "{}", said(&output));
+        let log = log(dir.path());
+        assert!(log.contains(&format!("Stopping at height {height}\n")), "{log}");
+    }
+    let node = start(dir.path(), &["-fastprune"]);
+    assert_eq!(node.state(), state);
+    node.stop();
+    let log = log(dir.path());
+    for height in [100, 101, 650] {
+        assert!(log.contains(&format!("chain state: height {height},")), "{log}");
+    }
+}
+
+#[test]
 fn a_reindex_that_was_killed_goes_on_without_the_option() {
     let (dir, state) = chain(1500);
     // Killed as soon as it answers, which is while it reads the files, or before or after.

@@ -56,10 +56,12 @@ impl InFlight {
     }
 }
 
-/// When a run of the pipeline may pause: after a time, with more than a certain work.
+/// When a run of the pipeline may pause: after a time or from a height on, with more than a certain
+/// work.
 #[derive(Clone, Copy)]
 struct Pause {
     until: Instant,
+    from_height: u32,
     above: u128,
 }
 
@@ -72,8 +74,8 @@ enum RunEnd {
 
 impl Chainstate {
     /// Connects stored blocks toward the one with the most work, until the tip is that block or the
-    /// deadline has passed; at least one block is connected if there is one, unless the coin
-    /// statistics have to catch up first.
+    /// deadline has passed or the height of [`Chainstate::pause_from`] is reached; at least one
+    /// block is connected if there is one, unless the coin statistics have to catch up first.
     ///
     /// Every block that was connected or disconnected is a step of its own: a crash at any moment
     /// leaves the state at a block boundary. But no caller sees a reorganisation in the middle: the
@@ -85,7 +87,8 @@ impl Chainstate {
     /// Returns [`crate::Error`] if the machine failed; a block's fault is in [`Advance::invalid`].
     pub fn advance(&mut self, until: Instant) -> Result<Advance> {
         let mut advance = Advance::default();
-        let pause = Pause { until, above: self.headers.work(self.tip) };
+        let above = self.headers.work(self.tip);
+        let pause = Pause { until, from_height: self.pause_from, above };
         if !self.catch_up_stats(until)? {
             return Ok(advance);
         }
@@ -160,7 +163,8 @@ impl Chainstate {
     ) -> Result<RunEnd> {
         let mut parent = self.tip;
         let end = loop {
-            let is_over = Instant::now() >= pause.until;
+            let is_over = Instant::now() >= pause.until
+                || self.headers.entry(parent).height >= pause.from_height;
             let is_above = self.headers.work(parent) > pause.above;
             if is_above && is_over || self.stop.load(Ordering::Relaxed) {
                 break RunEnd::Deadline;

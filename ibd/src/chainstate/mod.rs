@@ -155,6 +155,8 @@ pub struct Chainstate {
     unknown_rules: Mutex<UnknownRulesCache>,
     /// Set by whoever wants [`Chainstate::advance`] to return.
     stop: Arc<AtomicBool>,
+    /// From which height on [`Chainstate::advance`] returns after every block.
+    pause_from: u32,
     /// Whether the chain was once near its tip; never goes back (Bitcoin Core's latch).
     synced: bool,
     max_tip_age: u32,
@@ -204,6 +206,12 @@ impl Chainstate {
     /// without waiting for scripts that run: a block of them can take minutes.
     pub fn stop_on(&mut self, stop: Arc<AtomicBool>) {
         self.stop = stop;
+    }
+
+    /// Lets [`Chainstate::advance`] return after every block from this height on, as if its time were
+    /// over: whoever wants to stop at a height sees the tip there.
+    pub const fn pause_from(&mut self, height: u32) {
+        self.pause_from = height;
     }
 
     /// Makes everything connected so far survive a power cut.

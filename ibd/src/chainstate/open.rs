@@ -102,6 +102,7 @@ impl Chainstate {
             version_bits: Mutex::default(),
             unknown_rules: Mutex::default(),
             stop: Arc::default(),
+            pause_from: u32::MAX,
             synced: false,
             scripts_said: None,
             max_tip_age: options.max_tip_age,

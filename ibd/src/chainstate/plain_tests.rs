@@ -87,6 +87,23 @@ fn blocks_above_pruned_ones_are_invalidated_and_the_rest_of_the_chain_lives_on()
     assert_eq!((advance.connected, advance.disconnected, advance.done), (0, 0, true));
 }
 
+#[test]
+fn from_the_height_of_a_pause_on_blocks_are_connected_one_by_one() {
+    let mut chain = open(&SimFileSystem::new());
+    mine(&mut chain, 6);
+    let first = at(&chain, 1);
+    assert!(chain.invalidate_block(first, far_off()).expect("works").done);
+    chain.reconsider_block(first).expect("works");
+    chain.pause_from(3);
+    for (connected, height, done) in [(3, 3, false), (1, 4, false), (1, 5, false)] {
+        let advance = chain.advance(far_off()).expect("works");
+        assert_eq!(
+            (advance.connected, chain.tip().height, advance.done),
+            (connected, height, done)
+        );
+    }
+}
+
 /// Adds headers above the tip, whose blocks are not there.
 fn add_headers(chain: &mut Chainstate, count: u32) {
     let mut parent = chain.tip;
