@@ -104,6 +104,8 @@ impl ChainHandle {
             prune: options.pruner.mode(),
             loading: AtomicBool::new(true),
         });
+        // The tip that is found may be new; those that the import leads to count when it is over.
+        chainstate.set_importing(!options.files_indexed);
         let published = chainstate.tip_ref();
         let mut worker = Worker {
             chainstate,
@@ -117,6 +119,9 @@ impl ChainHandle {
             stopping: false,
         };
         worker.publish()?;
+        let imports = !options.files_indexed || options.loads_files;
+        let importing = imports || worker.chainstate.has_blocks_to_connect();
+        worker.chainstate.set_importing(importing);
         let thread = std::thread::Builder::new()
             .name("chain".into())
             .spawn(move || worker.run(&queue))
@@ -145,9 +150,15 @@ impl ChainHandle {
         self.shared.loading.load(Ordering::Relaxed)
     }
 
-    /// Says whether block files are being imported.
-    pub(crate) fn set_loading(&self, loading: bool) {
-        self.shared.loading.store(loading, Ordering::Relaxed);
+    /// Tells that the import after the start is over: from here on a new tip ends the initial
+    /// download, the one that is there as well (`UpdateIBDStatus`).
+    pub(crate) fn loaded(&self) {
+        // Of a node that stops nobody asks.
+        let _ = self.change(|worker| {
+            worker.chainstate.set_importing(false);
+            Ok(())
+        });
+        self.shared.loading.store(false, Ordering::Relaxed);
     }
 
     /// Returns what is known without asking the thread.
@@ -439,7 +450,8 @@ mod tests {
         let raw = RawBlock::parse(bitcoin::consensus::serialize(&block)).unwrap();
         let block = CheckedBlock::check(raw, chainstate.params()).unwrap();
         let pruner = Pruner::new(&BlocksConfig::default(), Network::Regtest, true);
-        let options = ChainOptions { pruner, stop_at_height: None };
+        let (files_indexed, loads_files) = (true, false);
+        let options = ChainOptions { pruner, stop_at_height: None, files_indexed, loads_files };
         let (chain, thread) =
             ChainHandle::start(chainstate, clock, Shutdown::default(), options).unwrap();
         (chain, thread, block)

@@ -121,6 +121,10 @@ pub(crate) struct ChainOptions {
     pub(crate) pruner: Pruner,
     /// Height to stop at.
     pub(crate) stop_at_height: Option<u32>,
+    /// Whether all of the chain's own block files have been read.
+    pub(crate) files_indexed: bool,
+    /// Whether block files of others are imported (`-loadblock`).
+    pub(crate) loads_files: bool,
 }
 
 impl ChainOptions {
@@ -128,7 +132,8 @@ impl ChainOptions {
     pub(crate) fn new(config: &Config, files_indexed: bool) -> Self {
         let pruner = Pruner::new(&config.blocks, config.network, files_indexed);
         let pruner = pruner.keep_for(index::names(config.indexes));
-        Self { pruner, stop_at_height: config.stop_at_height }
+        let loads_files = !config.blocks.load.is_empty();
+        Self { pruner, stop_at_height: config.stop_at_height, files_indexed, loads_files }
     }
 }
 

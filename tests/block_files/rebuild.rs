@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use cofferdam_tests::process::{Node, command, run, said};
+use cofferdam_tests::process::{Node, command, run, said, wait_for};
 
 use super::{ADDRESS, BINARY, blocks_dir, log, mine, numbers, start};
 
@@ -184,6 +184,32 @@ fn frames(node: &Node, heights: impl Iterator<Item = u32>) -> Vec<u8> {
         frames.extend(raw);
     }
     frames
+}
+
+#[test]
+fn blocks_that_are_imported_are_not_told_as_new() {
+    let ((dir, _), other) = (chain(30), tempfile::tempdir().expect("a temporary directory"));
+    let node = start(dir.path(), &[]);
+    let file = other.path().join("bootstrap.dat");
+    fs::write(&file, frames(&node, 1..=30)).expect("room");
+    node.stop();
+    let (load, told) = (format!("-loadblock={}", file.display()), other.path().join("told"));
+    let notify = format!("-blocknotify=echo %s >> {}", told.display());
+    let told = || fs::read_to_string(&told).unwrap_or_default();
+    let mut expected = String::new();
+    let starts =
+        [(dir.path(), "-reindex"), (dir.path(), "-reindex-chainstate"), (other.path(), &load)];
+    for (dir, option) in starts {
+        let node = start(dir, &["-fastprune", &notify, option]);
+        assert_eq!(node.rpc("getblockchaininfo", &[])["initialblockdownload"], false, "{option}");
+        mine(&node, 1);
+        let best = node.rpc("getbestblockhash", &[]);
+        expected.push_str(best.as_str().expect("a hash"));
+        expected.push('\n');
+        wait_for("the command", || (told().len() >= expected.len()).then_some(()));
+        assert_eq!(told(), expected, "{option}");
+        node.stop();
+    }
 }
 
 /// Otherwise a block that is assumed to be valid would be unknown while those below are connected.

@@ -159,6 +159,8 @@ pub struct Chainstate {
     pause_from: u32,
     /// Whether the chain was once near its tip; never goes back (Bitcoin Core's latch).
     synced: bool,
+    /// Whether block files are being imported: their blocks are not new.
+    importing: bool,
     max_tip_age: u32,
     /// Why scripts were verified last, as it was logged; see `assume_valid`.
     scripts_said: Option<Option<&'static str>>,

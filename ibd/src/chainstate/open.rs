@@ -104,6 +104,7 @@ impl Chainstate {
             stop: Arc::default(),
             pause_from: u32::MAX,
             synced: false,
+            importing: false,
             scripts_said: None,
             max_tip_age: options.max_tip_age,
             has_pruned,

@@ -246,10 +246,22 @@ impl Chainstate {
         self.version_bits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Says whether block files are being imported: until they all are, the chain counts as being
+    /// downloaded, however new its tip is (`LoadingBlocks`).
+    pub const fn set_importing(&mut self, importing: bool) {
+        self.importing = importing;
+    }
+
+    /// Returns whether blocks are stored for [`Chainstate::advance`] to connect.
+    pub fn has_blocks_to_connect(&mut self) -> bool {
+        self.best_stored().is_some_and(|best| best != self.tip)
+    }
+
     /// Returns whether the chain is still being downloaded: the tip has too little work or is older
-    /// than [`ChainstateOptions::max_tip_age`](super::ChainstateOptions::max_tip_age). Once false, it stays false.
+    /// than [`ChainstateOptions::max_tip_age`](super::ChainstateOptions::max_tip_age), or block files
+    /// are being imported. Once false, it stays false.
     pub fn is_initial_block_download(&mut self, now: u32) -> bool {
-        if !self.synced {
+        if !self.synced && !self.importing {
             let tip = self.headers.entry(self.tip);
             self.synced = tip.chain_work >= self.params.minimum_chain_work
                 && tip.header.time >= now.saturating_sub(self.max_tip_age);

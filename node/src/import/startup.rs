@@ -38,7 +38,7 @@ impl InitLoad {
             {
                 import.shutdown.fail(&format!("{error:#}"));
             }
-            import.chain.set_loading(false);
+            import.chain.loaded();
             if stop_after {
                 tracing::info!("Stopping after block import");
                 import.shutdown.request();
