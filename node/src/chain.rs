@@ -60,6 +60,8 @@ struct Shared {
     prune: PruneMode,
     /// Whether block files are being imported.
     loading: AtomicBool,
+    /// Whether the queue has what waited when the node last stopped, as far as it can be had.
+    queue_loaded: AtomicBool,
 }
 
 impl Shared {
@@ -103,6 +105,7 @@ impl ChainHandle {
             queue: SharedQueue::default(),
             prune: options.pruner.mode(),
             loading: AtomicBool::new(true),
+            queue_loaded: AtomicBool::new(false),
         });
         // The tip that is found may be new; those that the import leads to count when it is over.
         chainstate.set_importing(!options.files_indexed);
@@ -159,6 +162,17 @@ impl ChainHandle {
             Ok(())
         });
         self.shared.loading.store(false, Ordering::Relaxed);
+    }
+
+    /// Returns whether the queue has what waited when the node last stopped, as far as it can be had:
+    /// before, what is written would be less than there was (`GetLoadTried`).
+    pub(crate) fn is_queue_loaded(&self) -> bool {
+        self.shared.queue_loaded.load(Ordering::Relaxed)
+    }
+
+    /// Tells that it has.
+    pub(crate) fn queue_loaded(&self) {
+        self.shared.queue_loaded.store(true, Ordering::Relaxed);
     }
 
     /// Returns what is known without asking the thread.

@@ -6,7 +6,7 @@
 //! lock with them.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -109,11 +109,6 @@ impl Node {
         };
         chain.queue().write(|queue| queue.set_limits(config.mining.queue));
         let queue_file = config.mining.persist.then(|| queue_path(&data_dir));
-        if let Some(path) = &queue_file {
-            load_queue(&chain, path, &shutdown);
-        }
-        // Who was stopped while it was read has not all of it, and leaves it as it is.
-        let queue_file = queue_file.filter(|_| !shutdown.is_requested());
         let indexes = Arc::default();
         let mut node = Self {
             shutdown,
@@ -187,7 +182,10 @@ impl Node {
             peers.stop();
         }
         self.indexes.stop();
-        if let Some(path) = self.queue_file.filter(|_| self.shutdown.fatal().is_none())
+        // Who was stopped before the file was read, or while it was, has not all of it, and leaves it
+        // as it is.
+        let is_whole = self.chain.is_queue_loaded() && self.shutdown.fatal().is_none();
+        if let Some(path) = self.queue_file.filter(|_| is_whole)
             && let Err(error) = queue_file::save(&self.chain, &path)
         {
             tracing::warn!("Failed to dump mempool: {error:#}. Continuing anyway.");
@@ -204,12 +202,13 @@ impl Node {
         joined.map_err(|_| anyhow!("the chain thread panicked"))
     }
 
-    /// Imports what the options name, and what an import that was interrupted has left.
+    /// Imports what the options name, and what an import that was interrupted has left; then reads the
+    /// transaction queue.
     fn start_load(&mut self, config: &Config, rebuild: Rebuild) -> Result<()> {
         let (chain, shutdown) = (self.chain.clone(), self.shutdown.clone());
         let import = Import { chain, shutdown, for_person: false };
-        let blocks = self.data_dir.blocks_dir();
-        self.load = Some(InitLoad::start(import, rebuild, blocks, &config.blocks)?);
+        let (blocks, queue_file) = (self.data_dir.blocks_dir(), self.queue_file.clone());
+        self.load = Some(InitLoad::start(import, rebuild, blocks, &config.blocks, queue_file)?);
         Ok(())
     }
 
@@ -270,17 +269,6 @@ impl Node {
 
 fn queue_path(data_dir: &DataDir) -> PathBuf {
     data_dir.chain_dir().join("mempool.dat")
-}
-
-/// Fills the transaction queue with what waited when the node stopped.
-fn load_queue(chain: &ChainHandle, path: &Path, shutdown: &Shutdown) {
-    if !path.exists() {
-        return;
-    }
-    let import = queue_file::Import { use_current_time: false, apply_deltas: true };
-    if let Err(error) = queue_file::load(chain, path, import, shutdown) {
-        tracing::warn!("Failed to deserialize mempool data on file: {error:#}. Continuing anyway.");
-    }
 }
 
 /// Opens the chain of a node, after what `-reindex` and `-reindex-chainstate` ask for.

@@ -124,6 +124,20 @@ pub(crate) fn load(
     Ok(())
 }
 
+/// Fills the queue of a node that starts with what waited when it stopped, if that is kept.
+pub(crate) fn load_at_start(chain: &ChainHandle, path: Option<&Path>, shutdown: &Shutdown) {
+    let import = Import { use_current_time: false, apply_deltas: true };
+    if let Some(path) = path.filter(|path| path.exists())
+        && let Err(error) = load(chain, path, import, shutdown)
+    {
+        tracing::warn!("Failed to deserialize mempool data on file: {error:#}. Continuing anyway.");
+    }
+    // A node that stops may not have read all of it.
+    if !shutdown.is_requested() {
+        chain.queue_loaded();
+    }
+}
+
 /// What became of transactions of a file.
 #[derive(Clone, Copy, Debug, Default)]
 struct Imported {

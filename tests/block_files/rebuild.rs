@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use cofferdam_tests::process::{Node, command, run, said, wait_for};
+use serde_json::json;
 
 use super::{ADDRESS, BINARY, blocks_dir, log, mine, numbers, start};
 
@@ -103,6 +104,31 @@ fn a_reindex_that_was_killed_goes_on_without_the_option() {
     assert_eq!(node.state(), state);
     node.stop();
     assert_eq!(log(dir.path()).matches("Reindexing finished").count(), 2);
+}
+
+#[test]
+fn the_transaction_queue_outlives_the_building_anew() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let node = start(dir.path(), &[]);
+    // Anyone may spend it.
+    let _ = node.rpc("generatetodescriptor", &["101", "raw(51)"]);
+    let block = node.rpc("getblockhash", &["1"]);
+    let block = node.rpc("getblock", &[block.as_str().expect("a hash")]);
+    let inputs = json!([{"txid": block["tx"][0], "vout": 0}]).to_string();
+    let outputs = json!([{ADDRESS: 49.9999}]).to_string();
+    let raw = node.rpc("createrawtransaction", &[&inputs, &outputs]);
+    let waiting = json!([node.rpc("sendrawtransaction", &[raw.as_str().expect("hex")])]);
+    node.stop();
+    for option in ["-reindex", "-reindex-chainstate"] {
+        // One that ends before the queue is read leaves its file as it is.
+        let args = ["-connect=0", "-listen=0", "-server=0", "-stopafterblockimport", option];
+        let output = command(BINARY, dir.path()).arg("-regtest").args(args).output();
+        let output = output.expect("the binary starts");
+        assert!(output.status.success() && output.stderr.is_empty(), "{}", said(&output));
+        let node = start(dir.path(), &[option]);
+        assert_eq!(node.rpc("getrawmempool", &[]), waiting, "{option}");
+        node.stop();
+    }
 }
 
 #[test]

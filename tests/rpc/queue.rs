@@ -1,7 +1,7 @@
 //! Transactions that wait for a block: made, signed, sent, mined and taken back over RPC, as
 //! regtest suites do.
 
-use cofferdam_tests::process::Node;
+use cofferdam_tests::process::{Node, wait_for};
 use serde_json::{Value, json};
 
 use super::BINARY;
@@ -245,6 +245,7 @@ fn what_waits_and_what_is_pretended_outlives_a_restart() {
     assert_eq!(node.rpc("prioritisetransaction", &[&txid, "0", "-777"]), true);
     node.stop();
     let node = Node::start(BINARY, dir.path(), &[]);
+    wait_for("the queue", || (node.rpc("getmempoolinfo", &[])["loaded"] == true).then_some(()));
     assert_eq!(waiting(&node), std::slice::from_ref(&txid));
     let deltas = node.rpc("getprioritisedtransactions", &[]);
     assert_eq!(deltas[&txid]["modified_fee"], 10_000 - 777, "{deltas}");

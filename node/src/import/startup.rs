@@ -1,14 +1,16 @@
 //! `InitLoad`: what a node imports after its start, on a thread of its own: block files that have to
 //! be indexed anew, then those of `-loadblock` (`ImportBlocks` in Bitcoin Core's
-//! `node/blockstorage.cpp`). RPC and peers are served meanwhile.
+//! `node/blockstorage.cpp`), and then the transaction queue: on a chain that is not there yet none of
+//! its transactions would be valid. RPC and peers are served meanwhile.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
 use anyhow::{Context as _, Result};
 
 use super::{Import, SourceFile};
 use crate::config::BlocksConfig;
+use crate::queue_file::load_at_start;
 use crate::rebuild::{Rebuild, block_file_number};
 
 /// The thread.
@@ -16,7 +18,7 @@ use crate::rebuild::{Rebuild, block_file_number};
 pub(crate) struct InitLoad(JoinHandle<()>);
 
 impl InitLoad {
-    /// Starts it. The chain counts as loading until it is done.
+    /// Starts it. The chain counts as loading until the blocks are there.
     ///
     /// # Errors
     ///
@@ -27,6 +29,7 @@ impl InitLoad {
         rebuild: Rebuild,
         blocks: &Path,
         options: &BlocksConfig,
+        queue_file: Option<PathBuf>,
     ) -> Result<Self> {
         let (load, stop_after) = (options.load.clone(), options.stop_after_load);
         // Looked at now: files that peers' blocks begin from here on are indexed as they come.
@@ -42,6 +45,8 @@ impl InitLoad {
             if stop_after {
                 tracing::info!("Stopping after block import");
                 import.shutdown.request();
+            } else {
+                load_at_start(&import.chain, queue_file.as_deref(), &import.shutdown);
             }
             tracing::info!("initload thread exit");
         };
@@ -60,7 +65,7 @@ fn load_all(
     import: &Import,
     rebuild: &Rebuild,
     own: &[SourceFile],
-    load: &[std::path::PathBuf],
+    load: &[PathBuf],
 ) -> Result<()> {
     if rebuild.is_scan()? {
         let imported = import.run(own)?;

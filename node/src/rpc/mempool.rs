@@ -72,6 +72,10 @@ pub(super) const METHODS: &[Method] = &[
         name: "savemempool",
         params: &[],
         run: |context, _| {
+            if !context.chain.is_queue_loaded() {
+                let message = "The mempool was not loaded yet";
+                return Err(RpcError::new(code::MISC_ERROR, message));
+            }
             let path = context.mining.queue_file.lock().unwrap_or_else(PoisonError::into_inner);
             match queue_file::save(&context.chain, &path) {
                 Ok(()) => Ok(json!({"filename": path.display().to_string()})),
@@ -102,7 +106,7 @@ fn get_mempool_info(context: &Context, _: &Args) -> RpcResult {
     let queue = context.chain.queue().read();
     let fee_rate = tx_json::amount(RELAY_FEE_RATE);
     Ok(json!({
-        "loaded": !context.chain.is_loading(),
+        "loaded": context.chain.is_queue_loaded(),
         "size": queue.len(),
         "bytes": queue.vsize(),
         "usage": queue.memory_bytes(),
