@@ -19,7 +19,7 @@ use anyhow::{Context as _, Result};
 use cofferdam_ibd::params::ChainParams;
 use cofferdam_ibd::{Advance, BlockRef, Chainstate, HeaderRef};
 
-use crate::chain_parts::Waiting;
+use crate::chain_parts::{Awaited, Waiting};
 pub(crate) use crate::chain_parts::{
     BlockSource, ChainEvent, ChainOptions, ChainView, Stopped, Submitted,
 };
@@ -32,7 +32,7 @@ use crate::shutdown::Shutdown;
 use crate::tx_queue::SharedQueue;
 use crate::waits::EndedByStop;
 #[cfg(test)]
-pub(crate) use tests::start as start_for_tests;
+pub(crate) use tests::{open as open_for_tests, start as start_for_tests};
 
 /// Jobs that may wait; a sender beyond that waits itself, and with it its peer.
 const JOBS_MAX: usize = 64;
@@ -116,6 +116,7 @@ impl ChainHandle {
             shared: Arc::clone(&shared),
             subscribers: Vec::new(),
             waiting: Vec::new(),
+            awaited: Vec::new(),
             published,
             pruner: options.pruner,
             stop_at_height: options.stop_at_height,
@@ -288,6 +289,8 @@ pub(crate) struct Worker {
     subscribers: Vec<Subscriber>,
     /// Who waits for stored blocks to be connected: a peer once at most.
     waiting: Vec<Waiting>,
+    /// Blocks of users that are not finished, one of each at most.
+    pub(crate) awaited: Vec<Awaited>,
     published: HeaderRef,
     /// Which block files go.
     pub(crate) pruner: Pruner,
@@ -306,6 +309,9 @@ impl Worker {
         let advance = self.chainstate.advance(Instant::now() + time)?;
         for (hash, rejection) in &advance.invalid {
             tracing::warn!("Block validation error: {rejection} (block {hash})");
+            if let Some(awaited) = self.awaited.iter_mut().find(|awaited| awaited.hash == *hash) {
+                awaited.invalid = Some(rejection.clone());
+            }
             let (chainstate, hash) = (&self.chainstate, *hash);
             let initial_download = self.shared.view().initial_download;
             self.tell(&ChainEvent::Invalid { chainstate, initial_download, hash, rejection });
@@ -448,15 +454,20 @@ mod tests {
     use super::*;
     use crate::config::BlocksConfig;
 
-    /// A chain of regtest that has a thread, and a block for it.
-    pub(crate) fn start(dir: &std::path::Path) -> (ChainHandle, JoinHandle<()>, CheckedBlock) {
+    /// A chain of regtest.
+    pub(crate) fn open(dir: &std::path::Path) -> Chainstate {
         let options = ChainstateOptions {
             threads: 1,
             assume_valid: AssumeValid::Off,
             ..ChainstateOptions::new(ChainParams::new(Network::Regtest), dir)
         };
         let backend = Box::new(MemoryDatabase::new(TREES));
-        let (chainstate, _) = Chainstate::open(options, Arc::new(StdFileSystem), backend).unwrap();
+        Chainstate::open(options, Arc::new(StdFileSystem), backend).unwrap().0
+    }
+
+    /// A chain of regtest that has a thread, and a block for it.
+    pub(crate) fn start(dir: &std::path::Path) -> (ChainHandle, JoinHandle<()>, CheckedBlock) {
+        let chainstate = open(dir);
         let clock = Clock::default();
         let mut block =
             mining::assemble_block(&chainstate, &bitcoin::ScriptBuf::new(), clock.seconds());

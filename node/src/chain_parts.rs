@@ -96,6 +96,15 @@ pub(crate) struct Waiting {
     pub(crate) end: Instant,
 }
 
+/// A user's block that is stored, while others are connected.
+#[derive(Debug)]
+pub(crate) struct Awaited {
+    /// The block.
+    pub(crate) hash: BlockHash,
+    /// The rule that it turned out to break.
+    pub(crate) invalid: Option<Rejection>,
+}
+
 /// What became of a block.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Submitted {
@@ -105,12 +114,19 @@ pub(crate) struct Submitted {
     pub(crate) invalid: Option<Rejection>,
     /// Whether it is part of the connected chain.
     pub(crate) connected: bool,
+    /// A user's block of which the rest is not known yet; see `ChainHandle::finish`.
+    pub(crate) pending: Option<BlockHash>,
 }
 
 impl Submitted {
+    /// What became of a block that is connected at another time, if ever.
+    pub(crate) const fn of(accepted: Option<BlockAccepted>) -> Self {
+        Self { accepted, invalid: None, connected: false, pending: None }
+    }
+
     /// What comes of a block that is refused unseen by the chain.
     pub(crate) const fn rejected(rejection: Rejection) -> Self {
-        Self { accepted: Some(BlockAccepted::Rejected(rejection)), invalid: None, connected: false }
+        Self::of(Some(BlockAccepted::Rejected(rejection)))
     }
 }
 
@@ -140,7 +156,7 @@ impl ChainOptions {
 /// Where a block came from, which decides how soon it is connected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum BlockSource {
-    /// A user: connected when the call returns.
+    /// A user: connected when the call returns, if ever.
     User,
     /// A peer, and one was asked for it.
     Requested,

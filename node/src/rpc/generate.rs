@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::call::{Args, json as required, optional, text};
 use super::tx_bytes::{Form, decode};
 use super::{Context, Method, RpcError, RpcResult, code, descriptor, tx_json};
-use crate::chain::{BlockSource, Worker};
+use crate::chain::{BlockSource, Submitted, Worker};
 use crate::config::MiningConfig;
 
 /// Hashes tried for a block if the caller does not say (Bitcoin Core's `DEFAULT_MAX_TRIES`).
@@ -88,26 +88,22 @@ fn generate(context: &Context, count: i32, script: &ScriptBuf, tries: Option<u64
     let (count, mut hashes) = (usize::try_from(count).unwrap_or(0), Vec::new());
     while hashes.len() < count && tries > 0 && !context.shutdown.is_requested() {
         let script = script.clone();
-        let (made, left, chosen) = context.chain.change(move |worker| {
+        let (mut block, submitted, left, chosen) = context.chain.change(move |worker| {
             let (mut block, chosen) = assemble(worker, &config, &script);
             let params = Arc::clone(worker.chainstate.params());
             let found = try_some(&mut block, &params, &mut tries, TRIES_AT_ONCE);
-            let made = if found { Ok(submit(worker, &block)?) } else { Err(block) };
-            Ok((made, tries, chosen))
+            let submitted = found.then(|| submit(worker, &block)).transpose()?;
+            Ok((block, submitted, tries, chosen))
         })?;
         context.mining.assembled(&chosen);
         tries = left;
-        let submitted = match made {
-            Ok(submitted) => submitted,
-            Err(mut block) => {
-                if !solve(context, &mut block, &mut tries) {
-                    // Where no nonce will do another block may.
-                    continue;
-                }
-                context.chain.change(move |worker| submit(worker, &block))?
-            }
+        let hash = match submitted {
+            Some(submitted) => finish(context, &block, submitted)?,
+            None if solve(context, &mut block, &mut tries) => submit_solved(context, block)?,
+            // Where no nonce will do another block may.
+            None => continue,
         };
-        hashes.push(json!(submitted.map_err(|rejection| not_accepted(&rejection))?));
+        hashes.push(json!(hash));
     }
     Ok(Value::Array(hashes))
 }
@@ -142,17 +138,31 @@ fn solve(context: &Context, block: &mut Block, tries: &mut u64) -> bool {
     }
 }
 
-/// Connects a block that was just made; returns its hash.
-fn submit(worker: &mut Worker, block: &Block) -> cofferdam_ibd::Result<Result<String, Rejection>> {
-    let checked = match CheckedBlock::parse(serialize(block), worker.chainstate.params()) {
-        Ok(checked) => checked,
-        Err(rejection) => return Ok(Err(rejection)),
-    };
-    let submitted = worker.submit(checked, BlockSource::User)?;
-    Ok(match (submitted.accepted, submitted.invalid) {
-        (Some(BlockAccepted::Rejected(rejection)), _) | (_, Some(rejection)) => Err(rejection),
+/// Gives a block that was just made to the chain.
+fn submit(worker: &mut Worker, block: &Block) -> cofferdam_ibd::Result<Submitted> {
+    match CheckedBlock::parse(serialize(block), worker.chainstate.params()) {
+        Ok(checked) => worker.submit(checked, BlockSource::User),
+        Err(rejection) => Ok(Submitted::rejected(rejection)),
+    }
+}
+
+/// Waits for what becomes of it; returns its hash.
+fn finish(context: &Context, block: &Block, submitted: Submitted) -> Result<String, RpcError> {
+    let submitted = context.chain.finish(submitted)?;
+    match (submitted.accepted, submitted.invalid) {
+        (Some(BlockAccepted::Rejected(rejection)), _) | (_, Some(rejection)) => {
+            Err(not_accepted(&rejection))
+        }
         _ => Ok(block.block_hash().to_string()),
-    })
+    }
+}
+
+fn submit_solved(context: &Context, block: Block) -> Result<String, RpcError> {
+    let (block, submitted) = context.chain.change(move |worker| {
+        let submitted = submit(worker, &block)?;
+        Ok((block, submitted))
+    })?;
+    finish(context, &block, submitted)
 }
 
 fn generate_block(context: &Context, args: &Args) -> RpcResult {
@@ -179,8 +189,7 @@ fn generate_block(context: &Context, args: &Args) -> RpcResult {
         let hex = serialize(&block).to_lower_hex_string();
         return Ok(json!({"hash": block.block_hash().to_string(), "hex": hex}));
     }
-    let submitted = context.chain.change(move |worker| submit(worker, &block))?;
-    Ok(json!({"hash": submitted.map_err(|rejection| not_accepted(&rejection))?}))
+    Ok(json!({"hash": submit_solved(context, block)?}))
 }
 
 fn output_script(context: &Context, text: &str) -> Result<ScriptBuf, RpcError> {
