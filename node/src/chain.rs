@@ -398,7 +398,8 @@ impl Worker {
                 }
             }
             // Of a node that stops nothing is connected any more: the next job says so.
-            idle = self.connect(SLICE)?.done || self.is_ending();
+            let is_done = self.connect(SLICE)?.done && !self.chainstate.coin_stats_are_behind();
+            idle = is_done || self.is_ending();
             self.answer_waiting(idle);
         }
         Ok(())

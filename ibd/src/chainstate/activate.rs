@@ -21,6 +21,9 @@ use crate::rejection::Rejection;
 /// Blocks of one run of the pipeline: long enough that filling it at the start does not matter.
 const PATH_MAX: u32 = 1024;
 
+/// While the coin statistics are behind, they have one in so many parts of the time.
+const STATS_SHARE: u32 = 2;
+
 /// What [`Chainstate::advance`] did.
 #[must_use]
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -29,7 +32,8 @@ pub struct Advance {
     pub connected: u32,
     /// Blocks disconnected.
     pub disconnected: u32,
-    /// Whether the tip is the best block that is stored: nothing is left to do.
+    /// Whether the tip is the best block that is stored: none is left to connect. (The coin statistics
+    /// may be behind: [`Chainstate::coin_stats_are_behind`].)
     pub done: bool,
     /// Blocks found to break a rule, with the rule.
     pub invalid: Vec<(BlockHash, Rejection)>,
@@ -75,7 +79,8 @@ enum RunEnd {
 impl Chainstate {
     /// Connects stored blocks toward the one with the most work, until the tip is that block or the
     /// deadline has passed or the height of [`Chainstate::pause_from`] is reached; at least one
-    /// block is connected if there is one, unless the coin statistics have to catch up first.
+    /// block is connected if there is one. If the coin statistics are behind, they catch up for a part of
+    /// the time, and blocks are connected without them: each call brings both further.
     ///
     /// Every block that was connected or disconnected is a step of its own: a crash at any moment
     /// leaves the state at a block boundary. But no caller sees a reorganisation in the middle: the
@@ -89,9 +94,8 @@ impl Chainstate {
         let mut advance = Advance::default();
         let above = self.headers.work(self.tip);
         let pause = Pause { until, from_height: self.pause_from, above };
-        if !self.catch_up_stats(until)? {
-            return Ok(advance);
-        }
+        let now = Instant::now();
+        self.catch_up_stats(now + until.saturating_duration_since(now) / STATS_SHARE)?;
         loop {
             self.write_index_if_large()?;
             let best = self.best_stored().filter(|&best| best != self.tip);
@@ -162,6 +166,8 @@ impl Chainstate {
         connected: &mut u32,
     ) -> Result<RunEnd> {
         let mut parent = self.tip;
+        // For all blocks of the run or none: the statistics take no block whose parent they have not.
+        let with_stats = self.has_coin_stats();
         let end = loop {
             let is_over = Instant::now() >= pause.until
                 || self.headers.entry(parent).height >= pause.from_height;
@@ -178,7 +184,7 @@ impl Chainstate {
                 break RunEnd::Path;
             };
             let at = loaded.at;
-            match self.stage(parent, loaded, in_flight.is_empty())? {
+            match self.stage(parent, loaded, in_flight.is_empty(), with_stats)? {
                 Ok(staged) => in_flight.push_back(staged),
                 Err(rejection) => break RunEnd::Invalid(at, rejection),
             }
@@ -220,12 +226,14 @@ impl Chainstate {
     }
 
     /// Connects a block to the staged state, and starts its scripts. A block without any is
-    /// committed at once if it is `first`, and so waits for no other.
+    /// committed at once if it is `first`, and so waits for no other. Its coins are summed up if it is
+    /// `with_stats`.
     fn stage(
         &mut self,
         parent: HeaderRef,
         loaded: Loaded,
         first: bool,
+        with_stats: bool,
     ) -> Result<std::result::Result<InFlight, Rejection>> {
         let context = ConnectContext {
             params: &self.params,
@@ -259,7 +267,7 @@ impl Chainstate {
         put_row(&mut batch, &row, &this.hash);
         let batch = block_batch(this, prev, batch);
         let needs_scripts = self.needs_scripts(at);
-        let committed = first && !needs_scripts && self.stats.is_none();
+        let committed = first && !needs_scripts && !with_stats;
         let stored =
             if committed { self.store.commit(batch).map(|_| ()) } else { self.store.stage(batch) };
         if let Err(error) = stored {
@@ -267,8 +275,8 @@ impl Chainstate {
             return Err(error.into());
         }
         let work = Arc::new(BlockScripts { block, spent, flags });
-        let stats = self.stats.is_some();
-        let stats = stats.then(|| StatsTicket::start(&self.pool, &self.params, &work, this.height));
+        let stats =
+            with_stats.then(|| StatsTicket::start(&self.pool, &self.params, &work, this.height));
         let scripts = needs_scripts.then(|| ScriptTicket::start(&self.pool, &self.verifier, &work));
         Ok(Ok(InFlight { at, undo: row.undo, scripts, stats, committed, rows, size }))
     }

@@ -1,7 +1,8 @@
 //! The coin statistics, kept at the tip.
 //!
 //! Invariants:
-//! - while they are kept and caught up, the running statistics are those of the tip;
+//! - while they are kept and caught up, the running statistics are those of the tip; while they are
+//!   behind, blocks are connected and disconnected without them;
 //! - their rows are logged after the blocks they are of, and say which block they have reached: after
 //!   a crash they are behind by some blocks at most, and catch up from the block files;
 //! - a row is a fact about a block and its ancestors: it stays when the block is disconnected.
@@ -200,6 +201,12 @@ impl Chainstate {
         self.stats.as_ref().is_some_and(|stats| stats.running.at == tip)
     }
 
+    /// Returns whether statistics are kept and have not reached the tip.
+    #[must_use]
+    pub fn coin_stats_are_behind(&self) -> bool {
+        self.stats.is_some() && !self.has_coin_stats()
+    }
+
     /// Returns the block that the statistics have reached; `None` if they are not kept.
     #[must_use]
     pub fn coin_stats_reached(&self) -> Option<BlockRef> {
@@ -207,14 +214,14 @@ impl Chainstate {
         self.headers.get(&stats.running.at).map(|at| self.block_ref(at))
     }
 
-    /// Brings the statistics to the tip, from the block files; returns whether they are there or
-    /// not kept. Blocks are read in parallel.
-    pub(super) fn catch_up_stats(&mut self, until: Instant) -> Result<bool> {
+    /// Brings the statistics toward the tip, from the block files, until they are there or the time is
+    /// over. Blocks are read in parallel.
+    pub(super) fn catch_up_stats(&mut self, until: Instant) -> Result<()> {
         while let Some(stats) = &mut self.stats {
             let reached = stats.running.at;
             let tip = self.headers.entry(self.tip);
             if reached == tip.hash {
-                return Ok(true);
+                return Ok(());
             }
             let at = self.headers.get(&reached).ok_or_else(|| {
                 corrupt(format!("the coin statistics are at block {reached}, which is not known"))
@@ -229,12 +236,11 @@ impl Chainstate {
                 self.lower_stats(at)?;
             }
             self.write_index()?;
-            let is_over = Instant::now() >= until || self.stop.load(Ordering::Relaxed);
-            if is_over && !self.has_coin_stats() {
-                return Ok(false);
+            if Instant::now() >= until || self.stop.load(Ordering::Relaxed) {
+                return Ok(());
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Adds the next blocks of the connected chain after `at`.

@@ -118,7 +118,7 @@ fn coin_statistics_catch_up_from_the_block_files() {
     assert_eq!(without.tip().height, 169);
     without.shutdown().expect("closes");
     let mut with = over(true);
-    assert!(with.catch_up_stats(Instant::now() + Duration::from_secs(600)).expect("works"));
+    with.catch_up_stats(Instant::now() + Duration::from_secs(600)).expect("works");
     check_stats(&with);
     feed(&mut with, 200..401);
     check_stats(&with);
@@ -128,5 +128,58 @@ fn coin_statistics_catch_up_from_the_block_files() {
     for height in 0..=400 {
         let hash = with.block_at(height).expect("connected").hash;
         assert!(with.coin_stats(&hash).expect("readable").is_some(), "{height}");
+    }
+}
+
+/// Neither waits for the other: each step brings both further, whatever the tip does meanwhile.
+#[test]
+fn blocks_are_connected_and_disconnected_while_coin_statistics_catch_up() {
+    let dir = tempfile::tempdir().expect("temporary");
+    let over = |coin_stats| {
+        let backend = BackendKind::Sled;
+        let database = backend.open(&dir.path().join("db"), TREES, &BackendOptions::default());
+        open_over(dir.path(), database.expect("opens"), coin_stats)
+    };
+    std::fs::create_dir_all(dir.path().join("db")).expect("room");
+    let all = blocks("testnet3/chain-0-400.blkdat");
+    let mut chainstate = over(false);
+    for raw in &all[1..350] {
+        let _ = chainstate.accept_block(raw.clone(), NOW).expect("works");
+    }
+    assert!(advance(&mut chainstate).done);
+    chainstate.shutdown().expect("closes");
+
+    let mut chainstate = over(true);
+    let step = |chainstate: &mut Chainstate| {
+        let reached = chainstate.coin_stats_reached().expect("kept").height;
+        let advance = chainstate.advance(Instant::now()).expect("works");
+        assert!(chainstate.coin_stats_reached().expect("kept").height > reached);
+        advance
+    };
+    assert!(step(&mut chainstate).done && chainstate.coin_stats_are_behind());
+    for raw in &all[350..] {
+        let _ = chainstate.accept_block(raw.clone(), NOW).expect("works");
+    }
+    for height in 350..355 {
+        assert_eq!(step(&mut chainstate).connected, 1);
+        assert_eq!(chainstate.tip().height, height);
+        assert!(chainstate.coin_stats_are_behind());
+    }
+    // Down to blocks that the statistics have not reached, and below where they are.
+    let reached = chainstate.coin_stats_reached().expect("kept").height;
+    for _ in 0..100 {
+        chainstate.disconnect_tip().expect("works");
+    }
+    assert_eq!(step(&mut chainstate).connected, 1);
+    while chainstate.tip().height + 3 > reached {
+        chainstate.disconnect_tip().expect("works");
+    }
+    check_stats(&chainstate);
+    while !advance(&mut chainstate).done {}
+    check_stats(&chainstate);
+    assert_eq!(chainstate.tip().height, 400);
+    for height in 0..=400 {
+        let hash = chainstate.block_at(height).expect("connected").hash;
+        assert!(known(&chainstate, &hash).is_some(), "{height}");
     }
 }
