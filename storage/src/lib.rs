@@ -79,8 +79,8 @@ pub use file_system::{File, FileLock, FileSystem, StdFileSystem, read_small, wri
 pub use flat_files::{FilePosition, FlatFiles, FlatFilesOptions};
 pub use read_only::ReadOnlyFileSystem;
 pub use wal::{
-    Damage, DatabaseState, LogRecord, LogRecords, LogReport, SegmentEnd, SegmentHead,
-    SegmentReport, TornTail, TreeOps, Verdict, inspect_log,
+    Damage, DatabaseState, LogRecord, LogRecords, LogReport, PAYLOAD_BYTES_MAX, SegmentEnd,
+    SegmentHead, SegmentReport, TornTail, TreeOps, Verdict, inspect_log,
 };
 pub use wal_buffered::{
     Attachments, BUFFERED_BYTES_MAX, BlockBatch, Durability, HAND_OVER_BYTES, LogWriter, Lsn,

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use cap::Cap;
 use cofferdam_storage::testing::{Random, SimFileSystem, effort};
 use cofferdam_storage::{
-    Batch, Durability, Error, FileSystem as _, MemoryDatabase, NoAttachments, Result, Tree,
-    WalBuffered, WalOptions,
+    Batch, Durability, Error, FileSystem as _, MemoryDatabase, NoAttachments, PAYLOAD_BYTES_MAX,
+    Result, Tree, WalBuffered, WalOptions,
 };
 
 #[global_allocator]
@@ -23,8 +23,6 @@ const SEGMENT_HEADER: usize = 4096;
 const RECORD_HEADER: usize = 25;
 /// What an undamaged store takes when it is empty, its threads and first tables included.
 const FIXED_BYTES: usize = 512 << 10;
-/// The longest payload that the format allows.
-const PAYLOAD_MAX: u32 = 64 << 20;
 
 type Store = WalBuffered<MemoryDatabase>;
 
@@ -139,7 +137,8 @@ fn no_damaged_length_takes_memory() {
         }
         // A wrong length that looks right.
         let left = u32::try_from(log.bytes.len() - begin).unwrap();
-        for length in [0, left - 29, left - 28, left, 1 << 20, PAYLOAD_MAX, u32::MAX] {
+        let longest = u32::try_from(PAYLOAD_BYTES_MAX).unwrap();
+        for length in [0, left - 29, left - 28, left, 1 << 20, longest, u32::MAX] {
             log.open(&log.with_length(record, length));
             cases += 1;
         }

@@ -1,9 +1,12 @@
 //! Limits of engines and buffers are no rules.
 
+use std::time::{Duration, Instant};
+
 use bitcoin::consensus::serialize;
-use bitcoin::{Block, OutPoint};
+use bitcoin::{Amount, Block, OutPoint, TxOut};
 use cofferdam_ibd::Network;
 use cofferdam_ibd::testing::{ModelChain, transfer};
+use cofferdam_storage::BackendKind;
 use cofferdam_storage::testing::{Effort, effort};
 use cofferdam_tests::chain::{self, NOW};
 
@@ -78,5 +81,73 @@ fn cve_2013_3220_no_limit_of_an_engine_or_a_buffer_decides() {
             assert!(chain::coin_bytes(&chainstate) == model.rows(), "{backend} {memtable_bytes}");
             chainstate.shutdown().expect("closes");
         }
+    }
+}
+
+/// The longest script that can be spent, without a signature: pushes as long as they may be, and true.
+fn longest() -> TxOut {
+    let push = [&[0x4d, 0x08, 0x02][..], &[0; 520]].concat();
+    let script = [push.repeat(19), vec![61], vec![0; 61], vec![0x51]].concat();
+    assert_eq!(script.len(), 10_000);
+    TxOut { value: Amount::from_sat(1), script_pubkey: script.into() }
+}
+
+/// Full blocks that make so many coins of the longest script, and a small one that spends them all.
+fn swelling(model: &mut ModelChain, coins: usize) -> (Vec<Block>, Block) {
+    // With a hundred a block would be too large.
+    const PER_BLOCK: u32 = 99;
+    let spendable = model.spendable(true);
+    let coin = spendable.iter().find(|(_, output)| !output.script_pubkey.is_p2wsh());
+    let (mut coin, mut made, mut blocks) = (coin.expect("coins").clone(), Vec::new(), Vec::new());
+    while made.len() < coins {
+        let change = anyones(coin.1.value.to_sat() - u64::from(PER_BLOCK));
+        let to = [vec![longest(); PER_BLOCK as usize], vec![change.clone()]].concat();
+        let tx = transfer(std::slice::from_ref(&coin), to);
+        let txid = tx.compute_txid();
+        coin = (OutPoint::new(txid, PER_BLOCK), change);
+        made.extend((0..PER_BLOCK).map(|vout| (OutPoint::new(txid, vout), longest())));
+        let block = model.block(2, vec![tx]);
+        model.connect(&block);
+        blocks.push(block);
+    }
+    let spends = model.block(2, vec![transfer(&made, vec![anyones(2)])]);
+    (blocks, spends)
+}
+
+/// The opposite of a large block: a small one, to take which back restores hundreds of times its
+/// bytes, more than any block has. It is connected, taken back, also after a crash, and connected again.
+#[test]
+fn cve_2013_3220_nor_does_one_decide_what_can_be_taken_back() {
+    let (mut model, base) = ModelChain::funded(24);
+    // A full block of such inputs restores 234 MiB.
+    let (makes, spends) = swelling(&mut model, (66 << 20) / 10_000);
+    let before = model.rows();
+    model.connect(&spends);
+    let after = model.rows();
+    let raw: Vec<_> = base.iter().chain(&makes).chain([&spends]).map(serialize).collect();
+    for backend in BACKENDS {
+        if effort() == Effort::Quick && backend != BackendKind::Lsm {
+            continue;
+        }
+        let dir = tempfile::tempdir().expect("temporary");
+        let mut chainstate = chain::open(Network::Regtest, backend, dir.path());
+        chain::store(&mut chainstate, &raw);
+        chain::settle(&mut chainstate);
+        assert!(chain::coin_bytes(&chainstate) == after, "{backend}");
+        let at = chainstate.headers().get(&spends.block_hash()).expect("known");
+        let hour = Instant::now() + Duration::from_secs(3600);
+        let done = chainstate.invalidate_block(at, hour).expect("works");
+        assert!(done.done && done.disconnected == 1, "{backend}: {done:?}");
+        assert!(chain::coin_bytes(&chainstate) == before, "{backend}");
+        if backend != BackendKind::Memory {
+            drop(chainstate);
+            chainstate = chain::open(Network::Regtest, backend, dir.path());
+            assert!(chain::coin_bytes(&chainstate) == before, "{backend}: replayed");
+        }
+        let at = chainstate.headers().get(&spends.block_hash()).expect("known");
+        chainstate.reconsider_block(at).expect("works");
+        chain::settle(&mut chainstate);
+        assert!(chain::coin_bytes(&chainstate) == after, "{backend}: again");
+        chainstate.shutdown().expect("closes");
     }
 }

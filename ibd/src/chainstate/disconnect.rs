@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 
 use bitcoin::{OutPoint, Txid};
-use cofferdam_storage::{Batch, Database as _};
+use cofferdam_storage::{Batch, Database as _, PAYLOAD_BYTES_MAX};
 
-use super::{BlockRef, Chainstate, block_batch, corrupt};
+use super::{BlockRef, Chainstate, ROWS_MAX, block_batch, corrupt};
 use crate::Store;
-use crate::block::{CheckedBlock, bip30_unspendable};
-use crate::coin::{Coin, is_unspendable, outpoint_key};
+use crate::block::{CheckedBlock, WEIGHT_MAX, bip30_unspendable};
+use crate::coin::{Coin, OUTPOINT_KEY_LEN, is_unspendable, outpoint_key};
+use crate::compress::SCRIPT_LEN_MAX;
 use crate::error::{Error, Result};
 use crate::headers::HeaderEntry;
 use crate::params::ChainParams;
@@ -19,6 +20,22 @@ use crate::pipeline::load::load_block;
 use crate::tables::COINS;
 use crate::undo::BlockUndo;
 use crate::wire::{InputRef, TxRef};
+
+/// More than the record of any disconnection has. What a block restores may be many times its own size: an input of 41
+/// bytes spends a script of 10,000. Counted as if the block had nothing but inputs, and nothing but outputs besides.
+const fn record_bytes_max() -> u64 {
+    // Outpoint, no script, sequence; amount, no script. Each byte weighs four.
+    let (input_weight, output_weight) = (4 * (36 + 1 + 4), 4 * (8 + 1));
+    // What a batch says before a key; height, amount and script's length, each as a VARINT.
+    let restored = 8 + OUTPOINT_KEY_LEN as u64 + 5 + 10 + 3 + SCRIPT_LEN_MAX as u64;
+    let removed = 4 + OUTPOINT_KEY_LEN as u64;
+    let rows = (ROWS_MAX as u64 + 1) * (8 + 36 + 80 + 1 + 4 + 2 * 16);
+    let tip = 4 + 32 + 32;
+    WEIGHT_MAX / input_weight * restored + WEIGHT_MAX / output_weight * removed + rows + tip
+}
+
+const _: () =
+    assert!(record_bytes_max() <= PAYLOAD_BYTES_MAX as u64, "any block can be taken back");
 
 impl Chainstate {
     /// Disconnects the tip: its parent is the tip afterwards, in one batch of the log.
@@ -134,10 +151,12 @@ impl Disconnector<'_> {
         Ok(())
     }
 
-    fn finish(mut self) -> Batch {
-        for (outpoint, coin) in &self.restored {
-            self.batch.put(COINS, &outpoint_key(outpoint), &coin.encode());
+    fn finish(self) -> Batch {
+        let Self { mut batch, restored, .. } = self;
+        // Coin by coin: what is in the batch need not be there twice, for it may be much.
+        for (outpoint, coin) in restored {
+            batch.put(COINS, &outpoint_key(&outpoint), &coin.encode());
         }
-        self.batch
+        batch
     }
 }

@@ -54,7 +54,7 @@ use crate::tables::HEADERS;
 use crate::unknown_rules::UnknownRulesCache;
 use crate::versionbits::VersionBitsCache;
 
-/// Index rows in one record of the log: some 2.6 MB, a twentieth of what a record may have.
+/// Index rows in one record of the log: some 2.6 MB, a hundredth of what a record may have.
 const ROWS_MAX: usize = 20_000;
 
 /// The store beneath a chainstate: any engine behind the write-ahead-logged buffer.

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::testing::{CallFault, CrashModel, SimFileSystem};
 use crate::{
-    Attachments, Batch, BlockBatch, Database, Durability, Error, KeyRange, MemoryDatabase, Result,
-    STATE_TREE, WalBuffered, WalOptions,
+    Attachments, Batch, BlockBatch, Database, Durability, Error, KeyRange, MemoryDatabase,
+    PAYLOAD_BYTES_MAX, Result, STATE_TREE, VALUE_BYTES_MAX, WalBuffered, WalOptions,
 };
 
 #[test]
@@ -212,8 +212,9 @@ fn misuse_is_refused_and_changes_nothing() {
     });
     assert!(matches!(store.commit(twice), Err(Error::NotFresh { .. })));
     let huge = block(&store, &[], |batch| {
-        for _ in 0..3 {
-            batch.put(COINS, b"k", &vec![0; 30 << 20]);
+        let value = vec![0; VALUE_BYTES_MAX];
+        for _ in 0..PAYLOAD_BYTES_MAX / VALUE_BYTES_MAX {
+            batch.put(COINS, b"k", &value);
         }
     });
     assert!(matches!(store.commit(huge), Err(Error::TooLarge { .. })));
@@ -221,6 +222,26 @@ fn misuse_is_refused_and_changes_nothing() {
     assert!(matches!(store.commit(good), Err(Error::Misuse { .. })));
     assert!(matches!(store.apply(&Batch::new()), Err(Error::Misuse { .. })));
     assert_eq!(store.commit_staged().unwrap(), 2, "only now a second batch is committed");
+}
+
+/// What disconnects a block can have far more bytes than any block.
+#[test]
+fn a_batch_larger_than_any_block_is_logged_and_replayed() {
+    let fs = SimFileSystem::new();
+    let (store, _) = open_log_only(&fs, Durability::Strict).unwrap();
+    let values: Vec<Vec<u8>> = (1..4).map(|byte| vec![byte; 22 << 20]).collect();
+    commit(&store, |batch| {
+        for (key, value) in (0_u8..).zip(&values) {
+            batch.put(COINS, &[key], value);
+        }
+    });
+    commit(&store, |batch| batch.put(COINS, b"next", b"v"));
+    drop(store);
+    let (store, recovery) = open_log_only(&fs, Durability::Strict).unwrap();
+    assert_eq!((recovery.records, recovery.torn), (2, None));
+    for (key, value) in (0_u8..).zip(&values) {
+        assert!(store.get(COINS, &[key]).unwrap().as_ref() == Some(value), "{key}");
+    }
 }
 
 /// Says of one height that its data is gone.

@@ -25,9 +25,12 @@ pub(crate) const SEGMENT_HEADER_BYTES: usize = 4096;
 pub(crate) const RECORD_HEADER_BYTES: usize = 25;
 /// The record's CRC.
 pub(crate) const RECORD_TRAILER_BYTES: usize = 4;
-/// The largest payload, before compression. A block's changes are a few megabytes; the bound limits what a reader may
-/// be made to allocate.
-pub(crate) const PAYLOAD_BYTES_MAX: usize = 64 << 20;
+/// The longest payload of a log record, before it is packed and compressed: a batch, and 68 bytes if it is a block's.
+///
+/// To connect a block changes a few megabytes at most. To disconnect one can restore 234 MiB: a block may have 24,390
+/// inputs, each of a few bytes that spend a coin of 10,000 and more. Who logs blocks has to be able to take back each
+/// that it connects.
+pub const PAYLOAD_BYTES_MAX: usize = 256 << 20;
 /// What precedes the batch in the payload of a block record: height, hash, previous hash.
 pub(crate) const BLOCK_PREFIX_BYTES: usize = 4 + 32 + 32;
 
@@ -43,6 +46,9 @@ const COMPRESSED: u8 = 0x80;
 const PACKED: u8 = 0x40;
 /// What precedes the compressed bytes: the size that they have when decompressed.
 const COMPRESSED_PREFIX_BYTES: usize = 4;
+/// Memory for a record that is kept for later ones. Blocks need less; the few that need more are not to leave a process
+/// with it.
+pub(super) const BUFFER_KEPT_BYTES: usize = 8 << 20;
 /// LZ4 makes at most that many bytes of one: bounds what a length can ask for.
 const LZ4_RATIO_MAX: usize = 255;
 
@@ -350,6 +356,8 @@ impl Encoder {
             out.truncate(body);
             out.extend_from_slice(&self.compressed);
         }
+        self.compressed.clear();
+        self.compressed.shrink_to(BUFFER_KEPT_BYTES);
         let header = RecordHeader {
             // Cannot fail: the payload was within its bound, and nothing has made it longer.
             length: u32::try_from(out.len() - body).map_err(|_| payload_too_large(bytes))?,

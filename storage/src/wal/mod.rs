@@ -27,6 +27,7 @@ mod writer;
 mod writer_thread;
 
 pub use self::dump::{LogRecord, LogRecords, TreeOps};
+pub use self::format::PAYLOAD_BYTES_MAX;
 pub use self::inspect::inspect_log;
 pub(crate) use self::place::Place;
 pub(crate) use self::recovery::{Evidence, Opening, open_log};

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::file_system::{File, temporary_path};
 use crate::mutation::{Mutation, mutated};
-use crate::wal::format::{Change, Encoder, Position, RECORD_HEADER_BYTES, SegmentHeader};
+use crate::wal::format::{
+    BUFFER_KEPT_BYTES, Change, Encoder, Position, RECORD_HEADER_BYTES, SegmentHeader,
+};
 use crate::wal::place::{NewFile, Place};
 use crate::wal_buffered::Lsn;
 
@@ -94,6 +96,7 @@ impl Appender {
         self.file.write_all_at(self.written, &self.buffer)?;
         self.written += bytes;
         self.buffer.clear();
+        self.buffer.shrink_to(BUFFER_KEPT_BYTES);
         Ok(())
     }
 
@@ -222,4 +225,41 @@ impl Log {
 /// A length in memory as a length in a file.
 fn as_u64(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+#[cfg(feature = "testing")]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::FileSystem as _;
+    use crate::batch::Batch;
+    use crate::database::Tree;
+    use crate::testing::SimFileSystem;
+    use crate::wal_buffered::WalOptions;
+
+    #[test]
+    fn the_memory_of_a_long_record_is_given_back() {
+        let fs = Arc::new(SimFileSystem::new());
+        let dir = PathBuf::from("log");
+        fs.create_dir_all(&dir).unwrap();
+        let options = WalOptions { compress_bytes_min: Some(0), ..WalOptions::default() };
+        let place = Place::new(fs, dir, &options).unwrap();
+        let header = SegmentHeader {
+            number: 1,
+            base_lsn: 1,
+            generation: 1,
+            previous_chain: 0,
+            applied_lsn: 0,
+            roomy: false,
+        };
+        let mut appender = Appender::create(&place, header).unwrap();
+        let mut batch = Batch::new();
+        batch.put(Tree { id: 1, name: "coins" }, b"k", &vec![0; BUFFER_KEPT_BYTES + 1]);
+        appender.append(0, Change::Plain(&batch)).unwrap();
+        assert!(appender.buffer.capacity() > BUFFER_KEPT_BYTES);
+        appender.write_out().unwrap();
+        assert!(appender.buffer.capacity() <= BUFFER_KEPT_BYTES);
+    }
 }

@@ -12,12 +12,12 @@ use crate::error::{Error, Result};
 use crate::file_system::File;
 use crate::lock::{lock, wait};
 use crate::sync::{Condvar, Mutex, thread};
+use crate::wal::format::BUFFER_KEPT_BYTES;
 
 /// How many writes may wait: as many records, of a block each.
 const JOBS_MAX: usize = 16;
-/// How many buffers are kept for later writes, and how large one may be for that.
+/// How many buffers are kept for later writes.
 const BUFFERS_MAX: usize = JOBS_MAX + 1;
-const BUFFER_BYTES_MAX: usize = 8 << 20;
 
 /// A thread that writes.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ fn run(queue: &Receiver<Job>, buffers: &Mutex<Vec<Vec<u8>>>) {
         let failed = lock(&file.state).cause.is_some();
         let written = if failed { Ok(()) } else { file.inner.write_all_at(offset, &bytes) };
         bytes.clear();
-        if bytes.capacity() <= BUFFER_BYTES_MAX && lock(buffers).len() < BUFFERS_MAX {
+        if bytes.capacity() <= BUFFER_KEPT_BYTES && lock(buffers).len() < BUFFERS_MAX {
             lock(buffers).push(bytes);
         }
         let mut state = lock(&file.state);
