@@ -32,6 +32,37 @@ impl ScriptVerifier for KernelVerifier {
         spent: &'a [OutputRef<'a>],
         flags: ScriptFlags,
     ) -> Result<Box<dyn PreparedTransaction + 'a>> {
+        Ok(Box::new(Prepared::new(tx, spent, flags)?))
+    }
+}
+
+/// The amount as the library takes it; [`Prepared::new`] has looked at it.
+fn amount(output: &OutputRef<'_>) -> i64 {
+    output.value.cast_signed()
+}
+
+/// What inputs of one kind are verified with.
+struct Rules {
+    shared: PrecomputedTransactionData,
+    flags: ScriptFlags,
+}
+
+struct Prepared<'a> {
+    tx: bitcoinkernel::Transaction,
+    spent: &'a [OutputRef<'a>],
+    /// For inputs that spend a native taproot output, if there are any and taproot is in force.
+    taproot: Option<Rules>,
+    /// For the others, if there are any.
+    plain: Option<Rules>,
+}
+
+impl<'a> Prepared<'a> {
+    /// Every call of the library copies all of the precomputed data, the spent outputs with it: the
+    /// time grows with the number of calls times the bytes of all spent scripts. But outputs and flag
+    /// are for native taproot inputs only: a call for another input leaves both out, and its verdict
+    /// is the same. Nothing else asks for the flag (a program of version 1 within P2SH is not
+    /// taproot's), and no other signature is over other outputs than the one that it spends.
+    fn new(tx: TxRef<'a>, spent: &'a [OutputRef<'a>], flags: ScriptFlags) -> Result<Self> {
         if spent.len() != tx.input_count() {
             let (spent, inputs) = (spent.len(), tx.input_count());
             return Err(script_error(format!("{spent} spent outputs for {inputs} inputs")));
@@ -43,46 +74,38 @@ impl ScriptVerifier for KernelVerifier {
             return Err(script_error("an amount above 63 bits"));
         }
         let tx = bitcoinkernel::Transaction::new(tx.bytes()).map_err(script_error)?;
-
-        // Every call of the library copies all of the precomputed data, the spent outputs with it:
-        // the time grows with the square of the inputs. The outputs are used for native taproot
-        // inputs only, and so is the flag; without such an input both are left out, and the verdict
-        // is the same.
-        let needs_outputs = flags.contains(ScriptFlags::TAPROOT) && spent.iter().any(is_taproot);
-        let (flags, outputs) = if needs_outputs {
-            let outputs = spent.iter().map(|output| {
-                let script = ScriptPubkey::new(output.script.as_bytes())?;
-                Ok(bitcoinkernel::TxOut::new(&script, amount(output)))
-            });
-            let outputs: std::result::Result<Vec<_>, KernelError> = outputs.collect();
-            (flags, outputs.map_err(script_error)?)
-        } else {
-            (flags.difference(ScriptFlags::TAPROOT), Vec::new())
+        let rules = |outputs: &[bitcoinkernel::TxOut], flags| -> Result<Rules> {
+            let shared = PrecomputedTransactionData::new(&tx, outputs).map_err(script_error)?;
+            Ok(Rules { shared, flags })
         };
-        let shared = PrecomputedTransactionData::new(&tx, &outputs).map_err(script_error)?;
-        Ok(Box::new(Prepared { tx, shared, spent, flags }))
+        let in_force = flags.contains(ScriptFlags::TAPROOT);
+        let is_plain = |output: &OutputRef<'_>| !in_force || !is_taproot(output);
+        let taproot = (!spent.iter().all(is_plain)).then(|| rules(&kernel_outputs(spent)?, flags));
+        let without = flags.difference(ScriptFlags::TAPROOT);
+        let plain = spent.iter().any(is_plain).then(|| rules(&[], without));
+        let (taproot, plain) = (taproot.transpose()?, plain.transpose()?);
+        Ok(Self { tx, spent, taproot, plain })
+    }
+
+    fn rules(&self, output: &OutputRef<'_>) -> &Rules {
+        let taproot = self.taproot.as_ref().filter(|_| is_taproot(output));
+        taproot.or(self.plain.as_ref()).expect("there are rules for each kind of input there is")
     }
 }
 
-/// The amount as the library takes it; [`KernelVerifier::prepare`] has looked at it.
-fn amount(output: &OutputRef<'_>) -> i64 {
-    output.value.cast_signed()
-}
-
-struct Prepared<'a> {
-    tx: bitcoinkernel::Transaction,
-    shared: PrecomputedTransactionData,
-    spent: &'a [OutputRef<'a>],
-    flags: ScriptFlags,
+fn kernel_outputs(spent: &[OutputRef<'_>]) -> Result<Vec<bitcoinkernel::TxOut>> {
+    let outputs = spent.iter().map(|output| {
+        let script = ScriptPubkey::new(output.script.as_bytes())?;
+        Ok(bitcoinkernel::TxOut::new(&script, amount(output)))
+    });
+    let outputs: std::result::Result<Vec<_>, KernelError> = outputs.collect();
+    outputs.map_err(script_error)
 }
 
 impl fmt::Debug for Prepared<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The library's transaction has nothing to show.
-        f.debug_struct("Prepared")
-            .field("spent", &self.spent)
-            .field("flags", &self.flags)
-            .finish_non_exhaustive()
+        f.debug_struct("Prepared").field("spent", &self.spent).finish_non_exhaustive()
     }
 }
 
@@ -95,11 +118,12 @@ impl PreparedTransaction for Prepared<'_> {
         let output = self.spent.get(input).expect("the caller asks for an input that exists");
         let script = ScriptPubkey::new(output.script.as_bytes());
         let script = script.expect("the library copies any bytes");
-        let (amount, flags) = (Some(amount(output)), Some(self.flags.bits()));
-        match verify(&script, amount, &self.tx, input, flags, &self.shared) {
+        let Rules { shared, flags } = self.rules(output);
+        let (amount, flags) = (Some(amount(output)), Some(flags.bits()));
+        match verify(&script, amount, &self.tx, input, flags, shared) {
             Ok(()) => true,
             Err(KernelError::ScriptVerify(ScriptVerifyError::Invalid)) => false,
-            Err(error) => panic!("what prepare() checked is not so: {error}"),
+            Err(error) => panic!("what Prepared::new() checked is not so: {error}"),
         }
     }
 }
@@ -169,6 +193,24 @@ mod tests {
         let tx = payment(&[outpoint(1), outpoint(2)], &[1]);
         let native = format!("5120{}", "79".repeat(32));
         assert_eq!(failing(&tx, &[script("51"), script(&native)], ALL).unwrap(), [1]);
+    }
+
+    /// Otherwise one taproot input made each of thousands of others pay for a copy of all scripts.
+    #[test]
+    fn only_taproot_inputs_are_given_all_outputs() {
+        let tx = payment(&[outpoint(1), outpoint(2), outpoint(3)], &[1]);
+        let native = script(&format!("5120{}", "79".repeat(32)));
+        let scripts = [script("51"), native.clone(), script(&format!("5220{}", "79".repeat(32)))];
+        let spent: Vec<_> = scripts.iter().map(|script| output(script)).collect();
+        let txs = parsed(&tx);
+        let with_outputs = |flags| {
+            let prepared = Prepared::new(txs.first().unwrap(), &spent, flags).unwrap();
+            let taproot = |output| prepared.rules(output).flags.contains(ScriptFlags::TAPROOT);
+            (prepared.taproot.is_some(), spent.iter().map(taproot).collect::<Vec<_>>())
+        };
+        assert_eq!(with_outputs(ALL), (true, vec![false, true, false]));
+        assert_eq!(with_outputs(ScriptFlags::P2SH), (false, vec![false; 3]));
+        assert_eq!(failing(&tx, &scripts, ALL).unwrap(), [1]);
     }
 
     #[test]
