@@ -121,5 +121,19 @@ fn options_that_move_rules_are_refused_in_cores_words() {
         "Invalid name (taproot@1) for -testactivationheight=name@height.",
     );
     refused(&["-regtest", "-vbparams=testdummy:a:1"], "Invalid nStartTime (a)");
-    refused(&["-testnet4", "-vbparams=testdummy:0:1"], "-regtest mode");
+    for network in ["-testnet", "-testnet4", "-signet"] {
+        refused(&[network, "-vbparams=testdummy:0:a"], "Invalid nTimeout (a)");
+    }
+    refused(&["-vbparams=testdummy:0:1"], "The -vbparams option may not be used on mainnet.");
+}
+
+#[test]
+fn rules_are_moved_on_the_other_networks_for_tests_too() {
+    let dir = tempfile::tempdir().expect("temporary");
+    let options =
+        ["-connect=0", "-vbparams=testdummy:0:999999999999:7", "-testactivationheight=csv@9"];
+    let node = Node::start_on("signet", BINARY, dir.path(), &options);
+    assert_eq!(deployment(&node, "testdummy")["bip9"]["min_activation_height"], 7);
+    assert_eq!(deployment(&node, "csv")["height"], 9);
+    node.stop();
 }

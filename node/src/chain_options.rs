@@ -16,18 +16,13 @@ pub(crate) fn chain_params(settings: &Settings, network: Network) -> Result<Chai
         Some(challenge) => ChainParams::signet(challenge),
         None => ChainParams::new(network),
     };
-    for name in ["testactivationheight", "vbparams", "test"] {
-        if settings.is_set(name) && network != Network::Regtest {
-            return Err(format!("-{name} is for regression testing (-regtest mode) only"));
-        }
-    }
     for text in settings.all("testactivationheight") {
         params = params.with_activation_height(text).map_err(|error| error.to_string())?;
     }
     for text in settings.all("vbparams") {
         params = params.with_version_bits(text).map_err(|error| error.to_string())?;
     }
-    // Other names do not concern the rules.
+    // Other names do not concern the rules. Elsewhere than on regtest there are none.
     params.enforce_bip94 |= settings.all("test").contains(&"bip94");
     if let Some(work) = minimum_chain_work(settings)? {
         params.minimum_chain_work = work;
@@ -77,21 +72,20 @@ mod tests {
     }
 
     #[test]
-    fn regtest_s_rules_can_be_moved_and_no_other_network_s() {
+    fn the_rules_of_networks_for_tests_can_be_moved() {
         let options = [
             ("testactivationheight", "segwit@300"),
             ("testactivationheight", "csv@432"),
             ("vbparams", "testdummy:5:9:144"),
-            ("test", "bip94"),
         ];
-        let regtest = params(Network::Regtest, &options).unwrap();
-        assert_eq!((regtest.segwit_height, regtest.csv_height), (300, 432));
-        assert_eq!((regtest.deployments[0].start_time, regtest.deployments[0].timeout), (5, 9));
-        assert!(regtest.enforce_bip94);
-        for option in options {
-            let error = params(Network::Testnet4, &[option]).unwrap_err();
-            assert!(error.ends_with("is for regression testing (-regtest mode) only"), "{error}");
+        for network in Network::ALL.into_iter().filter(|network| *network != Network::Mainnet) {
+            let moved = params(network, &options).unwrap();
+            assert_eq!((moved.segwit_height, moved.csv_height), (300, 432), "{network}");
+            let testdummy = &moved.deployments[0];
+            assert_eq!((testdummy.start_time, testdummy.timeout), (5, 9), "{network}");
         }
+        assert!(params(Network::Regtest, &[("test", "bip94")]).unwrap().enforce_bip94);
+        assert!(!params(Network::Regtest, &[]).unwrap().enforce_bip94);
         let error = params(Network::Regtest, &[("vbparams", "x")]).unwrap_err();
         assert!(error.starts_with("Version bits parameters malformed"), "{error}");
         let error = params(Network::Regtest, &[("testactivationheight", "x@1")]).unwrap_err();

@@ -23,7 +23,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     option(
         "vbparams",
         "deployment:start:end[:min_activation_height]",
-        "Times and least height of a version-bits deployment; regtest only",
+        "Times and least height of a version-bits deployment; not on the main network",
         &[DebugOnly],
     ),
     option("signetseednode", "", "Accepted and ignored", &[NoNegation, Ignored]),

@@ -39,7 +39,7 @@ pub(super) const OPTIONS: &[OptionSpec] = &[
     option(
         "testactivationheight",
         "name@height",
-        "Height from which segwit, bip34, dersig, cltv or csv holds; regtest only",
+        "Height from which segwit, bip34, dersig, cltv or csv holds; not on the main network",
         &[DebugOnly],
     ),
     option(
