@@ -12,8 +12,8 @@
 //! ```
 //!
 //! What a block changes depends on nothing but the block and the coins it spends: it is computed on
-//! the pool ([`CoinStatsDelta`]), and undone as it was done. The statistics are those of the set as it is:
-//! at the two blocks that overwrite a coinbase (BIP-0030) the old coin goes when the new one comes.
+//! the pool ([`CoinStatsDelta`]), and undone as it was done. A coinbase that a later one overwrites (BIP-0030) never
+//! counts as a coin, as in Core's index: from its block to the repeat the set has one coin more than the statistics.
 
 use std::fmt;
 
@@ -21,7 +21,7 @@ use bitcoin::BlockHash;
 use bitcoin::hashes::Hash as _;
 use blvm_muhash::MuHash3072;
 
-use crate::block::{CheckedBlock, bip30_repeated_height, bip30_unspendable};
+use crate::block::{CheckedBlock, bip30_unspendable};
 use crate::coin::is_unspendable;
 use crate::error::{Error, Result};
 use crate::params::ChainParams;
@@ -66,13 +66,9 @@ impl BlockAmounts {
         self.unclaimed = had.saturating_sub(given.saturating_add(self.bip30 + self.scripts));
     }
 
-    /// Counts a spendable output; a coinbase that is lost by a repeat counts as that.
-    fn make(&mut self, value: u64, coinbase: bool, lost: bool) {
-        match (coinbase, lost) {
-            (true, true) => self.bip30 += value,
-            (true, false) => self.coinbase += value,
-            (false, _) => self.new_outputs += value,
-        }
+    /// Counts a spendable output.
+    fn make(&mut self, value: u64, coinbase: bool) {
+        *(if coinbase { &mut self.coinbase } else { &mut self.new_outputs }) += value;
     }
 
     const fn numbers(self) -> [u64; 6] {
@@ -221,27 +217,25 @@ impl CoinStatsDelta {
         let mut delta = Self::default();
         let mut bytes = Vec::new();
         let txs = block.txs();
-        let lost = bip30_unspendable(params, height, &block.hash());
+        let subsidy = block_subsidy(height, params);
+        let is_lost = bip30_unspendable(params, height, &block.hash());
         for (index, (tx, txid)) in txs.iter().zip(block.txids()).enumerate() {
+            if index == 0 && is_lost {
+                delta.amounts.bip30 = subsidy;
+                continue;
+            }
             for (vout, output) in (0_u32..).zip(tx.outputs()) {
                 if is_unspendable(output.script) {
                     delta.amounts.scripts += output.value;
                     continue;
                 }
-                delta.amounts.make(output.value, index == 0, lost);
+                delta.amounts.make(output.value, index == 0);
                 let outpoint = (txid.as_byte_array(), vout);
                 let script = output.script.as_bytes();
                 let coin = (height, index == 0);
                 write_hashed_coin(outpoint, coin, (output.value, script), &mut bytes);
                 delta.made.add(output.value, script.len());
                 delta.muhash.insert_mut(&bytes);
-                if index == 0
-                    && let Some(first) = bip30_repeated_height(params, height, &block.hash())
-                {
-                    write_hashed_coin(outpoint, (first, true), (output.value, script), &mut bytes);
-                    delta.spent.add(output.value, script.len());
-                    delta.muhash.remove_mut(&bytes);
-                }
             }
         }
         let mut script = Vec::new();
@@ -257,7 +251,7 @@ impl CoinStatsDelta {
             delta.amounts.prevouts_spent += coin.value;
             delta.muhash.remove_mut(&bytes);
         }
-        delta.amounts.claim(block_subsidy(height, params));
+        delta.amounts.claim(subsidy);
         delta.made.unspendable = delta.amounts.unspendable();
         Ok(delta)
     }

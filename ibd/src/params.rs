@@ -125,7 +125,7 @@ pub struct ChainParams {
     /// Blocks that overwrite an unspent coinbase, from before BIP-0030: height and hash
     /// (`IsBIP30Repeat`).
     pub bip30_repeats: Vec<(u32, BlockHash)>,
-    /// Blocks whose coinbase they overwrite, in the same order (`IsBIP30Unspendable`).
+    /// Blocks whose coinbase they overwrite (`IsBIP30Unspendable`).
     pub bip30_overwritten: Vec<(u32, BlockHash)>,
     /// First height with `OP_CHECKLOCKTIMEVERIFY` (BIP-0065).
     pub bip65_height: u32,

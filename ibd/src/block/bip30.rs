@@ -17,14 +17,6 @@ pub fn bip30_repeat(params: &ChainParams, height: u32, hash: &BlockHash) -> bool
     params.bip30_repeats.contains(&(height, *hash))
 }
 
-/// Returns the height of the block whose coinbase this one repeats, if it is one of the two that
-/// do.
-#[must_use]
-pub fn bip30_repeated_height(params: &ChainParams, height: u32, hash: &BlockHash) -> Option<u32> {
-    let index = params.bip30_repeats.iter().position(|repeat| *repeat == (height, *hash))?;
-    params.bip30_overwritten.get(index).map(|(first, _)| *first)
-}
-
 /// Returns whether the block is one of two whose coinbase was overwritten, and so lost
 /// (`IsBIP30Unspendable`).
 #[must_use]
@@ -134,7 +126,6 @@ mod tests {
             assert!(!applies(&params, height, hash));
             assert!(applies(&params, height + 1, hash));
             assert!(bip30_repeat(&params, height, &hash));
-            assert_eq!(bip30_repeated_height(&params, height, &hash), Some(first));
             assert!(bip30_unspendable(&params, first, &repeated));
             assert!(!bip30_repeat(&params, first, &repeated));
             assert!(!bip30_repeat(&ChainParams::new(Network::Regtest), height, &hash));

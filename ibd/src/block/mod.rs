@@ -8,9 +8,7 @@ mod raw;
 mod spends;
 mod witness;
 
-pub use bip30::{
-    bip30_applies, bip30_repeat, bip30_repeated_height, bip30_unspendable, never_repeats,
-};
+pub use bip30::{bip30_applies, bip30_repeat, bip30_unspendable, never_repeats};
 pub use check::{CheckedBlock, is_block_mutated};
 pub use context::check_block_context;
 pub(crate) use context::check_block_witnesses;
