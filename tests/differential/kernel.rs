@@ -19,7 +19,7 @@ use bitcoinkernel::{
 };
 use cofferdam_ibd::{ChainParams, Coin, Network, RejectionScope};
 
-use crate::verdict::{Accepted, Fault, Outcome};
+use crate::verdict::{Accepted, DECODE, Fault, Outcome};
 
 thread_local! {
     static LINES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
@@ -90,7 +90,7 @@ impl Kernel {
         LINES.take();
         self.checked.lock().expect("no panic").clear();
         let Ok(block) = KernelBlock::new(raw) else {
-            let fault = Fault::new("block-decode-failed", RejectionScope::Bytes);
+            let fault = Fault::told(DECODE, RejectionScope::Bytes);
             return Outcome { accepted: Accepted::Rejected(fault), ..Outcome::default() };
         };
         let result = self.chain.process_block(&block);
@@ -102,8 +102,8 @@ impl Kernel {
             ProcessBlockResult::Rejected => {
                 let last = checked.pop().and_then(|(_, scope)| scope);
                 let reason = find(&lines, "AcceptBlock FAILED (").expect("the log has it");
-                let reason = reason_of(reason.strip_suffix(')').expect("in parentheses"));
-                Accepted::Rejected(Fault::new(reason, last.expect("a scope")))
+                let reason = reason.strip_suffix(')').expect("in parentheses");
+                Accepted::Rejected(Fault::told(reason, last.expect("a scope")))
             }
         };
         let mut outcome = Outcome { accepted, ..Outcome::default() };
@@ -113,8 +113,8 @@ impl Kernel {
                 continue;
             };
             let found = find(&lines, &format!("ConnectBlock {hash} failed, "));
-            let reason = reason_of(found.expect("the log has it"));
-            outcome.invalid.push((hash, Fault::new(reason, scope)));
+            let fault = Fault::told(&found.expect("the log has it"), scope);
+            outcome.invalid.push((hash, fault));
         }
         outcome
     }
@@ -135,12 +135,12 @@ impl Kernel {
         } else if find(&lines, &format!("header {hash} has prev block invalid")).is_some() {
             "bad-prevblk".to_owned()
         } else if find(&lines, &format!("block {hash} is marked invalid")).is_some() {
-            "duplicate-invalid".to_owned()
+            format!("duplicate-invalid, block {hash} was previously marked invalid")
         } else {
             let found = find(&lines, &format!("Header: {hash}, "));
-            reason_of(found.unwrap_or_else(|| panic!("no reason in {lines:?}")))
+            found.unwrap_or_else(|| panic!("no reason in {lines:?}"))
         };
-        Err(Fault::new(reason, scope(state.result())))
+        Err(Fault::told(&reason, scope(state.result())))
     }
 
     /// Height and hash of the tip.
@@ -231,14 +231,4 @@ fn scope(result: BlockValidationResult) -> RejectionScope {
 fn find(lines: &[String], what: &str) -> Option<String> {
     let after = |line: &String| line.split_once(what).map(|(_, rest)| rest.to_owned());
     lines.iter().rev().find_map(after)
-}
-
-/// The reject reason out of a validation state as Core prints it: `reason, details`.
-///
-/// Of a failed script Core also says what failed, in parentheses; the library's interface for
-/// scripts does not, so that part cannot be compared.
-fn reason_of(text: impl AsRef<str>) -> String {
-    let text = text.as_ref();
-    let reason = text.split_once(", ").map_or(text, |(reason, _)| reason);
-    reason.split_once(" (").map_or(reason, |(reason, _)| reason).to_owned()
 }

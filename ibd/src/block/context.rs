@@ -35,7 +35,8 @@ pub fn check_block_context(
     check_block_witnesses(block, height >= params.segwit_height)?;
     // Not before: as long as the coinbase's witness was not checked, anyone could make it long.
     if block.weight() as u64 > WEIGHT_MAX {
-        return Err(Rejection::consensus("bad-blk-weight").with_detail("weight limit failed"));
+        let detail = "ContextualCheckBlock : weight limit failed";
+        return Err(Rejection::consensus("bad-blk-weight").with_detail(detail));
     }
     Ok(())
 }

@@ -68,15 +68,18 @@ pub(super) fn check_witnesses(
 ) -> Result<(), Rejection> {
     match commitment {
         Commitment::Match if expected => Ok(()),
-        Commitment::BadNonce if expected => Err(Rejection::mutated("bad-witness-nonce-size")
-            .with_detail("invalid witness reserved value size")),
-        Commitment::Mismatch if expected => Err(Rejection::mutated("bad-witness-merkle-match")
-            .with_detail("witness merkle commitment mismatch")),
-        // Without a commitment anyone could add witnesses to the block.
-        _ if has_witness => {
-            Err(Rejection::mutated("unexpected-witness")
-                .with_detail("unexpected witness data found"))
+        Commitment::BadNonce if expected => {
+            Err(malleation("bad-witness-nonce-size", "invalid witness reserved value size"))
         }
+        Commitment::Mismatch if expected => {
+            Err(malleation("bad-witness-merkle-match", "witness merkle commitment mismatch"))
+        }
+        // Without a commitment anyone could add witnesses to the block.
+        _ if has_witness => Err(malleation("unexpected-witness", "unexpected witness data found")),
         _ => Ok(()),
     }
+}
+
+fn malleation(code: &'static str, what: &str) -> Rejection {
+    Rejection::mutated(code).with_detail(format!("CheckWitnessMalleation : {what}"))
 }

@@ -73,7 +73,9 @@ impl Chainstate {
         if let Some(at) = self.headers.get(&hash) {
             if self.headers.entry(at).status.has(HeaderStatus::FAILED) {
                 tracing::debug!("AcceptBlockHeader: block {hash} is marked invalid");
-                return Ok(Err(Rejection::new("duplicate-invalid", RejectionScope::Cached)));
+                let detail = format!("block {hash} was previously marked invalid");
+                let rejection = Rejection::new("duplicate-invalid", RejectionScope::Cached);
+                return Ok(Err(rejection.with_detail(detail)));
             }
             return Ok(Ok(at));
         }

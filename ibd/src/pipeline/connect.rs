@@ -167,7 +167,8 @@ impl Connector<'_> {
                 self.spent.push_tx(&coins);
             }
             if self.sigops_cost > SIGOPS_COST_MAX {
-                return Err(Rejection::consensus("bad-blk-sigops").into());
+                let rejection = Rejection::consensus("bad-blk-sigops");
+                return Err(rejection.with_detail("too many sigops").into());
             }
         }
         Ok(self.check_reward()?)
@@ -186,7 +187,10 @@ impl Connector<'_> {
                     .map_err(|rejection| in_transaction(tx, rejection))?,
             )
             .filter(|&fees| fees <= MONEY_MAX)
-            .ok_or_else(|| Rejection::consensus("bad-txns-accumulated-fee-outofrange"))?;
+            .ok_or_else(|| {
+                Rejection::consensus("bad-txns-accumulated-fee-outofrange")
+                    .with_detail("accumulated fee in the block out of range")
+            })?;
         if self.height >= self.context.params.csv_height {
             check_sequence_locks(&self.context.parent, tx, coins)?;
         }
@@ -199,8 +203,10 @@ impl Connector<'_> {
         let coinbase = self.block.txs().first();
         // CheckTransaction bounded the sum by MONEY_MAX.
         let paid: u64 = coinbase.map_or(0, |tx| tx.outputs().map(|output| output.value).sum());
-        if paid > self.fees + block_subsidy(self.height, self.context.params) {
-            return Err(Rejection::consensus("bad-cb-amount"));
+        let limit = self.fees + block_subsidy(self.height, self.context.params);
+        if paid > limit {
+            let detail = format!("coinbase pays too much (actual={paid} vs limit={limit})");
+            return Err(Rejection::consensus("bad-cb-amount").with_detail(detail));
         }
         Ok(())
     }

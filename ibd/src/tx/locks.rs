@@ -60,7 +60,7 @@ pub fn check_sequence_locks(
             last < i64::from(median_time_past(parent))
         };
         if !reached {
-            let detail = "contains a non-BIP68-final transaction";
+            let detail = format!("contains a non-BIP68-final transaction {}", tx.txid());
             return Err(Rejection::consensus("bad-txns-nonfinal").with_detail(detail));
         }
     }

@@ -2,6 +2,7 @@
 
 use super::{blocks, coins, headers, scripts, transactions};
 use crate::draft::Draft;
+use crate::verdict::{DECODE, SCRIPT};
 
 /// How a mutant is made from a good block that its branch could take next; `None` if the branch
 /// lacks a coin that is needed.
@@ -76,9 +77,6 @@ const fn history(
 const fn unreachable(reason: &'static str, why: &'static str) -> Mutant {
     Mutant { reason: Some(reason), name: reason, make: Make::Unreachable(why) }
 }
-
-const SCRIPT: &str = "block-script-verify-flag-failed";
-const DECODE: &str = "block-decode-failed";
 
 /// Every reject reason of `CheckBlock`, `ContextualCheckBlockHeader`, `ContextualCheckBlock`,
 /// `CheckTransaction`, `CheckTxInputs` and `ConnectBlock`; between them, blocks that just pass.
