@@ -602,6 +602,42 @@ mod tests {
         }
     }
 
+    /// What a new node takes on trust: how much work the chain has at least, and a block up to which
+    /// scripts hold. As of 25 February 2026, from `kernel/chainparams.cpp` of Bitcoin Core 31.99: mainnet
+    /// block 938,343, testnet3 4,842,348, testnet4 123,613, signet 293,175. They go together, and are to
+    /// be taken from Core's next version, not made up.
+    #[test]
+    fn least_work_and_assumed_valid_blocks_are_cores() {
+        let expected = [
+            (
+                "0000000000000000000000000000000000000001128750f82f4c366153a3a030",
+                "00000000000000000000ccebd6d74d9194d8dcdc1d177c478e094bfad51ba5ac",
+            ),
+            (
+                "0000000000000000000000000000000000000000000017dde1c649f3708d14b6",
+                "000000007a61e4230b28ac5cb6b5e5a0130de37ac1faf2f8987d2fa6505b67f4",
+            ),
+            (
+                "0000000000000000000000000000000000000000000009a0fe15d0177d086304",
+                "0000000002368b1e4ee27e2e85676ae6f9f9e69579b29093e9a82c170bf7cf8a",
+            ),
+            (
+                "00000000000000000000000000000000000000000000000000000b463ea0a4b8",
+                "00000008414aab61092ef93f1aacc54cf9e9f16af29ddad493b908a01ff5c329",
+            ),
+        ];
+        for (network, (least, block)) in Network::ALL.into_iter().zip(expected) {
+            let it = ChainParams::new(network);
+            assert_eq!(it.minimum_chain_work, work(least), "{network}");
+            assert_eq!(it.assume_valid, Some(hash(block)), "{network}");
+        }
+        let none = Work::from_be_bytes([0; 32]);
+        let signet = ChainParams::signet(ScriptBuf::from_bytes(vec![0x51]));
+        for it in [ChainParams::new(Network::Regtest), signet] {
+            assert_eq!((it.minimum_chain_work, it.assume_valid), (none, None), "{}", it.network);
+        }
+    }
+
     #[test]
     fn difficulty_rules_are_cores() {
         // Lowest difficulty as bits; 20 minutes, no retargeting, BIP-0094; blocks of a period.
