@@ -114,13 +114,20 @@ fn old_blocks_are_not_served_beyond_the_target_but_to_who_has_permission() {
     node.call("setmocktime", &[&times[0]]);
     let old = mine(&node, 1)[0];
     node.call("setmocktime", &[&times[1]]);
-    let new = mine(&node, 1)[0];
+    let new = mine(&node, 11)[10];
     let mut peer = Peer::ready(&node);
     peer.send("getdata", &inventory(&[Inventory::WitnessBlock(new)]));
     assert!(was_sent(&settle(&mut peer), "block"), "new ones are");
-    peer.send("getdata", &inventory(&[Inventory::WitnessBlock(old)]));
+    // Of a block so deep all is sent to who asks for some of its transactions.
+    let whole = inventory(&[Inventory::WitnessBlock(old)]);
+    let in_part = [&old.to_byte_array()[..], &[1, 0]].concat();
+    peer.send("getdata", &whole);
     peer.wait_for_end();
     node.logged("historical block serving limit reached, disconnecting peer=0");
+    let mut peer = Peer::ready(&node);
+    peer.send("getblocktxn", &in_part);
+    peer.wait_for_end();
+    node.logged("historical block serving limit reached, disconnecting peer=1");
     let info = node.node.rpc("getnettotals", &[]);
     assert_eq!(info["uploadtarget"]["serve_historical_blocks"], false);
     let mut node = node;
@@ -129,8 +136,10 @@ fn old_blocks_are_not_served_beyond_the_target_but_to_who_has_permission() {
         let time = format!("-mocktime={}", times[1]);
         node = node.restart(&[&args[..], &[&list, &time]].concat());
         let mut peer = Peer::ready(&node);
-        peer.send("getdata", &inventory(&[Inventory::WitnessBlock(old)]));
-        assert!(was_sent(&settle(&mut peer), "block"), "{permission}");
+        for (command, payload) in [("getdata", &whole), ("getblocktxn", &in_part)] {
+            peer.send(command, payload);
+            assert!(was_sent(&settle(&mut peer), "block"), "{permission}, {command}");
+        }
     }
 }
 

@@ -135,10 +135,6 @@ impl PeerManager {
             if !peer.wait_for_room() {
                 return Ok(());
             }
-            if self.is_beyond_target(peer, hash)? {
-                peer.disconnect("historical block serving limit reached");
-                return Ok(());
-            }
             self.serve_block(peer, hash, form)?;
         }
         if !missing.is_empty() {
@@ -162,6 +158,10 @@ impl PeerManager {
     }
 
     fn serve_block(&self, peer: &Arc<Peer>, hash: BlockHash, form: Form) -> Result<(), Stopped> {
+        if self.is_beyond_target(peer, hash)? {
+            peer.disconnect("historical block serving limit reached");
+            return Ok(());
+        }
         if let Some(block) = self.recent_tip(&hash) {
             self.send_recent(peer, &block, form);
             self.go_on(peer, hash, hash);
