@@ -284,10 +284,12 @@ fn a_user_fetches_a_block_from_a_peer_of_his_choice() {
     let header = bitcoin::hex::DisplayHex::to_lower_hex_string(&serialize(&blocks[0].header)[..]);
     node.call("submitheader", &[&header]);
     assert!(refused(&[&hash, "7"]).contains("Peer does not exist"));
-    assert_eq!(node.node.rpc("getblockfrompeer", &[&hash, "0"]), json!({}));
-    let (_, payload) = peer.expect("getdata");
-    assert_eq!(requested(&payload), [Inventory::WitnessBlock(blocks[0].block_hash())]);
-    assert!(refused(&[&hash, "0"]).contains("Already requested from this peer"));
+    for time in ["the first time", "again"] {
+        assert_eq!(node.node.rpc("getblockfrompeer", &[&hash, "0"]), json!({}), "{time}");
+        let (_, payload) = peer.expect("getdata");
+        assert_eq!(requested(&payload), [Inventory::WitnessBlock(blocks[0].block_hash())]);
+    }
+    assert_eq!(node.peer()["inflight"].as_array().map(Vec::len), Some(1));
     peer.send("block", &serialize(&blocks[0]));
     peer.settle();
     assert!(refused(&[&hash, "0"]).contains("Block already downloaded"));
@@ -299,6 +301,23 @@ fn a_user_fetches_a_block_from_a_peer_of_his_choice() {
     let header = bitcoin::hex::DisplayHex::to_lower_hex_string(&serialize(&blocks[1].header)[..]);
     node.call("submitheader", &[&header]);
     assert!(refused(&[&blocks[1].block_hash().to_string(), "1"]).contains("Pre-SegWit peer"));
+}
+
+#[test]
+fn no_block_is_fetched_from_a_peer_while_block_files_are_loaded() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let pipe = dir.path().join("blocks.dat");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
+    assert!(made.success());
+    let node = Logged::start(&[&format!("-loadblock={}", pipe.display())]);
+    let block = &mined(1)[0];
+    let (hash, header) = (block.block_hash().to_string(), serialize(&block.header));
+    node.call("submitheader", &[&bitcoin::hex::DisplayHex::to_lower_hex_string(&header[..])]);
+    let refused = || node.node.try_rpc("getblockfrompeer", &[&hash, "0"]).expect_err("refused");
+    assert!(refused().contains("Loading blocks ..."), "{}", refused());
+    // The file is opened once somebody opens its other end, and it is empty.
+    drop(std::fs::OpenOptions::new().write(true).open(&pipe).expect("the other end"));
+    wait_for("the load", || refused().contains("Peer does not exist").then_some(()));
 }
 
 #[test]

@@ -324,14 +324,12 @@ impl DownloadScheduler {
             && (is_silent || now >= asked.since + TAKE_OVER_FROM_SLOW_AFTER)
     }
 
-    /// Asks `peer` for a block, whoever was asked before; returns false if it was the same peer.
-    pub fn request_from(&mut self, peer: PeerId, hash: BlockHash, now: Duration) -> bool {
-        if self.in_flight.get(&hash).is_some_and(|asked| asked.peer == peer) {
-            return false;
+    /// Asks `peer` for a block, whoever was asked before; if that was the same peer, nothing changes.
+    pub fn request_from(&mut self, peer: PeerId, hash: BlockHash, now: Duration) {
+        if self.asked_of(&hash) != Some(peer) {
+            self.unassign(&hash, now);
+            self.assign(peer, hash, now);
         }
-        self.unassign(&hash, now);
-        self.assign(peer, hash, now);
-        true
     }
 
     /// Notes that a peer sent a block; returns whether it was asked of anyone: such a block is wanted
@@ -571,7 +569,7 @@ mod tests {
     fn with_blocks_of(bytes: usize, sender: PeerId) -> DownloadScheduler {
         let mut scheduler = DownloadScheduler::default();
         for height in 2000..2200 {
-            assert!(scheduler.request_from(sender, hash(height), at(0)));
+            scheduler.request_from(sender, hash(height), at(0));
             assert!(scheduler.received(sender, &hash(height), bytes, at(0)));
         }
         scheduler
@@ -604,7 +602,7 @@ mod tests {
         // And if they have sent blocks as well, each has an equal part.
         let mut scheduler = with_blocks_of(1_600_000, 9);
         for peer in 1..=3 {
-            assert!(scheduler.request_from(peer, hash(3000), at(0)));
+            scheduler.request_from(peer, hash(3000), at(0));
             assert!(scheduler.received(peer, &hash(3000), 1_600_000, at(0)));
         }
         let held = [1, 2, 3, 9].map(|peer| ask(&mut scheduler, peer, &all, 0).len());
@@ -733,8 +731,9 @@ mod tests {
     fn a_user_may_have_a_block_asked_of_another_peer() {
         let mut scheduler = DownloadScheduler::default();
         ask(&mut scheduler, 1, &missing(1..=3, 1024), 0);
-        assert!(!scheduler.request_from(1, hash(2), at(1)));
-        assert!(scheduler.request_from(2, hash(2), at(1)));
+        scheduler.request_from(1, hash(2), at(1));
+        assert_eq!(scheduler.owed_by(1), hashes(1..=3));
+        scheduler.request_from(2, hash(2), at(1));
         assert_eq!(scheduler.owed_by(1), [hash(1), hash(3)]);
         assert_eq!(scheduler.owed_by(2), [hash(2)]);
     }

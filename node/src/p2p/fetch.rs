@@ -8,12 +8,15 @@ use super::manager::PeerManager;
 use super::message::Message;
 
 impl PeerManager {
-    /// Asks a peer for a block whose header is known, whoever was asked before.
+    /// Asks a peer for a block whose header is known, whoever was asked before: the same one as well.
     ///
     /// # Errors
     ///
     /// Returns why it cannot be asked, in Bitcoin Core's words.
     pub(crate) fn fetch_block(&self, id: PeerId, hash: BlockHash) -> Result<(), &'static str> {
+        if self.chain.is_loading() {
+            return Err("Loading blocks ...");
+        }
         let peer = self.peer(id).ok_or("Peer does not exist")?;
         if !peer.serves_witnesses() {
             return Err("Pre-SegWit peer");
@@ -25,9 +28,7 @@ impl PeerManager {
             if peer.is_closing() {
                 return Err("Peer does not exist");
             }
-            if !sync.download.request_from(id, hash, now) {
-                return Err("Already requested from this peer");
-            }
+            sync.download.request_from(id, hash, now);
         }
         peer.send(Message::GetData(vec![Inventory::WitnessBlock(hash)]), now);
         tracing::debug!("Requesting block {hash} from peer={id}");
