@@ -8,16 +8,16 @@
 mod download;
 mod headers;
 mod low_work;
+mod missing;
 #[cfg(test)]
 mod simulation;
 
-pub use download::{
-    BLOCKS_IN_FLIGHT_MAX, BlockRequest, DOWNLOAD_WINDOW, DownloadScheduler, Missing, missing_blocks,
-};
+pub use download::{BLOCKS_IN_FLIGHT_MAX, BlockRequest, DownloadScheduler};
 pub use headers::{HEADERS_MAX, HeaderSync, HeaderTurn, Role};
 pub use low_work::{
     HeadersWork, LowWorkGate, Passed, check_headers_alone, headers_work, work_threshold,
 };
+pub use missing::{DOWNLOAD_WINDOW, Missing, missing_blocks};
 
 use bitcoin::BlockHash;
 
