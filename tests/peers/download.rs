@@ -3,7 +3,7 @@
 use bitcoin::consensus::serialize;
 use cofferdam_tests::process::wait_for;
 
-use super::fixture::{Logged, Peer};
+use super::fixture::{Logged, Peer, frame};
 use super::outbound::{chosen, set_time};
 use super::relay::{headers, mined, requested, settle, was_sent};
 
@@ -64,6 +64,31 @@ fn in_the_first_download_who_connected_to_us_is_asked_for_what_is_late_only() {
         spared.send("block", &serialize(block));
     }
     wait_for_height(&node, 20);
+}
+
+#[test]
+fn a_block_that_is_on_its_way_is_asked_of_nobody_else() {
+    let blocks = mined(20);
+    let node = Logged::start(&["-peertimeout=999999999"]);
+    set_time(&node, &blocks, 172_800);
+    let mut slow = chosen(&node);
+    slow.expect("getheaders");
+    slow.send("headers", &headers(&blocks));
+    assert_eq!(requested(&slow.expect("getdata").1).len(), 16);
+    let mut spared = Peer::ready(&node);
+    spared.send("headers", &headers(&blocks));
+    spared.settle();
+    set_time(&node, &blocks, 172_819);
+    slow.send_raw(&frame("block", &[0; 1_000_000])[..500_000]);
+    wait_for("half of a block", || {
+        let peers = node.node.rpc("getpeerinfo", &[]);
+        peers[0]["bytesrecv"].as_u64().filter(|bytes| *bytes >= 500_000)
+    });
+    set_time(&node, &blocks, 172_820);
+    assert!(!was_sent(&settle(&mut spared), "getdata"), "it comes");
+    // And then no more of it.
+    set_time(&node, &blocks, 172_831);
+    assert_eq!(requested(&spared.expect("getdata").1).len(), 16);
 }
 
 #[test]

@@ -9,19 +9,25 @@
 //! what is late changes hands: whoever is silent holds only his part, and not for long. Whoever lost
 //! a block so starts again with one at a time: slow peers do not pass the same blocks on for ever.
 //!
+//! What does not change, so that a slow line of ours is not taken for slow peers:
+//!
+//! - Bytes are a sign of life ([`Flow`](super::flow::Flow)). Who is sending keeps what it owes, unless a
+//!   peer with nothing to do has shown to be much faster; Core's timeouts end what goes on for too long.
+//! - At most [`COPIES_MAX`] peers send the same block, and none is asked again for a block that it may
+//!   still be sending. What it may still send counts as owed.
+//!
 //! In the first download, peers that we did not choose may be spared while one that we chose is there
 //! and anything is in flight, as in Core ([`DownloadScheduler::request_if_needed`]). Unlike there, they
-//! still get what is late: if all that we chose are silent, Core waits ten minutes and more.
+//! still get what silent ones owe: if all that we chose are silent, Core waits ten minutes and more.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use bitcoin::BlockHash;
 
+use super::flow::{STRETCH, enough};
+use super::peer::{BLOCKS_IN_FLIGHT_MAX, Lost, Peer};
 use super::{DropReason, Dropped, Missing, PeerId};
-
-/// Most blocks asked of one peer at a time (Core's `MAX_BLOCKS_IN_TRANSIT_PER_PEER`).
-pub const BLOCKS_IN_FLIGHT_MAX: usize = 16;
 
 /// Most bytes asked of all peers at a time, by the mean size of the last blocks; peers that have sent
 /// no block yet have half of it at most.
@@ -37,16 +43,19 @@ const STALL_TIMEOUT_DECAY: f64 = 0.85;
 /// A block that a silent peer has owed for this long is asked of a peer with nothing to do instead
 /// that has sent blocks; one that has sent none yet gets it only later, and last one that failed
 /// before, or a few silent ones would pass it on among themselves.
-const TAKE_OVER_AFTER: Duration = Duration::from_secs(10);
+const TAKE_OVER_AFTER: Duration = STRETCH;
 const TAKE_OVER_UNPROVEN_AFTER: Duration = Duration::from_secs(20);
 const TAKE_OVER_ONCE_MORE_AFTER: Duration = Duration::from_secs(25);
 
-/// The same for a peer that sends something now and then.
+/// The same for a peer that sends a block now and then, and for one that is sending when the other has
+/// shown to be much faster.
 const TAKE_OVER_FROM_SLOW_AFTER: Duration = Duration::from_secs(30);
 
-/// How long a peer is asked for nothing that did not have what it was asked for, or was too slow.
+/// Peers that may be sending the same block (Core's `MAX_CMPCTBLOCKS_INFLIGHT_PER_BLOCK`).
+const COPIES_MAX: usize = 3;
+
+/// How long a peer is asked for nothing that did not have what it was asked for.
 const PAUSE: Duration = Duration::from_secs(15);
-const PAUSE_OF_SLOW: Duration = Duration::from_secs(60);
 
 /// What to do for a peer now.
 #[must_use]
@@ -58,29 +67,6 @@ pub struct BlockRequest {
     pub stall_started: Option<PeerId>,
 }
 
-#[derive(Debug, Default)]
-struct Peer {
-    /// What it owes, in the order of asking; at most [`BLOCKS_IN_FLIGHT_MAX`] and what a user asks for.
-    owed: Vec<BlockHash>,
-    /// Since when it owes the first of them.
-    downloading_since: Duration,
-    stalling_since: Option<Duration>,
-    /// When it last sent a block that it owed; none yet, or since it lost one to another peer.
-    delivered: Option<Duration>,
-    /// Until when it is asked for nothing, since it did not have what it announced.
-    paused_until: Duration,
-    /// How many blocks less than others it may owe: once it lost one to another peer it starts again
-    /// with one at a time, and one more for each it sends (the slow start of RFC 5681).
-    held_back: usize,
-}
-
-impl Peer {
-    /// Returns how many blocks it may owe.
-    const fn blocks_max(&self) -> usize {
-        BLOCKS_IN_FLIGHT_MAX - self.held_back
-    }
-}
-
 /// What a peer may be asked for.
 #[derive(Clone, Copy, Debug)]
 struct Room {
@@ -89,10 +75,12 @@ struct Room {
     is_tight: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Asked {
     peer: PeerId,
     since: Duration,
+    /// Who was asked before and lost it.
+    before: Vec<PeerId>,
 }
 
 /// Which blocks are asked of whom.
@@ -122,7 +110,7 @@ impl DownloadScheduler {
         if now < entry.paused_until {
             return BlockRequest::default();
         }
-        let (is_idle, blocks_max) = (entry.owed.is_empty(), entry.blocks_max());
+        let (is_idle, blocks_max) = (entry.to_come(now) == 0, entry.blocks_max());
         let Room { mut blocks, is_tight } = self.room(peer, now);
         let (has_room, mut has_left_out) = (blocks > 0, false);
         let mut done = BlockRequest::default();
@@ -132,10 +120,10 @@ impl DownloadScheduler {
             if blocks == 0 && (has_room || !is_idle) {
                 break;
             }
-            if let Some(asked) = self.in_flight.get(&block.hash).copied() {
+            if let Some(asked) = self.in_flight.get(&block.hash) {
                 first = first.or(Some(asked.peer));
-                if late.len() < blocks_max && self.may_take_over(peer, asked, now) {
-                    late.push((block.hash, asked.peer));
+                if late.len() < blocks_max && self.may_take_over(peer, block.hash, asked, now) {
+                    late.push(block.hash);
                 }
             } else if block.height > missing.window_end {
                 let is_stuck = is_idle && !has_left_out && done.blocks.is_empty();
@@ -143,7 +131,7 @@ impl DownloadScheduler {
                     done.stall_started = self.stalls(owner, peer, now);
                 }
                 break;
-            } else if has_room {
+            } else if has_room && !self.may_send_late(peer, &block.hash, now) {
                 self.assign(peer, block.hash, now);
                 done.blocks.push(block.hash);
                 blocks -= 1;
@@ -160,7 +148,7 @@ impl DownloadScheduler {
     }
 
     /// Returns what to ask `peer` for now, if it is to be spared while others are asked: anything only
-    /// if nothing is in flight, and else only what others owe for too long.
+    /// if nothing is in flight, and else only what silent ones owe for too long.
     pub fn request_if_needed(
         &mut self,
         peer: PeerId,
@@ -172,14 +160,16 @@ impl DownloadScheduler {
         }
         let entry = self.peers.entry(peer).or_default();
         let mut done = BlockRequest::default();
-        if now < entry.paused_until || !entry.owed.is_empty() {
+        if now < entry.paused_until || entry.to_come(now) > 0 {
             return done;
         }
         let blocks_max = entry.blocks_max();
-        let asked = |block: &BlockRef| Some((block.hash, *self.in_flight.get(&block.hash)?));
-        let late = missing.blocks.iter().filter_map(asked);
-        let late = late.filter(|(_, asked)| self.may_take_over(peer, *asked, now));
-        let late = late.map(|(hash, asked)| (hash, asked.peer)).take(blocks_max).collect();
+        let is_late = |hash: &BlockHash| {
+            let asked = self.in_flight.get(hash).filter(|asked| !self.is_sending(asked.peer, now));
+            asked.is_some_and(|asked| self.may_take_over(peer, *hash, asked, now))
+        };
+        let late = missing.blocks.iter().map(|block| block.hash).filter(is_late);
+        let late = late.take(blocks_max).collect();
         self.take_over(peer, late, now, &mut done);
         done
     }
@@ -188,7 +178,7 @@ impl DownloadScheduler {
     /// peer has an equal part of them, and those that have sent none yet have half of them together
     /// at most: silent ones, however many, leave the rest to who sends.
     fn room(&self, peer: PeerId, now: Duration) -> Room {
-        let owed = self.owed_by(peer).len();
+        let owed = self.peers.get(&peer).map_or(0, |entry| entry.to_come(now));
         let blocks_max = self.peers.get(&peer).map_or(BLOCKS_IN_FLIGHT_MAX, Peer::blocks_max);
         let Some(most) = IN_FLIGHT_BYTES_MAX.checked_div(self.mean_bytes) else {
             let blocks = blocks_max.saturating_sub(owed);
@@ -221,46 +211,89 @@ impl DownloadScheduler {
     fn take_over(
         &mut self,
         peer: PeerId,
-        late: Vec<(BlockHash, PeerId)>,
+        late: Vec<BlockHash>,
         now: Duration,
         done: &mut BlockRequest,
     ) {
-        for (hash, owner) in late {
-            self.unassign(&hash, now);
-            if let Some(owner) = self.peers.get_mut(&owner) {
-                owner.delivered = None;
-                owner.paused_until = now + PAUSE_OF_SLOW;
-                owner.held_back = BLOCKS_IN_FLIGHT_MAX - 1;
+        for hash in late {
+            let asked = self.unassign(&hash, now);
+            if let Some(asked) = &asked
+                && let Some(owner) = self.peers.get_mut(&asked.peer)
+            {
+                owner.lose(Lost { hash, since: asked.since }, now);
             }
-            self.assign(peer, hash, now);
+            self.assign_after(asked, peer, hash, now);
             done.blocks.push(hash);
         }
     }
 
     /// Whether a peer with nothing to do may get a block that another owes.
-    fn may_take_over(&self, peer: PeerId, asked: Asked, now: Duration) -> bool {
-        let delivered = |peer| self.peers.get(&peer).and_then(|peer: &Peer| peer.delivered);
-        let has_failed =
-            |peer| self.peers.get(&peer).is_some_and(|peer| !peer.paused_until.is_zero());
-        let patience = if delivered(peer).is_some() {
-            TAKE_OVER_AFTER
-        } else if has_failed(peer) {
-            TAKE_OVER_ONCE_MORE_AFTER
-        } else {
-            TAKE_OVER_UNPROVEN_AFTER
+    fn may_take_over(&self, peer: PeerId, hash: BlockHash, asked: &Asked, now: Duration) -> bool {
+        let held = now.saturating_sub(asked.since);
+        if held < TAKE_OVER_AFTER
+            || asked.peer == peer
+            || self.may_send_late(peer, &hash, now)
+            || self.copies(&hash, asked, now) >= COPIES_MAX
+        {
+            return false;
+        }
+        let (Some(taker), Some(owner)) = (self.peers.get(&peer), self.peers.get(&asked.peer))
+        else {
+            return false;
         };
-        let is_silent = delivered(asked.peer).is_none_or(|last| now >= last + patience);
-        asked.peer != peer
-            && now >= asked.since + patience
-            && (is_silent || now >= asked.since + TAKE_OVER_FROM_SLOW_AFTER)
+        if owner.flow.is_sending(now) {
+            // If the line is slow, one more copy makes it slower yet.
+            return taker.delivered.is_some()
+                && owner.flow.is_outpaced_by(&taker.flow)
+                && held >= TAKE_OVER_FROM_SLOW_AFTER;
+        }
+        let patience = if taker.delivered.is_some() {
+            TAKE_OVER_AFTER
+        } else if taker.paused_until.is_zero() {
+            TAKE_OVER_UNPROVEN_AFTER
+        } else {
+            TAKE_OVER_ONCE_MORE_AFTER
+        };
+        let is_silent = owner.delivered.is_none_or(|last| now >= last + patience);
+        held >= patience && (is_silent || held >= TAKE_OVER_FROM_SLOW_AFTER)
+    }
+
+    /// Returns how many peers may be sending a block.
+    fn copies(&self, hash: &BlockHash, asked: &Asked, now: Duration) -> usize {
+        let late = asked.before.iter().filter(|peer| self.may_send_late(**peer, hash, now));
+        late.count() + usize::from(self.is_sending(asked.peer, now))
+    }
+
+    fn may_send_late(&self, peer: PeerId, hash: &BlockHash, now: Duration) -> bool {
+        self.peers.get(&peer).is_some_and(|entry| entry.may_send_late(hash, now))
+    }
+
+    fn is_sending(&self, peer: PeerId, now: Duration) -> bool {
+        self.peers.get(&peer).is_some_and(|entry| entry.flow.is_sending(now))
+    }
+
+    /// Notes how many bytes, of whatever, have come from peers by now.
+    pub fn heard(&mut self, totals: impl IntoIterator<Item = (PeerId, u64)>, now: Duration) {
+        let owing = self.peers.values().filter(|peer| !peer.owed.is_empty()).count();
+        for (peer, total) in totals {
+            if let Some(entry) = self.peers.get_mut(&peer) {
+                entry.flow.heard(total, enough(owing), now);
+            }
+        }
     }
 
     /// Asks `peer` for a block, whoever was asked before; if that was the same peer, nothing changes.
     pub fn request_from(&mut self, peer: PeerId, hash: BlockHash, now: Duration) {
-        if self.asked_of(&hash) != Some(peer) {
-            self.unassign(&hash, now);
-            self.assign(peer, hash, now);
+        if self.asked_of(&hash) == Some(peer) {
+            return;
         }
+        let asked = self.unassign(&hash, now);
+        if let Some(asked) = &asked
+            && let Some(owner) = self.peers.get_mut(&asked.peer)
+        {
+            owner.still_sends(Lost { hash, since: asked.since });
+        }
+        self.assign_after(asked, peer, hash, now);
     }
 
     /// Notes that a peer sent a block; returns whether it was asked of anyone: such a block is wanted
@@ -273,12 +306,15 @@ impl DownloadScheduler {
         bytes: usize,
         now: Duration,
     ) -> bool {
-        let Some(owner) = self.asked_of(hash) else { return false };
-        if owner == peer {
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.may_deliver_late(hash, bytes);
+        }
+        let Some(asked) = self.in_flight.get(hash) else { return false };
+        if asked.peer == peer {
+            let since = asked.since;
             self.settle(hash, bytes, now);
             if let Some(entry) = self.peers.get_mut(&peer) {
-                entry.delivered = Some(now);
-                entry.held_back = entry.held_back.saturating_sub(1);
+                entry.delivers(since, bytes, now);
             }
         }
         true
@@ -321,11 +357,11 @@ impl DownloadScheduler {
     /// Notes that a peer does not have the blocks it was asked for (`notfound`), or sent something
     /// else: they may be asked of others, and it is asked for nothing for a while.
     pub fn not_found(&mut self, peer: PeerId, hash: &BlockHash, now: Duration) {
+        let Some(entry) = self.peers.get_mut(&peer) else { return };
+        entry.lost.retain(|lost| lost.hash != *hash);
         if self.in_flight.get(hash).is_some_and(|asked| asked.peer == peer) {
+            entry.paused_until = now + PAUSE;
             self.unassign(hash, now);
-            if let Some(entry) = self.peers.get_mut(&peer) {
-                entry.paused_until = now + PAUSE;
-            }
         }
     }
 
@@ -341,10 +377,11 @@ impl DownloadScheduler {
         self.in_flight.get(hash).map(|asked| asked.peer)
     }
 
-    /// Returns whether anything is owed for so long that it may be asked of another peer.
+    /// Returns whether silent peers owe anything for so long that it may be asked of another.
     #[must_use]
     pub fn has_late(&self, now: Duration) -> bool {
-        self.in_flight.values().any(|asked| now >= asked.since + TAKE_OVER_AFTER)
+        let is_old = |asked: &Asked| now >= asked.since + TAKE_OVER_AFTER;
+        self.in_flight.values().any(|asked| is_old(asked) && !self.is_sending(asked.peer, now))
     }
 
     /// Returns how many blocks are asked of anyone.
@@ -384,23 +421,37 @@ impl DownloadScheduler {
     }
 
     fn assign(&mut self, peer: PeerId, hash: BlockHash, now: Duration) {
-        self.in_flight.insert(hash, Asked { peer, since: now });
+        self.assign_after(None, peer, hash, now);
+    }
+
+    /// Notes that a peer is asked for a block, and whom it was asked of before.
+    fn assign_after(&mut self, asked: Option<Asked>, peer: PeerId, hash: BlockHash, now: Duration) {
+        let mut before = asked.map_or_else(Vec::new, |Asked { peer, mut before, .. }| {
+            before.push(peer);
+            before
+        });
+        before.retain(|other| *other != peer && self.peers.contains_key(other));
+        self.in_flight.insert(hash, Asked { peer, since: now, before });
         let entry = self.peers.entry(peer).or_default();
         if entry.owed.is_empty() {
             entry.downloading_since = now;
+            entry.flow.begin(now);
         }
+        // If it was silent for so long that it is asked again, it is the first copy that may come.
+        entry.lost.retain(|lost| lost.hash != hash);
         entry.owed.push(hash);
     }
 
-    fn unassign(&mut self, hash: &BlockHash, now: Duration) {
-        let asked = self.in_flight.remove(hash);
-        if let Some(entry) = asked.and_then(|asked| self.peers.get_mut(&asked.peer)) {
+    fn unassign(&mut self, hash: &BlockHash, now: Duration) -> Option<Asked> {
+        let asked = self.in_flight.remove(hash)?;
+        if let Some(entry) = self.peers.get_mut(&asked.peer) {
             if entry.owed.first() == Some(hash) {
                 entry.downloading_since = entry.downloading_since.max(now);
             }
             entry.owed.retain(|owed| owed != hash);
             entry.stalling_since = None;
         }
+        Some(asked)
     }
 
     /// Returns the staller if it is one from now on.
@@ -640,6 +691,41 @@ mod tests {
             assert!(scheduler.received(1, &hash(sent), 100, at(second)));
         }
         assert_eq!(ask(&mut scheduler, 1, &more, 84), hashes(17..=20));
+    }
+
+    #[test]
+    fn who_is_sending_keeps_its_block_unless_another_is_much_faster() {
+        let tip = missing(5..=5, 1024);
+        for (pace, since) in [(0, None), (70_000, None), (90_000, Some(30))] {
+            let mut scheduler = with_blocks_of(1_800_000, 9);
+            assert_eq!(ask(&mut scheduler, 1, &tip, 0), [hash(5)]);
+            let taken = (0..=60).find(|second| {
+                // The other one has sent blocks, and has nothing to do.
+                let totals = [(1, 20_000 * second), (9, pace * second.min(&10))];
+                scheduler.heard(totals, at(*second));
+                !ask(&mut scheduler, 9, &tip, *second).is_empty()
+            });
+            assert_eq!(taken, since, "{pace} bytes a second");
+        }
+    }
+
+    #[test]
+    fn three_at_most_send_a_block_and_none_is_asked_for_it_while_it_may_send_it() {
+        let tip = missing(5..=5, 1024);
+        let mut scheduler = DownloadScheduler::default();
+        let mut asked = Vec::new();
+        for second in 0..200_u64 {
+            // Each begins to send a second after it lost the block, and the first one stops.
+            let sent = |peer: u64| 30_000 * second.min(110).saturating_sub(20 * peer);
+            scheduler.heard((1..=3).map(|peer| (peer, sent(peer))), at(second));
+            for peer in 1..=5 {
+                if !ask(&mut scheduler, peer, &tip, second).is_empty() {
+                    asked.push((second, peer));
+                }
+            }
+        }
+        assert_eq!(asked[..4], [(0, 1), (20, 2), (40, 3), (60, 4)]);
+        assert!(asked[4].0 > 110, "{asked:?}");
     }
 
     #[test]

@@ -6,18 +6,23 @@
 //! [`Duration`]: std::time::Duration
 
 mod download;
+mod flow;
 mod headers;
 mod low_work;
 mod missing;
+mod peer;
+#[cfg(test)]
+mod shared_line;
 #[cfg(test)]
 mod simulation;
 
-pub use download::{BLOCKS_IN_FLIGHT_MAX, BlockRequest, DownloadScheduler};
+pub use download::{BlockRequest, DownloadScheduler};
 pub use headers::{HEADERS_MAX, HeaderSync, HeaderTurn, Role};
 pub use low_work::{
     HeadersWork, LowWorkGate, Passed, check_headers_alone, headers_work, work_threshold,
 };
 pub use missing::{DOWNLOAD_WINDOW, Missing, missing_blocks};
+pub use peer::BLOCKS_IN_FLIGHT_MAX;
 
 use bitcoin::BlockHash;
 

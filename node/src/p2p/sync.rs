@@ -266,7 +266,10 @@ impl PeerManager {
         let best = Duration::from_secs(u64::from(self.chain.view().best_header_time));
         let spacing = Duration::from_secs(u64::from(self.chain.params().pow_target_spacing));
         let (turn, stallers, stall_timeout) = {
+            let peers = self.peers();
+            let heard: Vec<_> = peers.iter().map(|peer| (peer.id, peer.bytes_received())).collect();
             let mut sync = self.sync();
+            sync.download.heard(heard, now);
             let turn = sync.headers.poll(now, best, spacing);
             let before = sync.download.stall_timeout();
             let stallers = sync.download.poll(now, spacing);
