@@ -58,7 +58,7 @@ fn in_the_first_download_who_connected_to_us_is_asked_for_what_is_late_only() {
     for block in &blocks[..16] {
         spared.send("block", &serialize(block));
     }
-    // Nothing is in flight any more.
+    // Nobody is spared any more for the one that was silent.
     assert_eq!(requested(&spared.expect("getdata").1).len(), 4);
     for block in &blocks[16..] {
         spared.send("block", &serialize(block));

@@ -15,6 +15,8 @@
 //!   peer with nothing to do has shown to be much faster; Core's timeouts end what goes on for too long.
 //! - At most [`COPIES_MAX`] peers send the same block, and none is asked again for a block that it may
 //!   still be sending. What it may still send counts as owed.
+//! - Who is silent loses its blocks, is paused, is no longer one of those for which others are spared,
+//!   and after [`LOSSES_MAX`] times in a row it is dropped.
 //!
 //! In the first download, peers that we did not choose may be spared while one that we chose is there
 //! and anything is in flight, as in Core ([`DownloadScheduler::request_if_needed`]). Unlike there, they
@@ -53,6 +55,9 @@ const TAKE_OVER_FROM_SLOW_AFTER: Duration = Duration::from_secs(30);
 
 /// Peers that may be sending the same block (Core's `MAX_CMPCTBLOCKS_INFLIGHT_PER_BLOCK`).
 const COPIES_MAX: usize = 3;
+
+/// How many times in a row a peer may lose what it owes: with the pauses more than Core's ten minutes.
+const LOSSES_MAX: u32 = 10;
 
 /// How long a peer is asked for nothing that did not have what it was asked for.
 const PAUSE: Duration = Duration::from_secs(15);
@@ -384,6 +389,12 @@ impl DownloadScheduler {
         self.in_flight.values().any(|asked| is_old(asked) && !self.is_sending(asked.peer, now))
     }
 
+    /// Returns whether a peer lost a block to another, and has not sent as many since as it may owe.
+    #[must_use]
+    pub fn is_held_back(&self, peer: PeerId) -> bool {
+        self.peers.get(&peer).is_some_and(|entry| entry.held_back > 0)
+    }
+
     /// Returns how many blocks are asked of anyone.
     #[must_use]
     pub fn in_flight(&self) -> usize {
@@ -412,6 +423,10 @@ impl DownloadScheduler {
                 && now > peer.downloading_since + block_timeout
             {
                 drops.push(Dropped { peer: *id, reason: DropReason::BlockTimeout(*hash) });
+            } else if let Some(lost) = peer.lost.last()
+                && peer.losses >= LOSSES_MAX
+            {
+                drops.push(Dropped { peer: *id, reason: DropReason::BlockTimeout(lost.hash) });
             }
         }
         for drop in &drops {
@@ -726,6 +741,20 @@ mod tests {
         }
         assert_eq!(asked[..4], [(0, 1), (20, 2), (40, 3), (60, 4)]);
         assert!(asked[4].0 > 110, "{asked:?}");
+    }
+
+    #[test]
+    fn who_loses_what_it_owes_ten_times_in_a_row_is_dropped() {
+        let mut scheduler = with_blocks_of(100, 9);
+        for (height, second) in (1..=10).zip((0..).step_by(100)) {
+            let next = missing(height..=height, 1024);
+            assert_eq!(ask(&mut scheduler, 1, &next, second), [hash(height)]);
+            assert!(scheduler.poll(at(second), SPACING).is_empty());
+            assert_eq!(ask(&mut scheduler, 9, &next, second + 10), [hash(height)]);
+            assert!(scheduler.received(9, &hash(height), 100, at(second + 11)));
+        }
+        let reason = DropReason::BlockTimeout(hash(10));
+        assert_eq!(scheduler.poll(at(911), SPACING), [Dropped { peer: 1, reason }]);
     }
 
     #[test]

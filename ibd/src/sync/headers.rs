@@ -111,10 +111,9 @@ impl HeaderSync {
         self.peers.remove(&peer);
     }
 
-    /// Returns whether there is a peer that goes first.
-    #[must_use]
-    pub fn has_preferred(&self) -> bool {
-        self.peers.values().any(|peer| peer.role.preferred)
+    /// Returns the peers that go first.
+    pub fn preferred(&self) -> impl Iterator<Item = PeerId> {
+        self.peers.iter().filter(|(_, peer)| peer.role.preferred).map(|(id, _)| *id)
     }
 
     /// Returns whether `getheaders` may be sent to the peer, and takes it as sent if so: none is

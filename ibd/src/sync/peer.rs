@@ -37,8 +37,9 @@ pub(super) struct Peer {
     /// How many blocks less than others it may owe: once it lost one to another peer it starts again
     /// with one at a time, and one more for each it sends (the slow start of RFC 5681).
     pub(super) held_back: usize,
-    /// Blocks that it lost to other peers and may still send.
+    /// Blocks that it lost to other peers and may still send, and how often in a row it lost any.
     pub(super) lost: Vec<Lost>,
+    pub(super) losses: u32,
     pub(super) flow: Flow,
 }
 
@@ -61,6 +62,8 @@ impl Peer {
 
     /// Notes that it lost a block to another peer.
     pub(super) fn lose(&mut self, lost: Lost, now: Duration) {
+        // What is lost at the same time counts once.
+        self.losses += u32::from(now >= self.paused_until);
         self.delivered = None;
         self.paused_until = now + PAUSE_OF_SLOW;
         self.held_back = BLOCKS_IN_FLIGHT_MAX - 1;
@@ -73,6 +76,7 @@ impl Peer {
         self.lost.retain(|lost| lost.since >= since);
         self.delivered = Some(now);
         self.held_back = self.held_back.saturating_sub(1);
+        self.losses = 0;
         self.flow.block_came(bytes);
     }
 
@@ -80,6 +84,7 @@ impl Peer {
     pub(super) fn may_deliver_late(&mut self, hash: &BlockHash, bytes: usize) {
         if let Some(at) = self.lost.iter().position(|lost| lost.hash == *hash) {
             self.lost.remove(at);
+            self.losses = 0;
             self.flow.block_came(bytes);
         }
     }

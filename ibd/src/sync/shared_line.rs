@@ -19,11 +19,16 @@ const SPACING: Duration = Duration::from_secs(600);
 /// How often the node looks after its peers: more often changes nothing.
 const TICK_STEPS: u64 = 5;
 
+/// What silent peers may cost a download of more than an hour.
+const A_FEW_MINUTES: Duration = Duration::from_secs(180);
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// We chose it.
     Chosen,
-    /// It connected to us, and is spared.
+    /// We chose it, and it sends nothing.
+    Silent,
+    /// It connected to us, and is spared while one that we chose is willing.
     Inbound,
 }
 
@@ -57,6 +62,7 @@ struct Simulation {
     size: u64,
     scheduler: DownloadScheduler,
     peers: Vec<Peer>,
+    next_id: PeerId,
     stored: BTreeSet<u32>,
     missing: Missing,
     /// Heights of the best header, and of the connected chain.
@@ -90,6 +96,7 @@ impl Simulation {
             line: line / STEPS_A_SECOND,
             size,
             scheduler: DownloadScheduler::default(),
+            next_id: 1000,
             peers,
             stored: BTreeSet::new(),
             missing: Missing::default(),
@@ -119,7 +126,10 @@ impl Simulation {
             return;
         }
         let (now, id, kind) = (self.now(), self.peers[index].id, self.peers[index].kind);
-        let request = if kind == Kind::Inbound {
+        let mut chosen = self.peers.iter().filter(|peer| peer.kind != Kind::Inbound);
+        let is_spared =
+            kind == Kind::Inbound && chosen.any(|peer| !self.scheduler.is_held_back(peer.id));
+        let request = if is_spared {
             self.scheduler.request_if_needed(id, &self.missing, now)
         } else {
             self.scheduler.request(id, &self.missing, now)
@@ -162,7 +172,7 @@ impl Simulation {
             self.scheduler.heard(heard, now);
             (0..self.peers.len()).for_each(|index| self.ask(index));
         }
-        let is_sending = |peer: &Peer| !peer.queue.is_empty();
+        let is_sending = |peer: &Peer| peer.kind != Kind::Silent && !peer.queue.is_empty();
         let sending = self.peers.iter().filter(|peer| is_sending(peer));
         let firsts: Vec<u32> = sending.filter_map(|peer| peer.queue.front().copied()).collect();
         let part = self.line / u64::try_from(firsts.len()).expect("few").max(1);
@@ -173,7 +183,14 @@ impl Simulation {
                 self.send(index, part);
             }
         }
-        assert!(self.scheduler.poll(now, SPACING).is_empty(), "dropped at {now:?}");
+        for dropped in self.scheduler.poll(now, SPACING) {
+            let place = self.peers.iter_mut().find(|peer| peer.id == dropped.peer);
+            let place = place.expect("it is there");
+            assert!(place.kind == Kind::Silent, "dropped at {now:?}: {}", dropped.reason);
+            // Another of its kind takes its place.
+            *place = Peer::new(self.next_id, Kind::Silent);
+            self.next_id += 1;
+        }
         self.steps += 1;
     }
 
@@ -217,5 +234,18 @@ fn a_slow_line_keeps_up_with_blocks_at_the_tip() {
             assert_eq!(simulation.tip, block, "{line} bytes a second");
         }
         assert_eq!((simulation.asked, simulation.copies), (6, 1), "{line} bytes a second");
+    }
+}
+
+#[test]
+fn one_peer_that_connected_to_us_suffices_if_all_that_we_chose_are_silent() {
+    for (line, size, blocks) in [(4_000_000, 1_600_000, 10_000), (1_000_000, 200_000, 20_000)] {
+        for silent in [1, 3, 8, 10] {
+            let kinds = [(Kind::Silent, silent), (Kind::Inbound, 1)];
+            let mut simulation = Simulation::new(line, size, &kinds);
+            let (ideal, time) = (simulation.download(blocks), simulation.now());
+            let run = format!("{silent} silent ones, blocks of {size} bytes");
+            assert!(time <= ideal + A_FEW_MINUTES, "{run}: {time:?} instead of {ideal:?}");
+        }
     }
 }

@@ -207,6 +207,12 @@ impl Simulation {
         true
     }
 
+    /// Whether there is a peer for which the honest ones are spared.
+    fn has_willing(&self) -> bool {
+        let mut others = self.peers.iter().filter(|peer| peer.behaviour != Behaviour::Honest);
+        others.any(|peer| !self.scheduler.is_held_back(peer.id))
+    }
+
     /// Runs until all blocks are there; returns how long it took.
     fn run(mut self) -> Duration {
         let (mut missing, mut stored) = (self.missing(), 0);
@@ -214,12 +220,13 @@ impl Simulation {
             let mut leaving = Vec::new();
             let heard = self.peers.iter().map(|peer| (peer.id, peer.bytes));
             self.scheduler.heard(heard, self.now);
+            let is_sparing = self.is_sparing && self.has_willing();
             for index in 0..self.peers.len() {
                 if stored != self.stored.len() {
                     (missing, stored) = (self.missing(), self.stored.len());
                 }
                 let Peer { id, behaviour, .. } = self.peers[index];
-                let request = if self.is_sparing && behaviour == Behaviour::Honest {
+                let request = if is_sparing && behaviour == Behaviour::Honest {
                     self.scheduler.request_if_needed(id, &missing, self.now)
                 } else {
                     self.scheduler.request(id, &missing, self.now)

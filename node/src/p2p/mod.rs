@@ -127,7 +127,7 @@ impl SyncState {
         if peer.is_closing() || supply == Supply::Never {
             return BlockRequest::default();
         }
-        let request = if supply == Supply::IfNeeded && self.headers.has_preferred() {
+        let request = if supply == Supply::IfNeeded && self.has_willing() {
             self.download.request_if_needed(peer.id, missing, now)
         } else {
             self.download.request(peer.id, missing, now)
@@ -142,7 +142,13 @@ impl SyncState {
     /// Returns whether peers that are asked only if needed are asked for nothing now.
     fn spares(&self, now: Duration) -> bool {
         let download = &self.download;
-        self.headers.has_preferred() && download.in_flight() > 0 && !download.has_late(now)
+        self.has_willing() && download.in_flight() > 0 && !download.has_late(now)
+    }
+
+    /// Returns whether there is a peer to ask first: one that we chose, and that did not keep back lately
+    /// what it was asked for.
+    fn has_willing(&self) -> bool {
+        self.headers.preferred().any(|peer| !self.download.is_held_back(peer))
     }
 
     fn came_from(&mut self, hash: BlockHash, peer: PeerId, is_to_blame: bool) {
@@ -161,8 +167,38 @@ impl SyncState {
 mod tests {
     use bitcoin::hashes::Hash as _;
     use cofferdam_ibd::BlockRef;
+    use cofferdam_ibd::sync::Role;
 
     use super::*;
+
+    #[test]
+    fn nobody_is_spared_for_a_peer_that_keeps_blocks_back() {
+        let block = |number| BlockRef {
+            height: u32::from(number),
+            hash: BlockHash::from_byte_array([number; 32]),
+        };
+        let missing = Missing { blocks: (1..=20).map(block).collect(), window_end: 1024 };
+        let mut sync = SyncState::default();
+        let role = Role { preferred: true, protected: false, serves: true };
+        sync.headers.peer_ready(9, role);
+        let other = peer::tests::connected();
+        let asked = |sync: &mut SyncState, seconds| {
+            let now = Duration::from_secs(seconds);
+            sync.request(&other, Supply::IfNeeded, &missing, now).blocks.len()
+        };
+        assert_eq!(sync.download.request(9, &missing, Duration::ZERO).blocks.len(), 16);
+        assert_eq!(asked(&mut sync, 1), 0, "it is spared");
+        assert_eq!(asked(&mut sync, 20), 16, "what is late");
+        for block in &missing.blocks[..16] {
+            assert!(sync.download.received(other.id, &block.hash, 100, Duration::from_secs(21)));
+        }
+        // The other is asked again, for one, and nobody waits for that.
+        let now = Duration::from_secs(80);
+        let late = Missing { blocks: missing.blocks[16..].to_vec(), window_end: 1024 };
+        assert_eq!(sync.download.request(9, &late, now).blocks.len(), 1);
+        assert!(!sync.spares(now));
+        assert_eq!(asked(&mut sync, 80), 16);
+    }
 
     #[test]
     fn a_peer_that_has_gone_is_asked_for_nothing() {
