@@ -74,9 +74,18 @@ fn a_peer_of_an_obsolete_version_is_refused() {
 #[test]
 fn places_for_outbound_connections_are_limited_by_kind() {
     let node = Logged::start(&["-v2transport=0"]);
-    let _peers = [node.connects("block-relay-only"), node.connects("block-relay-only")];
-    let third = node.node.try_rpc("addconnection", &["127.0.0.1:1", "block-relay-only", "false"]);
-    assert!(third.expect_err("full").contains("Already at capacity for specified connection type"));
+    let mut peers = Vec::new();
+    for (kind, places) in [("outbound-full-relay", 8), ("block-relay-only", 2)] {
+        peers.extend((0..places).map(|_| node.connects(kind)));
+        let more = node.node.try_rpc("addconnection", &["127.0.0.1:1", kind, "false"]);
+        let text = "Already at capacity for specified connection type";
+        assert!(more.expect_err("full").contains(text), "{kind}");
+    }
+    peers.extend([Peer::ready(&node), Peer::ready(&node)]);
+    let info = node.node.rpc("getnetworkinfo", &[]);
+    let counts =
+        ["connections", "connections_in", "connections_out"].map(|name| info[name].clone());
+    assert_eq!(counts, [12, 2, 10], "{info}");
     node.call("setnetworkactive", &["false"]);
     node.wait_for_peers(0);
     node.logged("SetNetworkActive: false");

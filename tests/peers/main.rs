@@ -14,3 +14,4 @@ mod relay;
 mod serving;
 mod silence;
 mod transports;
+mod unrequested;

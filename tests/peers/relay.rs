@@ -28,7 +28,7 @@ pub(crate) fn mined(count: u64) -> Vec<Block> {
     mined_for(ADDRESS, count)
 }
 
-fn mined_for(address: &str, count: u64) -> Vec<Block> {
+pub(crate) fn mined_for(address: &str, count: u64) -> Vec<Block> {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let node = Daemon::start(Path::new(BINARY), dir.path(), &["-connect=0"]);
     let hashes = node.rpc("generatetoaddress", json!([count, address]));

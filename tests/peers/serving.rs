@@ -145,6 +145,25 @@ fn old_blocks_are_not_served_beyond_the_target_but_to_who_has_permission() {
 
 /// Whoever asks for a block that is gone is hung up on: none may be named.
 #[test]
+fn headers_of_a_chain_below_the_minimum_work_are_not_told() {
+    let node = Logged::start(&["-minimumchainwork=0x10"]);
+    // Seven headers of work two each, the genesis block's included.
+    let _ = mine(&node, 6);
+    let mut peer = Peer::ready(&node);
+    let mut ask = |count: usize| {
+        let nobody = BlockHash::all_zeros();
+        let parts = [serialize(&70_016_u32), serialize(&vec![nobody]), serialize(&nobody)];
+        peer.send("getheaders", &parts.concat());
+        let told = peer.expect("headers").1;
+        assert_eq!(usize::from(told[0]), count);
+    };
+    ask(0);
+    node.logged("because active chain has too little work; sending empty response");
+    let _ = mine(&node, 1);
+    ask(7);
+}
+
+#[test]
 fn a_node_that_prunes_names_only_blocks_that_it_will_still_have() {
     let node = Logged::start(&["-fastprune", "-prune=1"]);
     let blocks = mine(&node, 800);
