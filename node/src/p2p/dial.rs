@@ -103,13 +103,10 @@ pub(super) struct AddedAddress {
 
 impl AddedAddress {
     fn parse(name: &str) -> Option<Self> {
-        match name.parse::<SocketAddr>() {
-            Ok(address) => Some(Self { ip: address.ip(), port: Some(address.port()) }),
-            Err(_) => {
-                let ip = name.trim_matches(['[', ']']).parse().ok()?;
-                Some(Self { ip, port: None })
-            }
+        if let Ok(address) = name.parse::<SocketAddr>() {
+            return Some(Self { ip: address.ip(), port: Some(address.port()) });
         }
+        Some(Self { ip: name.trim_matches(['[', ']']).parse().ok()?, port: None })
     }
 
     /// Returns whether an address is meant.
