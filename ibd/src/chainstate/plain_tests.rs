@@ -121,7 +121,7 @@ fn check_records(fs: &SimFileSystem) {
     let mut records = LogRecords::open(fs, Path::new("chain/chainstate/log"), 1).expect("a log");
     let most = records.try_fold(0, |most, record| Ok::<_, Error>(record?.batch.len().max(most)));
     let most = most.expect("readable");
-    assert!(most >= ROWS_MAX && most < ROWS_MAX + 10, "{most}");
+    assert!((ROWS_MAX..ROWS_MAX + 10).contains(&most), "{most}");
 }
 
 #[test]

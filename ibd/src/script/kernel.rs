@@ -200,7 +200,7 @@ mod tests {
     fn only_taproot_inputs_are_given_all_outputs() {
         let tx = payment(&[outpoint(1), outpoint(2), outpoint(3)], &[1]);
         let native = script(&format!("5120{}", "79".repeat(32)));
-        let scripts = [script("51"), native.clone(), script(&format!("5220{}", "79".repeat(32)))];
+        let scripts = [script("51"), native, script(&format!("5220{}", "79".repeat(32)))];
         let spent: Vec<_> = scripts.iter().map(|script| output(script)).collect();
         let txs = parsed(&tx);
         let with_outputs = |flags| {
