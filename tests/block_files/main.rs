@@ -6,6 +6,7 @@ mod prune;
 mod rebuild;
 mod shown;
 mod status_page;
+mod take_over;
 
 use std::path::{Path, PathBuf};
 

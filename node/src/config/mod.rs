@@ -393,49 +393,6 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_data_directory_is_that_of_the_network_s_section_unless_one_is_typed() {
-        let dir = tempfile::tempdir().unwrap();
-        let named = |name: &str| dir.path().join(name);
-        for name in ["top", "section", "typed"] {
-            std::fs::create_dir(named(name)).unwrap();
-        }
-        let of = |network: &str, typed: &[&str], top: &str| {
-            let line = |name: &str| format!("datadir={}\n", named(name).display());
-            let [top, section, gone] = [top, "section", "gone"].map(line);
-            let text = format!("{top}[regtest]\n{section}[signet]\n{gone}");
-            std::fs::write(named("a.conf"), text).unwrap();
-            let conf = format!("-conf={}", named("a.conf").display());
-            let mut words = vec![network.to_owned(), conf];
-            words.extend(typed.iter().map(|name| format!("-datadir={}", named(name).display())));
-            let args = Args::parse(words.into_iter().map(Into::into)).unwrap();
-            Config::load(args.options).map(|config| config.data_dir)
-        };
-        assert_eq!(of("-testnet4", &[], "top"), Ok(named("top")));
-        assert_eq!(of("-regtest", &[], "top"), Ok(named("section")));
-        assert_eq!(of("-regtest", &["typed"], "top"), Ok(named("typed")));
-        for (network, top) in [("-signet", "top"), ("-regtest", "gone")] {
-            let error = format!(
-                "Error reading configuration file: specified data directory \"{}\" does not exist.",
-                named("gone").display()
-            );
-            assert_eq!(of(network, &[], top), Err(error));
-        }
-    }
-
-    #[test]
-    fn a_file_that_is_included_after_a_negation_is_not_told_as_ignored() {
-        let dir = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
-        write("bitcoin.conf", "includeconf=gone.conf\nnoincludeconf=1\nincludeconf=a.conf\n");
-        write("a.conf", "prune=1\nincludeconf=b.conf\n");
-        let word = format!("-datadir={}", dir.path().display());
-        let config = Config::load(Args::parse([word.into()]).unwrap().options).unwrap();
-        assert_eq!(config.blocks.prune, PruneMode::Manual);
-        let ignored = "warning: -includeconf cannot be used from included files; ignoring -includeconf=b.conf";
-        assert_eq!(config.complaints, [ignored]);
-    }
-
-    #[test]
     fn figures_are_shown_on_this_machine_and_only_when_asked_for() {
         let address = |line| load(line, "").map(|config| config.metrics);
         assert_eq!(address(""), Ok(None));
