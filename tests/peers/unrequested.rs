@@ -98,7 +98,7 @@ fn a_block_that_was_left_out_is_asked_for_and_taken_then() {
 }
 
 #[test]
-fn a_block_below_the_minimum_work_is_left_out_unless_it_was_asked_for() {
+fn a_block_below_the_minimum_work_is_left_out() {
     let blocks = mined(1);
     let node = Logged::start(&["-minimumchainwork=0x10"]);
     let mut peer = Peer::ready(&node);
@@ -115,7 +115,7 @@ fn who_sends_headers_upon_a_block_that_is_not_valid_is_disconnected() {
     let node = Logged::start(&[]);
     let mut peer = Peer::ready(&node);
     send(&mut peer, &main);
-    // Its content is for another place: its coinbase names another height.
+    // Its coinbase claims a coin too much.
     let mut bad = fork[1].clone();
     bad.header.prev_blockhash = main[0].block_hash();
     bad.txdata[0].output[0].value += bitcoin::Amount::ONE_BTC;

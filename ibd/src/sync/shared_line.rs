@@ -6,9 +6,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
-use bitcoin::BlockHash;
-use bitcoin::hashes::Hash as _;
-
+use super::simulation::{hash, height};
 use super::{DOWNLOAD_WINDOW, DownloadScheduler, Missing, PeerId};
 use crate::BlockRef;
 
@@ -74,17 +72,6 @@ struct Simulation {
     came: u32,
     /// Most peers that sent the same block at the same time.
     copies: usize,
-}
-
-fn hash(height: u32) -> BlockHash {
-    let mut bytes = [0; 32];
-    bytes[..4].copy_from_slice(&height.to_le_bytes());
-    BlockHash::from_byte_array(bytes)
-}
-
-fn height(hash: &BlockHash) -> u32 {
-    let bytes = hash.to_byte_array();
-    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }
 
 impl Simulation {

@@ -87,13 +87,15 @@ struct Simulation {
     now: Duration,
 }
 
-fn hash(height: u32) -> BlockHash {
+/// The hash of the only block of a height.
+pub(super) fn hash(height: u32) -> BlockHash {
     let mut bytes = [0; 32];
     bytes[..4].copy_from_slice(&height.to_le_bytes());
     BlockHash::from_byte_array(bytes)
 }
 
-fn height(hash: &BlockHash) -> u32 {
+/// The height that such a hash is of.
+pub(super) fn height(hash: &BlockHash) -> u32 {
     let bytes = hash.to_byte_array();
     u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
 }

@@ -81,16 +81,19 @@ fn coin_statistics_are_those_of_a_scan_after_every_block_up_and_down() {
     }
 }
 
+/// Opens a chain that is found again at the next opening.
+fn open_on_disk(dir: &Path, coin_stats: bool) -> Chainstate {
+    let place = dir.join("db");
+    std::fs::create_dir_all(&place).expect("room");
+    let database = BackendKind::Sled.open(&place, TREES, &BackendOptions::default());
+    open_over(dir, database.expect("opens"), coin_stats)
+}
+
 /// Statistics that were not kept for a while catch up, from where they stood, down and up.
 #[test]
 fn coin_statistics_catch_up_from_the_block_files() {
     let dir = tempfile::tempdir().expect("temporary");
-    let over = |coin_stats| {
-        let backend = BackendKind::Sled;
-        let database = backend.open(&dir.path().join("db"), TREES, &BackendOptions::default());
-        open_over(dir.path(), database.expect("opens"), coin_stats)
-    };
-    std::fs::create_dir_all(dir.path().join("db")).expect("room");
+    let over = |coin_stats| open_on_disk(dir.path(), coin_stats);
     let all = blocks("testnet3/chain-0-400.blkdat");
     let feed = |chainstate: &mut Chainstate, range: std::ops::Range<usize>| {
         for raw in &all[range] {
@@ -135,12 +138,7 @@ fn coin_statistics_catch_up_from_the_block_files() {
 #[test]
 fn blocks_are_connected_and_disconnected_while_coin_statistics_catch_up() {
     let dir = tempfile::tempdir().expect("temporary");
-    let over = |coin_stats| {
-        let backend = BackendKind::Sled;
-        let database = backend.open(&dir.path().join("db"), TREES, &BackendOptions::default());
-        open_over(dir.path(), database.expect("opens"), coin_stats)
-    };
-    std::fs::create_dir_all(dir.path().join("db")).expect("room");
+    let over = |coin_stats| open_on_disk(dir.path(), coin_stats);
     let all = blocks("testnet3/chain-0-400.blkdat");
     let mut chainstate = over(false);
     for raw in &all[1..350] {
