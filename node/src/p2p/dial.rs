@@ -1,6 +1,6 @@
 //! Connections that we open: those the user named and keeps, and single ones of any kind.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -94,25 +94,9 @@ pub(crate) struct Added {
     pub(crate) peer: Option<Arc<Peer>>,
 }
 
-/// An address of `addnode`: with the port, or of any.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct AddedAddress {
-    ip: IpAddr,
-    port: Option<u16>,
-}
-
-impl AddedAddress {
-    fn parse(name: &str) -> Option<Self> {
-        if let Ok(address) = name.parse::<SocketAddr>() {
-            return Some(Self { ip: address.ip(), port: Some(address.port()) });
-        }
-        Some(Self { ip: name.trim_matches(['[', ']']).parse().ok()?, port: None })
-    }
-
-    /// Returns whether an address is meant.
-    pub(super) fn is(&self, address: SocketAddr) -> bool {
-        self.ip == address.ip() && self.port.is_none_or(|port| port == address.port())
-    }
+/// Returns whether an address is that of an added peer; a port of 0 means any.
+pub(super) fn is_added(added: SocketAddr, address: SocketAddr) -> bool {
+    added.ip() == address.ip() && (added.port() == 0 || added.port() == address.port())
 }
 
 impl PeerManager {
@@ -203,11 +187,11 @@ impl PeerManager {
         names.into_iter().map(|name| Added { peer: connected(&name), name }).collect()
     }
 
-    /// Lists the peers of `addnode` that are named by addresses.
-    pub(super) fn added_addresses(&self) -> Vec<AddedAddress> {
+    /// Lists the peers of `addnode` that are named by addresses, with port 0 where they name none.
+    pub(super) fn added_addresses(&self) -> Vec<SocketAddr> {
         let wanted = self.wanted();
         let added = wanted.iter().filter(|entry| entry.added);
-        added.filter_map(|entry| AddedAddress::parse(&entry.name)).collect()
+        added.filter_map(|entry| numeric(&entry.name, 0)).collect()
     }
 
     /// Connects to the kept peers that are due.
@@ -531,9 +515,10 @@ mod tests {
     fn an_added_peer_is_known_by_its_address() {
         let is = |name: &str, address: &str| {
             let address = address.parse().unwrap();
-            AddedAddress::parse(name).is_some_and(|added| added.is(address))
+            numeric(name, 0).is_some_and(|added| is_added(added, address))
         };
         assert!(is("1.2.3.4", "1.2.3.4:5") && is("1.2.3.4:5", "1.2.3.4:5"));
+        assert!(is("127.1", "127.0.0.1:5"));
         assert!(is("2001:db8::1", "[2001:db8::1]:5") && is("[2001:db8::1]:5", "[2001:db8::1]:5"));
         assert!(!is("1.2.3.4:6", "1.2.3.4:5") && !is("1.2.3.5", "1.2.3.4:5"));
         assert!(!is("a.example", "1.2.3.4:5"));

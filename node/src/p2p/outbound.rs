@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::dial::is_added;
 use super::extra_peers::{ExtraPeers, is_due};
 use super::manager::{PeerManager, random_nonce};
 use super::peer::{Kind, Peer};
@@ -158,7 +159,7 @@ impl PeerManager {
                 let is_taken = groups.contains(&self.groups.group(&entry.address.host))
                     || peers.iter().any(|peer| peer.address.ip() == address.ip())
                     // They would be connected to twice, or in the place of another.
-                    || added.iter().any(|added| added.is(address));
+                    || added.iter().any(|added| is_added(*added, address));
                 let is_useful = entry.services & WANTED_SERVICES == WANTED_SERVICES;
                 let is_rested = now.saturating_sub(entry.last_try) >= REST_SECONDS;
                 let is_usual = address.port() == self.default_port;
