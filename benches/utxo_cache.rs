@@ -99,7 +99,8 @@ fn measure(kind: BackendKind, blocks: &[Block]) -> Vec<f64> {
     store.checkpoint().expect("works");
     time(&mut || read(&store, blocks, &[]));
     let (reader, mut ahead) = (store.read_handle(), Vec::new());
-    let read_ahead = |block: &Block| reader.read_ahead(COINS, &block.keys).expect("works");
+    let read_ahead =
+        |block: &Block| reader.read_ahead(COINS, &block.keys, usize::MAX).expect("works");
     time(&mut || ahead = blocks.iter().map(read_ahead).collect());
     time(&mut || read(&store, blocks, &ahead));
     time(&mut || commit(&store, blocks.iter().map(|block| &block.spent)));

@@ -15,7 +15,7 @@ use crate::headers::{Extent, HeaderRef, HeaderStatus};
 use crate::pipeline::connect::{ConnectContext, Connected, connect_block};
 use crate::pipeline::load::{LoadContext, Loaded, Loader, Source};
 use crate::pipeline::scripts::{BlockScripts, ScriptTicket, ScriptsEnd};
-use crate::pipeline::{IN_FLIGHT_MAX, LOAD_AHEAD};
+use crate::pipeline::{IN_FLIGHT_MAX, IN_FLIGHT_SPENT_MAX, LOAD_AHEAD};
 use crate::rejection::Rejection;
 
 /// Blocks of one run of the pipeline: long enough that filling it at the start does not matter.
@@ -43,6 +43,8 @@ pub struct Advance {
 struct InFlight {
     at: HeaderRef,
     undo: Option<Extent>,
+    /// Bytes of the coins it spends.
+    spent_len: usize,
     scripts: Option<ScriptTicket>,
     stats: Option<StatsTicket>,
     /// Whether the store has committed it.
@@ -58,6 +60,12 @@ impl InFlight {
         self.scripts.as_ref().is_none_or(ScriptTicket::is_done)
             && self.stats.as_mut().is_none_or(StatsTicket::is_done)
     }
+}
+
+/// Whether a block has to leave before another one is staged.
+fn is_full(in_flight: &VecDeque<InFlight>) -> bool {
+    let spent: usize = in_flight.iter().map(|block| block.spent_len).sum();
+    in_flight.len() >= IN_FLIGHT_MAX || spent >= IN_FLIGHT_SPENT_MAX
 }
 
 /// When a run of the pipeline may pause: after a time or from a height on, with more than a certain
@@ -175,10 +183,10 @@ impl Chainstate {
             if is_above && is_over || self.stop.load(Ordering::Relaxed) {
                 break RunEnd::Deadline;
             }
-            if in_flight.len() >= IN_FLIGHT_MAX
-                && let Some(end) = self.commit_oldest(in_flight, connected)?
-            {
-                return Ok(end);
+            while is_full(in_flight) {
+                if let Some(end) = self.commit_oldest(in_flight, connected)? {
+                    return Ok(end);
+                }
             }
             let Some(loaded) = loader.next()? else {
                 break RunEnd::Path;
@@ -274,11 +282,12 @@ impl Chainstate {
             self.dirty.extend(rows);
             return Err(error.into());
         }
+        let spent_len = spent.undo().len();
         let work = Arc::new(BlockScripts { block, spent, flags });
         let stats =
             with_stats.then(|| StatsTicket::start(&self.pool, &self.params, &work, this.height));
         let scripts = needs_scripts.then(|| ScriptTicket::start(&self.pool, &self.verifier, &work));
-        Ok(Ok(InFlight { at, undo: row.undo, scripts, stats, committed, rows, size }))
+        Ok(Ok(InFlight { at, undo: row.undo, spent_len, scripts, stats, committed, rows, size }))
     }
 
     /// Waits for the scripts of the oldest staged block, and commits it. If that fails, the block

@@ -2,10 +2,11 @@
 
 use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use bitcoin::ScriptBuf;
 use bitcoin::consensus::serialize;
+use bitcoin::{Amount, OutPoint, ScriptBuf, Transaction, TxOut};
 use cofferdam_storage::testing::{CallFault, Fault, SimDatabase, SimFileSystem};
 use cofferdam_storage::{Durability, FileSystem, LogRecords};
 
@@ -13,25 +14,32 @@ use super::*;
 use crate::headers::HeaderStatus;
 use crate::mining;
 use crate::params::Network;
+use crate::pipeline::IN_FLIGHT_SPENT_MAX;
+use crate::script::{PreparedTransaction, ScriptFlags};
 use crate::tables::TREES;
-use crate::testing::OpTrueVerifier;
+use crate::testing::{ModelChain, OpTrueVerifier, transfer};
+use crate::wire::{OutputRef, TxRef};
 
 /// A time after every block: 2026-01-01.
 const NOW: u32 = 1_767_225_600;
 
 /// Opens a chain of regtest on a simulated disk; each block has a file of its own.
 fn open(fs: &SimFileSystem) -> Chainstate {
+    open_with(fs, 1, Arc::new(OpTrueVerifier))
+}
+
+fn open_with(fs: &SimFileSystem, threads: usize, verifier: Arc<dyn ScriptVerifier>) -> Chainstate {
     let fs: Arc<dyn FileSystem> = Arc::new(fs.clone());
     let backend = SimDatabase::open(Arc::clone(&fs), Path::new("chain/db"), TREES).expect("opens");
     let options = ChainstateOptions {
-        threads: 1,
+        threads,
         assume_valid: AssumeValid::Off,
         blocks_dir: "blocks".into(),
         file_size: FileSize::Bytes(300),
         wal: WalOptions { durability: Durability::Strict, ..WalOptions::default() },
         ..ChainstateOptions::new(ChainParams::new(Network::Regtest), "chain")
     };
-    let opened = Chainstate::open_with(options, &fs, Box::new(backend), Arc::new(OpTrueVerifier));
+    let opened = Chainstate::open_with(options, &fs, Box::new(backend), verifier);
     opened.expect("opens").0
 }
 
@@ -237,4 +245,95 @@ fn what_was_loaded_before_a_pause_is_not_loaded_again() {
     }
     assert_eq!(chain.tip(), model.tip());
     chain.shutdown().expect("closes");
+}
+
+/// Takes a while for every transaction, and counts those with many bytes of coins that it has at a time.
+#[derive(Debug, Default)]
+struct Slow {
+    large: Arc<AtomicUsize>,
+    most: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct SlowTransaction {
+    inputs: usize,
+    /// What to count down at the end.
+    large: Option<Arc<AtomicUsize>>,
+}
+
+impl ScriptVerifier for Slow {
+    fn prepare<'a>(
+        &self,
+        _: TxRef<'a>,
+        spent: &'a [OutputRef<'a>],
+        _: ScriptFlags,
+    ) -> Result<Box<dyn PreparedTransaction + 'a>> {
+        let bytes: usize = spent.iter().map(|output| output.script.len()).sum();
+        let is_large = bytes >= IN_FLIGHT_SPENT_MAX;
+        if is_large {
+            self.most.fetch_max(self.large.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+        let large = is_large.then(|| Arc::clone(&self.large));
+        Ok(Box::new(SlowTransaction { inputs: spent.len(), large }))
+    }
+}
+
+impl PreparedTransaction for SlowTransaction {
+    fn input_count(&self) -> usize {
+        self.inputs
+    }
+
+    fn verify_input(&self, _: usize) -> bool {
+        true
+    }
+}
+
+impl Drop for SlowTransaction {
+    fn drop(&mut self) {
+        if let Some(large) = &self.large {
+            large.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// Blocks that spend little, and behind them some that spend more than may be in flight: one of these at
+/// a time has its scripts run, however many are loaded.
+#[test]
+fn blocks_that_spend_the_longest_scripts_are_not_in_flight_together() {
+    let fs = SimFileSystem::new();
+    let verifier = Arc::new(Slow::default());
+    let mut chain = open_with(&fs, 4, Arc::<Slow>::clone(&verifier));
+    let (mut model, mut blocks) = ModelChain::funded(30);
+    let coins = model.spendable(true);
+    let (little, much) = coins.split_at(8);
+    let long = || ScriptBuf::from_bytes(vec![0x61; 9000]);
+    let value = |coin: &(OutPoint, TxOut)| coin.1.value / 10;
+    let mut add = |txs: Vec<Transaction>| {
+        let block = model.block(1, txs);
+        model.connect(&block);
+        blocks.push(block);
+    };
+    let ten = |coin: &(OutPoint, TxOut)| {
+        let output = TxOut { value: value(coin), script_pubkey: long() };
+        transfer(std::slice::from_ref(coin), vec![output; 10])
+    };
+    let made: Vec<Transaction> = much.iter().take(8).map(ten).collect();
+    add(made.clone());
+    let to = |value| vec![TxOut { value, script_pubkey: ScriptBuf::new() }];
+    for coin in little {
+        add(vec![transfer(std::slice::from_ref(coin), to(value(coin)))]);
+    }
+    for tx in &made {
+        let txid = tx.compute_txid();
+        let from = (0..).map(|vout| OutPoint::new(txid, vout)).zip(tx.output.clone());
+        add(vec![transfer(&from.collect::<Vec<_>>(), to(Amount::ZERO))]);
+    }
+    for block in &blocks {
+        let accepted = chain.accept_block(serialize(block), NOW).expect("works");
+        assert!(matches!(accepted, BlockAccepted::Stored(_)), "{accepted:?}");
+    }
+    let advance = chain.advance(far_off()).expect("works");
+    assert_eq!((advance.connected as usize, advance.invalid), (blocks.len(), vec![]));
+    assert_eq!(verifier.most.load(Ordering::SeqCst), 1);
 }

@@ -10,7 +10,8 @@
 //! invalid block decides, whatever finished first; whatever was staged behind it is taken back.
 //!
 //! Bounds: [`LOAD_AHEAD`] blocks are loaded ahead and [`IN_FLIGHT_MAX`] are staged, at 4 MB of
-//! bytes each at most.
+//! bytes each at most; the coins that they spend, of which a block can have 244 MB, count by
+//! [`READ_AHEAD_BYTES_MAX`] and [`IN_FLIGHT_SPENT_MAX`].
 
 pub(crate) mod connect;
 pub(crate) mod effects;
@@ -23,6 +24,13 @@ pub(crate) mod spent;
 /// cores busy; at 4 MB a block at most 64 MB, and for what each does to the table of coins about its
 /// own length, at most 7 MB (where all of it are outputs of nine bytes).
 pub(crate) const LOAD_AHEAD: usize = 16;
+
+/// Bytes of coins that are read ahead for one block: those of a usual block are a tenth of it, and one
+/// that spends scripts of 10,000 bytes reads the rest when it is connected.
+pub(crate) const READ_AHEAD_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of spent coins of the blocks whose scripts are running, after which no other block is staged.
+pub(crate) const IN_FLIGHT_SPENT_MAX: usize = if cfg!(test) { 64 << 10 } else { 32 << 20 };
 
 /// Blocks whose scripts may be running: each is staged in the store, where every later read asks
 /// every staged block first.

@@ -7,6 +7,7 @@
 use bitcoin::{OutPoint, Txid};
 use cofferdam_storage::{Database, ReadAhead, ReadHandle};
 
+use super::READ_AHEAD_BYTES_MAX;
 use crate::Store;
 use crate::block::CheckedBlock;
 use crate::coin::{OUTPOINT_KEY_LEN, is_unspendable, outpoint_key, write_coin};
@@ -58,9 +59,10 @@ impl CoinArena {
     }
 }
 
-/// Reads ahead the coins that `block` spends and does not create.
+/// Reads ahead the coins that `block` spends and does not create, as far as
+/// [`READ_AHEAD_BYTES_MAX`] goes.
 pub(crate) fn read_ahead(reader: &CoinReader, block: &CheckedBlock) -> Result<ReadAhead> {
-    Ok(reader.read_ahead(COINS, block.spends.external_keys())?)
+    Ok(reader.read_ahead(COINS, block.spends.external_keys(), READ_AHEAD_BYTES_MAX)?)
 }
 
 /// Reads the coins that `block` spends and does not create, in the order of the inputs.

@@ -252,10 +252,10 @@ fn a_value_read_ahead_is_used_only_while_it_is_true() {
         batch.put_new(COINS, b"below", b"1");
         batch.put_new(COINS, b"spent", b"2");
     });
-    let early = reader.read_ahead(COINS, &keys).unwrap();
+    let early = reader.read_ahead(COINS, &keys, usize::MAX).unwrap();
     check(&early, [Some(b"1"), Some(b"2"), None, None]);
     store.checkpoint().unwrap();
-    let ahead = reader.read_ahead(COINS, &keys).unwrap();
+    let ahead = reader.read_ahead(COINS, &keys, usize::MAX).unwrap();
     check(&early, [Some(b"1"), Some(b"2"), None, None]);
     check(&ahead, [Some(b"1"), Some(b"2"), None, None]);
 
@@ -263,7 +263,7 @@ fn a_value_read_ahead_is_used_only_while_it_is_true() {
         batch.delete(COINS, b"spent");
         batch.put_new(COINS, b"made", b"3");
     });
-    let later = reader.read_ahead(COINS, &keys).unwrap();
+    let later = reader.read_ahead(COINS, &keys, usize::MAX).unwrap();
     check(&ahead, [Some(b"1"), None, Some(b"3"), None]);
     store.checkpoint().unwrap();
     assert_eq!(store.stats().entries, 0, "nothing in memory contradicts what was read");
@@ -288,13 +288,42 @@ fn values_read_ahead_outlive_the_write_back_of_what_was_known_then() {
     commit(&store, |batch| batch.put_new(COINS, b"below", b"1"));
     store.checkpoint().unwrap();
     commit(&store, |batch| batch.put_new(COINS, b"other", b"2"));
-    let ahead = store.read_handle().read_ahead(COINS, &keys).unwrap();
+    let ahead = store.read_handle().read_ahead(COINS, &keys, usize::MAX).unwrap();
     store.checkpoint().unwrap();
     assert_eq!(read(&ahead), ([Some(b"1".to_vec()), None], 0), "not asked again");
     commit(&store, |batch| batch.delete(COINS, b"below"));
     assert_eq!(read(&ahead), ([None, None], 0), "memory knows");
     store.checkpoint().unwrap();
     assert_eq!(read(&ahead), ([None, None], 2), "asked again");
+}
+
+/// What is read ahead has a bound in bytes; the rest is read when it is needed.
+#[test]
+fn of_many_values_only_so_many_bytes_are_read_ahead() {
+    const COUNT: u16 = 10_000;
+    let fs = SimFileSystem::new();
+    let (store, gate) = open_gated(&fs, options(Durability::Strict));
+    gate.open();
+    let keys: Vec<[u8; 2]> = (0..COUNT).map(u16::to_be_bytes).collect();
+    commit(&store, |batch| {
+        for key in &keys {
+            batch.put_new(COINS, key, key);
+        }
+    });
+    store.checkpoint().unwrap();
+    let reader = store.read_handle();
+    for (bytes_max, kept) in [(0, 0), (2, 1), (19_999, 9_999), (usize::MAX, COUNT)] {
+        let ahead = reader.read_ahead(COINS, &keys, bytes_max).unwrap();
+        assert_eq!(ahead.byte_len(), 2 * usize::from(kept));
+        let (before, mut found) = (gate.gets.load(Ordering::Relaxed), 0);
+        let visit = |index: usize, value: Option<&[u8]>| {
+            assert_eq!(value, Some(&keys[index][..]));
+            found += 1;
+        };
+        store.read_many(COINS, &keys, &ahead, visit).unwrap();
+        assert_eq!(found, COUNT);
+        assert_eq!(gate.gets.load(Ordering::Relaxed) - before, usize::from(COUNT - kept));
+    }
 }
 
 fn read_two(store: &Store, keys: [&[u8]; 2]) -> [Option<Vec<u8>>; 2] {

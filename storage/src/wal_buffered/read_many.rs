@@ -8,6 +8,7 @@
 //! cleared meanwhile has no value below, and memory knows that until something committed later is
 //! written back.)
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::database::{Database, Entries, KeyRange, Tree, check_tree};
@@ -16,6 +17,10 @@ use crate::lock::read;
 use crate::mutation::{Mutation, mutated};
 use crate::wal_buffered::memtable::Lookup;
 use crate::wal_buffered::{Inner, Lsn, WalBuffered};
+
+/// Keys that the backend is asked for at once: enough for it to have many reads under way, and 10 MB on
+/// each thread if all values are as long as the longest scripts.
+const KEYS_AT_ONCE: usize = 1024;
 
 /// What the backend said of some keys, before it was needed.
 #[derive(Debug, Default)]
@@ -40,14 +45,28 @@ impl<D: Database> Clone for ReadHandle<D> {
     }
 }
 
+impl ReadAhead {
+    /// Returns the bytes of all values.
+    #[must_use]
+    pub fn byte_len(&self) -> usize {
+        self.values.iter().flatten().flatten().map(Vec::len).sum()
+    }
+}
+
 impl<D: Database> ReadHandle<D> {
     /// Reads those of `keys` from the backend that no layer in memory knows; nothing, as long as
-    /// nothing was written back.
+    /// nothing was written back. Of the values it keeps at most `bytes_max` bytes: the others are read
+    /// when they are needed.
     ///
     /// # Errors
     ///
     /// [`Error::UnknownTree`](crate::Error::UnknownTree), or if the backend failed.
-    pub fn read_ahead<K: AsRef<[u8]>>(&self, tree: Tree, keys: &[K]) -> Result<ReadAhead> {
+    pub fn read_ahead<K: AsRef<[u8]>>(
+        &self,
+        tree: Tree,
+        keys: &[K],
+        bytes_max: usize,
+    ) -> Result<ReadAhead> {
         let inner = &self.inner;
         check_tree(&inner.trees, tree.id)?;
         let mut missing = Vec::new();
@@ -65,10 +84,16 @@ impl<D: Database> ReadHandle<D> {
             view.lsn
         };
         let mut ahead = ReadAhead { lsn, values: vec![None; keys.len()] };
+        let mut left = bytes_max;
         inner.read_backend(tree, missing, |index, value| {
+            let Some(rest) = left.checked_sub(value.as_ref().map_or(0, Vec::len)) else {
+                return ControlFlow::Break(());
+            };
+            left = rest;
             if let Some(slot) = ahead.values.get_mut(index) {
                 *slot = Some(value);
             }
+            ControlFlow::Continue(())
         })?;
         Ok(ahead)
     }
@@ -129,26 +154,31 @@ impl<D: Database + 'static> WalBuffered<D> {
                 },
             });
         }
-        inner.read_backend(tree, missing, |index, value| visit(index, value.as_deref()))
+        inner.read_backend(tree, missing, |index, value| {
+            visit(index, value.as_deref());
+            ControlFlow::Continue(())
+        })
     }
 }
 
 impl<D: Database> Inner<D> {
-    /// Asks the backend for keys, in their order, which engines have fast paths for.
+    /// Asks the backend for keys, in their order, which engines have fast paths for, until `found`
+    /// breaks off.
     fn read_backend(
         &self,
         tree: Tree,
         mut keys: Vec<(usize, &[u8])>,
-        mut found: impl FnMut(usize, Option<Vec<u8>>),
+        mut found: impl FnMut(usize, Option<Vec<u8>>) -> ControlFlow<()>,
     ) -> Result<()> {
-        if keys.is_empty() {
-            return Ok(());
-        }
         keys.sort_unstable_by_key(|(_, key)| *key);
-        let sorted: Vec<&[u8]> = keys.iter().map(|(_, key)| *key).collect();
-        let values = self.backend.multi_get(tree, &sorted)?;
-        for ((index, _), value) in keys.into_iter().zip(values) {
-            found(index, value);
+        for keys in keys.chunks(KEYS_AT_ONCE) {
+            let sorted: Vec<&[u8]> = keys.iter().map(|(_, key)| *key).collect();
+            let values = self.backend.multi_get(tree, &sorted)?;
+            for (&(index, _), value) in keys.iter().zip(values) {
+                if found(index, value).is_break() {
+                    return Ok(());
+                }
+            }
         }
         Ok(())
     }
