@@ -399,8 +399,9 @@ impl Run<'_> {
 }
 
 fn report_rejection(hash: &BlockHash, rejection: &Rejection, for_person: bool) {
-    let text =
-        format!("block {hash} is not valid and was left out with its descendants: {rejection}");
+    let text = format!(
+        "block {hash} was left out with its descendants: it is not valid, or damaged: {rejection}"
+    );
     tracing::warn!("{text}");
     if for_person {
         terminal::print_warning(&text);
