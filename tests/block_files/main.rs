@@ -3,6 +3,7 @@
 #![expect(clippy::indexing_slicing, reason = "a test fails by a panic")]
 
 mod prune;
+mod prune_target;
 mod rebuild;
 mod shown;
 mod status_page;

@@ -47,11 +47,7 @@ pub fn wait_for<T>(what: &str, ready: impl FnMut() -> Option<T>) -> T {
 }
 
 /// As [`wait_for`], with a patience of the caller's.
-pub(crate) fn wait_at_most<T>(
-    patience: Duration,
-    what: &str,
-    mut ready: impl FnMut() -> Option<T>,
-) -> T {
+pub fn wait_at_most<T>(patience: Duration, what: &str, mut ready: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + patience;
     loop {
         if let Some(value) = ready() {
