@@ -19,6 +19,7 @@ use anyhow::{Context as _, Result};
 use cofferdam_ibd::params::ChainParams;
 use cofferdam_ibd::{Advance, BlockRef, Chainstate, HeaderRef};
 
+use crate::busy::Busy;
 use crate::chain_parts::{Awaited, Waiting};
 pub(crate) use crate::chain_parts::{
     BlockSource, ChainEvent, ChainOptions, ChainView, Stopped, Submitted,
@@ -55,6 +56,7 @@ struct Shared {
     params: Arc<ChainParams>,
     view: Mutex<ChainView>,
     moved: Condvar,
+    busy: Busy,
     shutdown: Shutdown,
     queue: SharedQueue,
     prune: PruneMode,
@@ -101,6 +103,7 @@ impl ChainHandle {
             params: Arc::clone(chainstate.params()),
             view: Mutex::new(view),
             moved: Condvar::new(),
+            busy: Busy::default(),
             shutdown,
             queue: SharedQueue::default(),
             prune: options.pruner.mode(),
@@ -136,6 +139,11 @@ impl ChainHandle {
     /// Returns the network's rules.
     pub(crate) fn params(&self) -> &Arc<ChainParams> {
         &self.shared.params
+    }
+
+    /// Returns how long the thread was away for single jobs.
+    pub(crate) fn busy(&self) -> &Busy {
+        &self.shared.busy
     }
 
     /// Returns the transactions that wait for a block.
@@ -381,6 +389,7 @@ impl Worker {
     fn serve(&mut self, queue: &Receiver<Job>) -> cofferdam_ibd::Result<()> {
         // Blocks may have been stored and not connected when the node last stopped.
         let mut idle = false;
+        let busy = self.shared.busy.clone();
         while !self.stopping {
             for waiting in 0..JOBS_IN_A_ROW {
                 let job = if idle && waiting == 0 {
@@ -389,7 +398,7 @@ impl Worker {
                     queue.try_recv()
                 };
                 match job {
-                    Ok(job) => job(self)?,
+                    Ok(job) => busy.during(|| job(self))?,
                     Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) => return Ok(()),
                 }
@@ -398,7 +407,8 @@ impl Worker {
                 }
             }
             // Of a node that stops nothing is connected any more: the next job says so.
-            let is_done = self.connect(SLICE)?.done && !self.chainstate.coin_stats_are_behind();
+            let connected = busy.during(|| self.connect(SLICE))?;
+            let is_done = connected.done && !self.chainstate.coin_stats_are_behind();
             idle = is_done || self.is_ending();
             self.answer_waiting(idle);
         }

@@ -10,6 +10,7 @@
 //! node.stop().unwrap();
 //! ```
 
+mod busy;
 mod chain;
 mod chain_options;
 mod chain_parts;

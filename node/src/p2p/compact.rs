@@ -199,7 +199,7 @@ impl PeerManager {
         let partial = match partial {
             Ok(partial) => partial,
             Err(PartialError::Invalid) => {
-                self.sync().download.not_found(peer.id, &hash, now);
+                self.sync().download.not_found(peer.id, &hash, self.line_time());
                 return Err(String::from("invalid compact block").into());
             }
             Err(PartialError::Collision) => {
@@ -219,7 +219,7 @@ impl PeerManager {
             return Ok(());
         }
         if turn == Turn::First {
-            self.sync().download.request_from(peer.id, hash, now);
+            self.sync().download.request_from(peer.id, hash, self.line_time());
         }
         peer.link().partials.push(partial);
         let request = BlockTransactionsRequest { block_hash: hash, indexes: missing };
@@ -285,7 +285,7 @@ impl PeerManager {
     ) -> Result<(), End> {
         let hash = partial.hash;
         let Ok(raw) = partial.fill(missing) else {
-            self.sync().download.not_found(peer.id, &hash, self.clock.now());
+            self.sync().download.not_found(peer.id, &hash, self.line_time());
             let text = "invalid compact block/non-matching block transactions";
             return Err(String::from(text).into());
         };
@@ -305,7 +305,7 @@ impl PeerManager {
     /// Asks for a whole block that cannot be put together, if it is the peer's to send.
     fn ask_for_all(&self, peer: &Peer, hash: BlockHash, turn: Turn) {
         if turn == Turn::First {
-            self.sync().download.request_from(peer.id, hash, self.clock.now());
+            self.sync().download.request_from(peer.id, hash, self.line_time());
             self.send_getdata(peer, hash);
         }
     }

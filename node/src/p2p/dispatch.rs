@@ -174,7 +174,7 @@ impl PeerManager {
             Message::Block(raw) => self.on_block(peer, raw),
             Message::Filters(request) => Ok(self.serve_filters(peer, request)?),
             Message::NotFound(items) => {
-                let now = self.clock.now();
+                let now = self.line_time();
                 let mut sync = self.sync();
                 for hash in items.iter().filter_map(block_hash) {
                     sync.download.not_found(peer.id, &hash, now);

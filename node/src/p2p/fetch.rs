@@ -28,7 +28,7 @@ impl PeerManager {
             if peer.is_closing() {
                 return Err("Peer does not exist");
             }
-            sync.download.request_from(id, hash, now);
+            sync.download.request_from(id, hash, self.line_time());
         }
         peer.send(Message::GetData(vec![Inventory::WitnessBlock(hash)]), now);
         tracing::debug!("Requesting block {hash} from peer={id}");

@@ -121,12 +121,13 @@ impl PeerManager {
         let groups = Arc::new(NetGroups::load(map, chain_dir).map_err(anyhow::Error::msg)?);
         tracing::info!("init message: Loading banlist…");
         let bans = BanList::open(chain_dir.join("banlist.json"), seconds(clock.now()));
+        let sync = Arc::new(Mutex::new(SyncState::new(chain.busy().clone())));
         let manager = Arc::new(Self {
             wanted: Mutex::new(Wanted::of(&config)),
             config,
             chain,
             clock,
-            sync: Arc::default(),
+            sync,
             recent: Recent::default(),
             filters,
             addresses: AddressBook::new(random_bytes()?),
@@ -211,6 +212,11 @@ impl PeerManager {
     /// Returns the machines that say what to ask whom for.
     pub(super) fn sync(&self) -> MutexGuard<'_, SyncState> {
         self.sync.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the time as it counts for what comes from peers ([`SyncState::line_time`]).
+    pub(super) fn line_time(&self) -> Duration {
+        self.clock.now().saturating_sub(self.chain.busy().away())
     }
 
     /// Returns what was sent and received in all.

@@ -68,6 +68,8 @@ use std::time::Duration;
 use bitcoin::BlockHash;
 use cofferdam_ibd::sync::{BlockRequest, DownloadScheduler, HeaderSync, Missing, PeerId};
 
+use crate::busy::Busy;
+
 /// Blocks whose sender is remembered until their scripts have run.
 const SOURCES_MAX: usize = 4096;
 
@@ -76,7 +78,9 @@ const SOURCES_MAX: usize = 4096;
 pub(crate) struct SyncState {
     headers: HeaderSync,
     presync: headers::PresyncStats,
+    /// Its times are those of [`Self::line_time`].
     pub(crate) download: DownloadScheduler,
+    busy: Busy,
     /// Peers that announce new blocks by compact blocks, the one least lately of use first.
     announcers: Vec<PeerId>,
     /// Blocks that came as they were asked for, and are not stored yet: nobody else is asked for them
@@ -106,6 +110,16 @@ struct Source {
 }
 
 impl SyncState {
+    /// Begins with nothing; `busy` is the thread's that stores blocks.
+    fn new(busy: Busy) -> Self {
+        Self { busy, ..Self::default() }
+    }
+
+    /// Returns the time as it counts for what comes from peers: it stands still while nothing is read.
+    fn line_time(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.busy.away())
+    }
+
     /// Forgets a peer.
     fn peer_gone(&mut self, peer: PeerId) {
         self.headers.peer_gone(peer);
@@ -127,6 +141,7 @@ impl SyncState {
         if peer.is_closing() || supply == Supply::Never {
             return BlockRequest::default();
         }
+        let now = self.line_time(now);
         let request = if supply == Supply::IfNeeded && self.has_willing() {
             self.download.request_if_needed(peer.id, missing, now)
         } else {
@@ -142,7 +157,8 @@ impl SyncState {
     /// Returns whether peers that are asked only if needed are asked for nothing now.
     fn spares(&self, now: Duration) -> bool {
         let download = &self.download;
-        self.has_willing() && download.in_flight() > 0 && !download.has_late(now)
+        let is_late = || download.has_late(self.line_time(now));
+        self.has_willing() && download.in_flight() > 0 && !is_late()
     }
 
     /// Returns whether there is a peer to ask first: one that we chose, and that did not keep back lately

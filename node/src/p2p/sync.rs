@@ -94,13 +94,13 @@ impl PeerManager {
                 return Ok(());
             }
         };
-        let (hash, now) = (block.hash(), self.clock.now());
+        let hash = block.hash();
         tracing::debug!("received block {hash} peer={}", peer.id);
         // A block that is not what its header commits to may change nothing but its sender's state,
         // so this is asked before anything is noted (CVE-2024-52921).
         if self.chain.is_mutated(&block)? {
             tracing::debug!("Received mutated block from peer={}", peer.id);
-            self.sync().download.not_found(peer.id, &hash, now);
+            self.sync().download.not_found(peer.id, &hash, self.line_time());
             return Err(String::from("mutated block").into());
         }
         self.take_in_block(peer, block, false)
@@ -118,7 +118,8 @@ impl PeerManager {
         let is_wanted = {
             let mut sync = self.sync();
             // Whoever sends it: one who was asked before, or fast, may be first.
-            let is_wanted = sync.download.received(peer.id, &hash, bytes, now) || via_compact;
+            let came = sync.download.received(peer.id, &hash, bytes, self.line_time());
+            let is_wanted = came || via_compact;
             sync.came_from(hash, peer.id, !via_compact);
             if is_wanted {
                 sync.arrived.insert(hash);
@@ -134,7 +135,7 @@ impl PeerManager {
                 sync.arrived.remove(&hash);
             }
             if submitted.as_ref().is_ok_and(is_stored) {
-                sync.download.stored(&hash, bytes, now);
+                sync.download.stored(&hash, bytes, self.line_time());
             }
         }
         match submitted?.accepted {
@@ -262,17 +263,17 @@ impl PeerManager {
     }
 
     fn poll_sync(&self) -> Result<(), Stopped> {
-        let now = self.clock.now();
+        let (now, line_time) = (self.clock.now(), self.line_time());
         let best = Duration::from_secs(u64::from(self.chain.view().best_header_time));
         let spacing = Duration::from_secs(u64::from(self.chain.params().pow_target_spacing));
         let (turn, stallers, stall_timeout) = {
             let peers = self.peers();
             let heard: Vec<_> = peers.iter().map(|peer| (peer.id, peer.bytes_received())).collect();
             let mut sync = self.sync();
-            sync.download.heard(heard, now);
+            sync.download.heard(heard, line_time);
             let turn = sync.headers.poll(now, best, spacing);
             let before = sync.download.stall_timeout();
-            let stallers = sync.download.poll(now, spacing);
+            let stallers = sync.download.poll(line_time, spacing);
             let after = sync.download.stall_timeout();
             (turn, stallers, (after != before).then_some(after))
         };
