@@ -18,6 +18,9 @@
 //! - Who is silent loses its blocks, is paused, is no longer one of those for which others are spared,
 //!   and after [`LOSSES_MAX`] times in a row it is dropped.
 //!
+//! All times given are those of one clock. It should stand still while nothing is read from anybody:
+//! who sends then looks silent.
+//!
 //! In the first download, peers that we did not choose may be spared while one that we chose is there
 //! and anything is in flight, as in Core ([`DownloadScheduler::request_if_needed`]). Unlike there, they
 //! still get what silent ones owe: if all that we chose are silent, Core waits ten minutes and more.
@@ -301,8 +304,8 @@ impl DownloadScheduler {
         self.assign_after(asked, peer, hash, now);
     }
 
-    /// Notes that a peer sent a block; returns whether it was asked of anyone: such a block is wanted
-    /// from whoever sends it. Only what the sender itself owed is settled by that, whatever becomes of
+    /// Notes that a peer sent a block; returns whether it is asked of anyone, when it is wanted from
+    /// whoever sends it, or was asked of this peer, which lost it to another. Only what the sender itself owed is settled by that, whatever becomes of
     /// the block; another's request stands until the block is [stored](Self::stored).
     pub fn received(
         &mut self,
@@ -311,10 +314,9 @@ impl DownloadScheduler {
         bytes: usize,
         now: Duration,
     ) -> bool {
-        if let Some(entry) = self.peers.get_mut(&peer) {
-            entry.may_deliver_late(hash, bytes);
-        }
-        let Some(asked) = self.in_flight.get(hash) else { return false };
+        let entry = self.peers.get_mut(&peer);
+        let is_late = entry.is_some_and(|entry| entry.may_deliver_late(hash, bytes));
+        let Some(asked) = self.in_flight.get(hash) else { return is_late };
         if asked.peer == peer {
             let since = asked.since;
             self.settle(hash, bytes, now);
@@ -690,6 +692,19 @@ mod tests {
         assert!(scheduler.received(3, &hash(6), 100, at(21)));
         assert!(ask(&mut scheduler, 3, &tip, 29).is_empty());
         assert_eq!(ask(&mut scheduler, 3, &tip, 30), [hash(5)]);
+    }
+
+    #[test]
+    fn a_late_block_is_wanted_though_who_was_asked_instead_has_gone() {
+        let mut scheduler = DownloadScheduler::default();
+        let tip = missing(5..=5, 1024);
+        assert_eq!(ask(&mut scheduler, 1, &tip, 0), [hash(5)]);
+        assert_eq!(ask(&mut scheduler, 2, &tip, 20), [hash(5)]);
+        scheduler.peer_gone(2);
+        assert_eq!(scheduler.in_flight(), 0);
+        assert!(!scheduler.received(3, &hash(5), 100, at(21)), "nobody asked for it");
+        assert!(scheduler.received(1, &hash(5), 100, at(21)));
+        assert!(!scheduler.received(1, &hash(5), 100, at(22)), "once");
     }
 
     #[test]

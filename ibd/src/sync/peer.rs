@@ -80,13 +80,13 @@ impl Peer {
         self.flow.block_came(bytes);
     }
 
-    /// Notes that a block came, if it is one that it lost to another peer.
-    pub(super) fn may_deliver_late(&mut self, hash: &BlockHash, bytes: usize) {
-        if let Some(at) = self.lost.iter().position(|lost| lost.hash == *hash) {
-            self.lost.remove(at);
-            self.losses = 0;
-            self.flow.block_came(bytes);
-        }
+    /// Notes that a block came, if it is one that it lost to another peer; returns whether it is.
+    pub(super) fn may_deliver_late(&mut self, hash: &BlockHash, bytes: usize) -> bool {
+        let Some(at) = self.lost.iter().position(|lost| lost.hash == *hash) else { return false };
+        self.lost.remove(at);
+        self.losses = 0;
+        self.flow.block_came(bytes);
+        true
     }
 
     /// Notes that a block was asked of another peer as well.
