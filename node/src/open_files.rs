@@ -23,26 +23,32 @@ const OTHER_FILES: usize = 64;
 /// (`MAX_ADDNODE_CONNECTIONS`), and attempts to reach more of them.
 const NAMED_PEERS_MIN: usize = 24;
 
+/// Connections to the RPC server that there are always; what others leave is for more of them.
+const RPC_CONNECTIONS_MIN: usize = 32;
+
 /// Raises the limit of open files to what the node may need. Where it stays lower there are fewer
-/// connections, and the text that says so is returned.
+/// connections, to the RPC server first, and the text that says so of peers is returned.
 ///
 /// # Errors
 ///
 /// Returns an error if it is too low for a node without peers.
 pub(crate) fn settle(config: &mut Config) -> Result<Option<String>> {
     let (asked, reserve) = (config.p2p.max_connections, reserve(config));
-    let available = raise(asked.saturating_add(reserve));
+    let more_rpc = if config.rpc.enabled { rpc::CONNECTIONS_MAX - RPC_CONNECTIONS_MIN } else { 0 };
+    let available = raise(asked.saturating_add(reserve).saturating_add(more_rpc));
     let max = connections(available, reserve, asked)?;
     tracing::info!(
         "Using at most {max} automatic connections ({available} file descriptors available)"
     );
     config.p2p.max_connections = max;
+    config.rpc.connections = RPC_CONNECTIONS_MIN + more_rpc.min(available - reserve - max);
     Ok((max < asked).then(|| {
         format!("Reducing -maxconnections from {asked} to {max}, because of system limitations.")
     }))
 }
 
-/// Returns how many files may be open besides connections to peers that the user does not name.
+/// Returns how many files may be open besides connections to peers that the user does not name, and to
+/// the RPC server but for a few.
 fn reserve(config: &Config) -> usize {
     let p2p = &config.p2p;
     let named = (p2p.connect.len() + p2p.add_nodes.len()).max(NAMED_PEERS_MIN);
@@ -55,7 +61,9 @@ fn reserve(config: &Config) -> usize {
     };
     let indexes = config.indexes;
     let engines = 1 + usize::from(indexes.transactions) + usize::from(indexes.filters);
-    let clients = rpc::CONNECTIONS_MAX + monitor::CONNECTIONS_MAX;
+    let rpc = if config.rpc.enabled { RPC_CONNECTIONS_MIN } else { 0 };
+    let metrics = config.metrics.map_or(0, |_| monitor::CONNECTIONS_MAX);
+    let clients = rpc + metrics;
     engines * engine + BLOCK_FILES + OTHER_FILES + clients + named + doors
 }
 
@@ -97,9 +105,11 @@ mod tests {
     #[test]
     fn a_plain_node_has_all_its_peers_under_the_usual_limit() {
         let reserve = |line: &str| reserve(&crate::config::tests::load(line, "").unwrap());
-        assert!(reserve("-regtest") + 125 <= 1024);
+        assert!(reserve("-regtest") + 125 <= 512);
+        assert!(reserve("-regtest -txindex -blockfilterindex -metrics") + 125 <= 1024);
         let more = |line: &str| reserve(&format!("-regtest {line}")) - reserve("-regtest");
         assert_eq!(more("-txindex -blockfilterindex"), 2 * ENGINE_FILES);
         assert_eq!(more("-backend=rocksdb"), ROCKSDB_FILES - ENGINE_FILES);
+        assert_eq!(more("-metrics"), monitor::CONNECTIONS_MAX);
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use cofferdam_ibd::params::ChainParams;
 
 use super::{bind_address, port};
+use crate::rpc;
 use crate::settings::Settings;
 
 /// File of the RPC secret, in the chain directory.
@@ -43,6 +44,8 @@ pub struct RpcConfig {
     pub cookie_file: Option<PathBuf>,
     /// Who may read that file: `owner`, `group` or `all`.
     pub cookie_perms: Option<String>,
+    /// Connections at a time; fewer where the system lets too few files be open.
+    pub connections: usize,
     /// Calls that run at a time.
     pub threads: usize,
     /// Calls that may wait.
@@ -86,6 +89,7 @@ impl RpcConfig {
             whitelist,
             cookie_file: settings.path("rpccookiefile", COOKIE_FILE),
             cookie_perms: settings.get("rpccookieperms").map(str::to_owned),
+            connections: rpc::CONNECTIONS_MAX,
             threads: settings.number("rpcthreads")?.unwrap_or(16).clamp(1, 256),
             work_queue: settings.number("rpcworkqueue")?.unwrap_or(64).clamp(1, WORK_QUEUE_MAX),
             server_timeout: Some(seconds).filter(|s| *s != 0).map(Duration::from_secs),

@@ -68,6 +68,7 @@ impl RpcServer {
         let shared = Arc::new(Shared {
             http: Http::new(config, warm_up, credentials),
             peers: Mutex::default(),
+            places: config.connections,
             timeout: config.server_timeout,
         });
         let (mut tasks, mut addresses) = (Vec::new(), Vec::new());
@@ -138,6 +139,8 @@ struct Shared {
     http: Http,
     /// The oldest first.
     peers: Mutex<Vec<Arc<Peer>>>,
+    /// Connections at a time.
+    places: usize,
     timeout: Option<Duration>,
 }
 
@@ -145,7 +148,7 @@ impl Shared {
     /// Takes a connection in, if there is room or can be made.
     fn enter(&self, address: SocketAddr) -> Option<Arc<Peer>> {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        if peers.len() >= CONNECTIONS_MAX {
+        if peers.len() >= self.places {
             let oldest = peers.iter().position(|peer| !peer.authenticated.load(Ordering::Relaxed));
             peers.remove(oldest?).close.notify_one();
         }
@@ -240,10 +243,10 @@ mod tests {
     fn a_new_connection_takes_the_place_of_the_oldest_that_never_logged_in() {
         let config = Config::new(Network::Regtest, std::path::Path::new("/")).unwrap().rpc;
         let http = Http::new(&config, WarmUp::default(), Credentials::default());
-        let shared = Shared { http, peers: Mutex::default(), timeout: None };
+        let places = config.connections;
+        let shared = Shared { http, peers: Mutex::default(), places, timeout: None };
         let address = "127.0.0.1:1".parse().unwrap();
-        let peers: Vec<_> =
-            (0..CONNECTIONS_MAX).map(|_| shared.enter(address).expect("room")).collect();
+        let peers: Vec<_> = (0..places).map(|_| shared.enter(address).expect("room")).collect();
         peers[0].set_authenticated();
         let next = shared.enter(address).expect("room is made");
         let is_in = |peer: &Arc<Peer>| {
