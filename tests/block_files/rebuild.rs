@@ -22,7 +22,8 @@ pub(crate) fn chain(blocks: u32) -> (tempfile::TempDir, [String; 4]) {
 
 /// Starts with an option that has to end the start, and returns what it said.
 pub(crate) fn refused(dir: &std::path::Path, args: &[&str]) -> String {
-    let output = command(BINARY, dir).args(["-regtest", "-connect=0"]).args(args).output();
+    let alone = ["-regtest", "-connect=0", "-server=0"];
+    let output = command(BINARY, dir).args(alone).args(args).output();
     let output = output.expect("the binary starts");
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
     String::from_utf8(output.stderr).expect("UTF-8").trim().to_owned()
@@ -283,7 +284,7 @@ fn files_given_at_the_start_are_imported_before_the_node_says_it_is_ready() {
     let log = log(other.path());
     // A node for the import alone.
     fs::remove_dir_all(other.path().join("regtest")).expect("there");
-    let args = ["-stopafterblockimport", &option];
+    let args = ["-stopafterblockimport", "-server=0", &option];
     let output = command(BINARY, other.path()).args(["-regtest", "-connect=0"]).args(args).output();
     let output = output.expect("the binary starts");
     assert!(output.status.success() && output.stderr.is_empty(), "{}", said(&output));

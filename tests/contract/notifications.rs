@@ -186,7 +186,11 @@ fn a_daemon_is_ready_when_the_command_returns_or_says_that_it_is_not() {
     assert!(with(&["rpc", "stop"]).status.success());
     let pid = dir.path().join("regtest/bitcoind.pid");
     wait_for("the end of the daemon", || (!pid.exists()).then_some(()));
-    let failed = with(&["-daemonwait", "-pid=no/such"]);
+    // Its locks are the last that it gives back.
+    let failed = wait_for("the locks", || {
+        let output = with(&["-daemonwait", "-pid=no/such"]);
+        (!said(&output).contains("Cannot obtain a lock")).then_some(output)
+    });
     assert_eq!(failed.status.code(), Some(1), "{}", said(&failed));
     assert!(said(&failed).contains("Error during initialization - check debug.log for details"));
     let output = with(&["-daemonwait", "-nopid"]);

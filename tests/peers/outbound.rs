@@ -114,7 +114,8 @@ fn a_peer_of_addnode_takes_no_automatic_place() {
     let automatic = "connection (outbound-full-relay) to ";
     wait_for("attempts", || (node.log().matches(automatic).count() >= 6).then_some(()));
     let other = format!("{automatic}5.6.7.8:18444");
-    assert_eq!(node.log().matches(automatic).count(), node.log().matches(&other).count());
+    let log = node.log();
+    assert_eq!(log.matches(automatic).count(), log.matches(&other).count());
     node.node.stop();
 }
 
