@@ -103,7 +103,7 @@ impl ChainHandle {
             params: Arc::clone(chainstate.params()),
             view: Mutex::new(view),
             moved: Condvar::new(),
-            busy: Busy::default(),
+            busy: Busy::new(clock.clone()),
             shutdown,
             queue: SharedQueue::default(),
             prune: options.pruner.mode(),
