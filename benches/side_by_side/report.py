@@ -1,6 +1,7 @@
 """Tables, JSON and a plot of what was measured."""
 
 import json
+import math
 import statistics
 
 COLUMNS = [
@@ -16,6 +17,9 @@ COLUMNS = [
     ("read_mb", "read MB", 0),
     ("written_mb", "written MB", 0),
 ]
+
+# Ratios that the plot has a line for.
+MARKS = [0.5, 1, 2, 5, 10, 20, 50, 100]
 
 
 def median(runs, key):
@@ -48,35 +52,43 @@ def table(modes):
 
 
 def plot(modes):
-    """Bars of how many times faster, by the clock and by CPU time."""
+    """Bars of how many times faster, by the clock and by CPU time, from 1 on a logarithmic scale."""
     rows = [(mode["title"], ratios(mode, "wall"), ratios(mode, "cpu")) for mode in modes]
-    widest = max([1.0] + [found[2] for _, *both in rows for found in both if found])
-    left, width, height = 330, 460, 40
-    scale = width / (widest * 1.1)
+    found = [value for _, *both in rows for one in both if one for value in one]
+    lowest, highest = min([0.8, *found]), max([2.0, *found]) * 1.3
+    left, width, height = 430, 460, 40
+
+    def x(value):
+        return left + width * math.log(value / lowest) / math.log(highest / lowest)
+
     total = 60 + height * len(rows)
     out = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 80}" height="{total}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 60}" height="{total}" '
         'font-family="sans-serif" font-size="12">',
         '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="{left}" y="20">Bitcoin Core / Cofferdam: dark by the clock, light by CPU time</text>',
+        '<text x="8" y="20">Bitcoin Core / Cofferdam: dark by the clock, light by CPU time</text>',
     ]
+    for mark in (mark for mark in MARKS if lowest <= mark <= highest):
+        colour = "#c33" if mark == 1 else "#ddd"
+        out.append(
+            f'<line x1="{x(mark):.1f}" x2="{x(mark):.1f}" y1="30" y2="{total - 14}" stroke="{colour}"/>'
+            f'<text x="{x(mark):.1f}" y="20" text-anchor="middle">{mark}</text>'
+        )
     for index, (title, wall, cpu) in enumerate(rows):
         top = 36 + height * index
         out.append(f'<text x="{left - 8}" y="{top + 19}" text-anchor="end">{title}</text>')
         for found, offset, colour in ((wall, 0, "#1f5f8b"), (cpu, 14, "#9cc4de")):
             if not found:
                 continue
-            low, middle, high = (value * scale for value in found)
-            line = top + offset + 6
+            low, middle, high = (x(value) for value in found)
+            start, line = min(x(1), middle), top + offset + 6
             out.append(
-                f'<rect x="{left}" y="{top + offset}" width="{middle:.1f}" height="12" fill="{colour}"/>'
-                f'<line x1="{left + low:.1f}" x2="{left + high:.1f}" y1="{line}" y2="{line}" '
-                'stroke="black"/>'
-                f'<text x="{left + high + 6:.1f}" y="{line + 4}">{found[1]:.2f}</text>'
+                f'<rect x="{start:.1f}" y="{top + offset}" width="{abs(middle - x(1)):.1f}" height="12" '
+                f'fill="{colour}"/>'
+                f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{line}" y2="{line}" stroke="black"/>'
+                f'<text x="{max(high, x(1)) + 6:.1f}" y="{line + 4}">{found[1]:.2f}</text>'
             )
-    one = left + scale
-    out.append(f'<line x1="{one}" x2="{one}" y1="30" y2="{total - 14}" stroke="#c33"/></svg>')
-    return "\n".join(out) + "\n"
+    return "\n".join([*out, "</svg>"]) + "\n"
 
 
 def rounded(value):
