@@ -228,7 +228,7 @@ impl DownloadScheduler {
             if let Some(asked) = &asked
                 && let Some(owner) = self.peers.get_mut(&asked.peer)
             {
-                owner.lose(Lost { hash, since: asked.since }, now);
+                owner.lose(Lost::new(hash, asked.since), now);
             }
             self.assign_after(asked, peer, hash, now);
             done.blocks.push(hash);
@@ -299,14 +299,15 @@ impl DownloadScheduler {
         if let Some(asked) = &asked
             && let Some(owner) = self.peers.get_mut(&asked.peer)
         {
-            owner.still_sends(Lost { hash, since: asked.since });
+            owner.still_sends(Lost::new(hash, asked.since));
         }
         self.assign_after(asked, peer, hash, now);
     }
 
     /// Notes that a peer sent a block; returns whether it is asked of anyone, when it is wanted from
-    /// whoever sends it, or was asked of this peer, which lost it to another. Only what the sender itself owed is settled by that, whatever becomes of
-    /// the block; another's request stands until the block is [stored](Self::stored).
+    /// whoever sends it, or was asked of this peer, which lost it to another, and nobody has sent it.
+    /// Only what the sender itself owed is settled by that, whatever becomes of the block; another's
+    /// request stands until the block is [stored](Self::stored).
     pub fn received(
         &mut self,
         peer: PeerId,
@@ -329,6 +330,7 @@ impl DownloadScheduler {
 
     /// Notes that a block was stored, whoever sent it: nobody owes it any more.
     pub fn stored(&mut self, hash: &BlockHash, bytes: usize, now: Duration) {
+        self.peers.values_mut().for_each(|peer| peer.block_stored(hash));
         if self.in_flight.contains_key(hash) {
             self.settle(hash, bytes, now);
         }
@@ -705,6 +707,12 @@ mod tests {
         assert!(!scheduler.received(3, &hash(5), 100, at(21)), "nobody asked for it");
         assert!(scheduler.received(1, &hash(5), 100, at(21)));
         assert!(!scheduler.received(1, &hash(5), 100, at(22)), "once");
+        // It may be pruned by then: nobody wants it again.
+        assert_eq!(ask(&mut scheduler, 4, &missing(6..=6, 1024), 30), [hash(6)]);
+        assert_eq!(ask(&mut scheduler, 5, &missing(6..=6, 1024), 50), [hash(6)]);
+        assert!(scheduler.received(5, &hash(6), 100, at(51)));
+        scheduler.stored(&hash(6), 100, at(51));
+        assert!(!scheduler.received(4, &hash(6), 100, at(52)));
     }
 
     #[test]

@@ -20,6 +20,15 @@ const PAUSE_OF_SLOW: Duration = Duration::from_secs(60);
 pub(super) struct Lost {
     pub(super) hash: BlockHash,
     pub(super) since: Duration,
+    /// Whether another has sent it meanwhile, and it was stored.
+    pub(super) is_stored: bool,
+}
+
+impl Lost {
+    /// A block that is wanted still.
+    pub(super) const fn new(hash: BlockHash, since: Duration) -> Self {
+        Self { hash, since, is_stored: false }
+    }
 }
 
 /// A peer that blocks are asked of.
@@ -80,13 +89,21 @@ impl Peer {
         self.flow.block_came(bytes);
     }
 
-    /// Notes that a block came, if it is one that it lost to another peer; returns whether it is.
+    /// Notes that a block came, if it is one that it lost to another peer; returns whether it is, and
+    /// is wanted still.
     pub(super) fn may_deliver_late(&mut self, hash: &BlockHash, bytes: usize) -> bool {
         let Some(at) = self.lost.iter().position(|lost| lost.hash == *hash) else { return false };
-        self.lost.remove(at);
+        let lost = self.lost.remove(at);
         self.losses = 0;
         self.flow.block_came(bytes);
-        true
+        !lost.is_stored
+    }
+
+    /// Notes that a block was stored: a copy that comes late is of no use.
+    pub(super) fn block_stored(&mut self, hash: &BlockHash) {
+        if let Some(lost) = self.lost.iter_mut().find(|lost| lost.hash == *hash) {
+            lost.is_stored = true;
+        }
     }
 
     /// Notes that a block was asked of another peer as well.

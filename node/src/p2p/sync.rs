@@ -182,13 +182,15 @@ impl PeerManager {
         if self.chain.is_loading() || supply == Supply::Never || !may_be_asked(peer) {
             return Ok(());
         }
-        let (asked, sync, now) = (Arc::clone(peer), Arc::clone(&self.sync), self.clock.now());
+        let (asked, sync, clock) = (Arc::clone(peer), Arc::clone(&self.sync), self.clock.clone());
         // A hundred of them would each wait for the chain's thread, to be asked for nothing.
-        if supply == Supply::IfNeeded && self.sync().spares(now) {
+        if supply == Supply::IfNeeded && self.sync().spares(clock.now()) {
             return Ok(());
         }
+        // The time when it is asked, and not when it began to wait for the thread.
         let order =
-            self.chain.query(move |chain| order_blocks(chain, &sync, &asked, supply, now))?;
+            move |chain: &mut Chainstate| order_blocks(chain, &sync, &asked, supply, clock.now());
+        let order = self.chain.query(order)?;
         self.send_order(peer, order);
         Ok(())
     }
